@@ -1,0 +1,233 @@
+//! The command line: one definition for parsing, help, completions and the man page.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ocelli_runtime::{GenerateOptions, Precision, Sampling};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Describes pictures and answers questions about them, on this machine alone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ocelli",
+    version,
+    about,
+    after_help = "Answers go to stdout, everything else to stderr.\n\
+                  Exit codes: 0 done, 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable."
+)]
+pub struct Cli {
+    /// Flags every verb understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags every verb understands.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Model: "default" (built in), an installed name, a pack, or a model directory
+    #[arg(long, short = 'm', global = true, default_value = "default", value_name = "M")]
+    pub model: String,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, short = 't', global = true, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Arithmetic; f32 is slow and needs a model directory
+    #[arg(long, global = true, value_enum, default_value_t = PrecisionArg::Int8)]
+    pub precision: PrecisionArg,
+    /// Print one JSON object a line instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no remarks on stderr
+    #[arg(long, short = 'q', global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say on stderr what is loaded and how long each stage took
+    #[arg(long, short = 'v', global = true)]
+    pub verbose: bool,
+}
+
+/// Arithmetic of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    /// int8 weights and activations.
+    Int8,
+    /// Plain f32, to check against.
+    F32,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(value: PrecisionArg) -> Precision {
+        match value {
+            PrecisionArg::Int8 => Precision::Int8,
+            PrecisionArg::F32 => Precision::F32,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Describe pictures
+    Caption(CaptionArgs),
+    /// Ask a question about a picture
+    Ask(AskArgs),
+    /// Turn a model directory into a pack
+    Pack(PackArgs),
+    /// List the models at hand, or look at some of them
+    Models(ModelsArgs),
+    /// Measure encode, prefill, decode, memory and start
+    Bench(BenchArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// How an answer is made.
+#[derive(Clone, Debug, Args)]
+pub struct AnswerArgs {
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub max_tokens: usize,
+    /// Most image tiles a picture is split into; 0 = global view only [default: as the model asks]
+    #[arg(long, value_name = "N")]
+    pub max_tiles: Option<usize>,
+    /// 0 = always the likeliest token; higher is more varied
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Sample among the K likeliest tokens only; 0 = all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Sample among the likeliest tokens that together reach P
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Make tokens that were used before less likely; 1 = off
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Seed of sampling
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// End the answer where this text begins (may be given several times)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// A system message in front of the question
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Write input_ids, pixel_values, image_features and logits as .npy files
+    #[arg(long, value_name = "DIR")]
+    pub dump_stages: Option<PathBuf>,
+}
+
+impl AnswerArgs {
+    /// The part that the runtime reads.
+    pub fn generate_options(&self) -> GenerateOptions {
+        GenerateOptions {
+            max_tokens: self.max_tokens,
+            sampling: Sampling {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                repetition_penalty: self.repetition_penalty,
+                seed: self.seed,
+            },
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+/// Arguments of `caption`.
+#[derive(Debug, Args)]
+pub struct CaptionArgs {
+    /// Pictures: PNG, JPEG, GIF, WebP, BMP, TIFF or PNM
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// What to ask about every picture
+    #[arg(long, value_name = "TEXT", default_value = "Can you describe this image?")]
+    pub prompt: String,
+    /// How the answer is made.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+}
+
+/// Arguments of `ask`.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// The picture
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+    /// The question
+    #[arg(value_name = "QUESTION")]
+    pub question: String,
+    /// Closed answers, separated by commas: each is scored and the likeliest is printed
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    pub choices: Vec<String>,
+    /// With --choices: answer "unsure" when the likeliest choice has less than this probability
+    #[arg(long, value_name = "P", default_value_t = 0.0, requires = "choices")]
+    pub unsure_below: f64,
+    /// How the answer is made.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+}
+
+/// Arguments of `pack`.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// Model directory: config.json, tokenizer.json, model.safetensors and so on
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// The pack to write
+    #[arg(long, short = 'o', value_name = "OUT")]
+    pub output: PathBuf,
+    /// Name of the model inside the pack [default: the directory's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// Models to look at [default: all that are at hand]
+    #[arg(value_name = "M")]
+    pub names: Vec<String>,
+    /// Compare every tensor with its checksum
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Tokens of the prompt that is run through the decoder
+    #[arg(long, value_name = "N", default_value = "84")]
+    pub prefill: NonZeroUsize,
+    /// Tokens to decode after it
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub decode: NonZeroUsize,
+    /// Runs of each stage; the median is reported
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub runs: NonZeroUsize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn choices_are_split_at_commas() {
+        let cli = Cli::parse_from(["ocelli", "ask", "a.png", "What?", "--choices", "a,b c,d"]);
+        let Verb::Ask(args) = cli.verb else { panic!("ask was parsed as {:?}", cli.verb) };
+        assert_eq!(args.choices, ["a", "b c", "d"]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What ends a verb early, and the exit code it means.
+
+use ocelli_runtime::image::ImageError;
+use ocelli_runtime::pack::{OpenError, PackError};
+use ocelli_runtime::packer::PackModelError;
+use ocelli_runtime::{LoadError, RunError};
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a verb ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An argument cannot be used together with another, or has a value out of range.
+    #[error("{0}")]
+    Argument(String),
+    /// A picture cannot be used.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The picture's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageError,
+    },
+    /// Some of several pictures could not be used; each was reported on its own.
+    #[error("{failed} of {total} pictures could not be used")]
+    SomeImages {
+        /// How many failed.
+        failed: usize,
+        /// How many were given.
+        total: usize,
+    },
+    /// No model of that name.
+    #[error(
+        "there is no model {name}: it is neither \"default\" nor a pack, nor a model directory, nor installed in {} ({installed})",
+        dir.display()
+    )]
+    NoModel {
+        /// What was asked for.
+        name: String,
+        /// Where installed models are looked for.
+        dir: PathBuf,
+        /// What is installed there, in words.
+        installed: String,
+    },
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The question cannot be answered.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The model cannot be packed.
+    #[error(transparent)]
+    Packer(#[from] PackModelError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system reported.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Fault {
+    /// 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Fault::Argument(_) | Fault::Image { .. } | Fault::SomeImages { .. } => 2,
+            Fault::NoModel { .. } => 3,
+            Fault::Load(LoadError::Compute(_) | LoadError::NoFloatWeights { .. }) => 2,
+            Fault::Load(LoadError::Pack(OpenError::Io { .. })) => 3,
+            Fault::Load(_) => 3,
+            Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
+            Fault::Packer(_) => 3,
+            Fault::Run(RunError::Engine { .. } | RunError::Cancelled) => 1,
+            Fault::Run(_) => 2,
+            Fault::File { .. } | Fault::Output(_) => 1,
+        }
+    }
+
+    /// Writes the message and its causes to stderr.
+    pub fn report(&self) {
+        eprintln!("ocelli: {}", with_causes(self));
+    }
+}
+
+/// The message of an error and of what caused it, each said once.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,20 @@
+//! The `ocelli` program as a library: its command line and its verbs.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`cli`] | every flag and verb, once |
+//! | [`verbs`] | what each verb does |
+//! | [`model`] | which model a name means |
+//! | [`answer`] | one question about one picture, and its report |
+//! | [`fault`] | what ends a verb early, and the exit code it means |
+//! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
+
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod cli;
+pub mod fault;
+pub mod model;
+pub mod npy;
+pub mod progress;
+pub mod verbs;

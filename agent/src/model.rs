@@ -1,0 +1,109 @@
+//! Which model a name means: built in, installed, a pack or a directory.
+
+use crate::cli::Global;
+use crate::fault::Fault;
+use crate::progress::Progress;
+use ocelli_runtime::{LoadOptions, ModelSource, Vlm};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Bytes with the alignment a pack needs, so that the built-in model is not copied.
+#[repr(C, align(64))]
+struct Aligned<B: ?Sized>(B);
+
+static DEFAULT_PACK: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/default.ocelli"));
+
+/// Name of the built-in model.
+pub const DEFAULT: &str = "default";
+
+/// Extension of installed packs.
+pub const EXTENSION: &str = "ocelli";
+
+/// The folder of installed models: `$OCELLI_MODELS`, or `ocelli/models` in the
+/// user's data folder.
+pub fn installed_dir() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(dir) = variable("OCELLI_MODELS") {
+        return PathBuf::from(dir);
+    }
+    let data = match (variable("XDG_DATA_HOME"), variable("HOME")) {
+        (Some(data), _) => PathBuf::from(data),
+        (None, Some(home)) => Path::new(&home).join(".local/share"),
+        (None, None) => PathBuf::from("/usr/local/share"),
+    };
+    data.join("ocelli/models")
+}
+
+/// Names of installed packs, sorted.
+pub fn installed_names() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(installed_dir()) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let is_pack = path.extension().is_some_and(|e| e == EXTENSION) && path.is_file();
+            is_pack.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Finds the model a name means.
+///
+/// # Errors
+///
+/// [`Fault::NoModel`] listing what is installed.
+pub fn resolve(name: &str) -> Result<ModelSource, Fault> {
+    if name == DEFAULT {
+        return Ok(ModelSource::Embedded(DEFAULT, &DEFAULT_PACK.0));
+    }
+    let path = PathBuf::from(name);
+    if path.exists() {
+        return Ok(ModelSource::Path(path));
+    }
+    let plain = path.components().count() == 1;
+    let dir = installed_dir();
+    let installed = dir.join(format!("{name}.{EXTENSION}"));
+    if plain && installed.is_file() {
+        return Ok(ModelSource::Path(installed));
+    }
+    let names = installed_names();
+    let installed = match names.is_empty() {
+        true => "nothing is installed".to_owned(),
+        false => format!("installed: {}", names.join(", ")),
+    };
+    Err(Fault::NoModel { name: name.to_owned(), dir, installed })
+}
+
+/// Loads the model the flags name.
+///
+/// # Errors
+///
+/// No such model, or one that cannot be used.
+pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration), Fault> {
+    let source = resolve(&global.model)?;
+    let threads = match global.threads {
+        Some(threads) => threads.get(),
+        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+    };
+    let options =
+        LoadOptions { threads, precision: global.precision.into(), verify: false };
+    let start = Instant::now();
+    progress.show(&format!("loading {}", global.model));
+    let vlm = Vlm::load(&source, &options, &mut |done, total| {
+        progress.show(&format!("quantising {}: {done}/{total} tensors", global.model));
+    })?;
+    let elapsed = start.elapsed();
+    progress.clear();
+    if global.verbose {
+        eprintln!(
+            "ocelli: model {}, {}, kernel {}, {} threads, loaded in {:.0} ms",
+            vlm.name(),
+            options.precision.name(),
+            vlm.kernel_name(),
+            vlm.n_threads(),
+            elapsed.as_secs_f64() * 1e3
+        );
+    }
+    Ok((vlm, elapsed))
+}

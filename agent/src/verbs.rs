@@ -1,0 +1,8 @@
+//! One file a verb.
+
+pub mod ask;
+pub mod bench;
+pub mod caption;
+pub mod describe;
+pub mod models;
+pub mod pack;

@@ -1,0 +1,104 @@
+//! `ocelli ask`: one answer to a question, open or among choices.
+
+use crate::answer::{Asker, print_json, tokens_per_second};
+use crate::cli::{AskArgs, Global};
+use crate::fault::Fault;
+use crate::model;
+use crate::progress::Progress;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::time::Instant;
+
+/// What is answered when no choice is likely enough.
+const UNSURE: &str = "unsure";
+
+/// Runs the verb.
+///
+/// # Errors
+///
+/// See [`Fault`].
+pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
+    if !(0.0..=1.0).contains(&args.unsure_below) {
+        return Err(Fault::Argument(format!(
+            "--unsure-below is {}, allowed is 0 to 1",
+            args.unsure_below
+        )));
+    }
+    if args.choices.len() == 1 {
+        return Err(Fault::Argument("--choices has 1 choice, at least 2 are needed".to_owned()));
+    }
+    args.answer.generate_options().sampling.validate()?;
+    let mut progress = Progress::new(global);
+    let (vlm, load) = model::load(global, &mut progress)?;
+    let mut asker = Asker::new(global, &args.answer, &vlm, load)?;
+    let stats = asker.prompt(&args.image, &args.question, &mut progress)?;
+    if !args.choices.is_empty() {
+        return choose(&mut asker, args, &stats);
+    }
+    let mut out = io::stdout();
+    let json = global.json;
+    let answer = asker.generate(|text| {
+        if json {
+            return Ok(());
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    })?;
+    if json {
+        let mut report = asker.report(&args.image, &stats, answer.decode);
+        report.insert("question".into(), json!(args.question));
+        report.insert("text".into(), json!(answer.text.trim_end()));
+        report.insert("token_ids".into(), json!(answer.tokens));
+        report.insert("finish_reason".into(), json!(answer.finish.name()));
+        report.insert(
+            "decode_tokens_per_second".into(),
+            json!(tokens_per_second(answer.steps, answer.decode)),
+        );
+        print_json(report)?;
+    } else {
+        writeln!(out)?;
+    }
+    asker.remark(&stats, &answer);
+    Ok(())
+}
+
+fn choose(
+    asker: &mut Asker<'_>,
+    args: &AskArgs,
+    stats: &ocelli_runtime::PromptStats,
+) -> Result<(), Fault> {
+    let start = Instant::now();
+    let scores = asker.score(&args.choices)?;
+    let elapsed = start.elapsed();
+    let best = scores
+        .iter()
+        .max_by(|a, b| a.probability.total_cmp(&b.probability))
+        .filter(|best| best.probability >= args.unsure_below);
+    let text = best.map_or(UNSURE, |best| best.choice.as_str());
+    if asker.global.json {
+        let mut report = asker.report(&args.image, stats, elapsed);
+        report.insert("question".into(), json!(args.question));
+        report.insert("text".into(), json!(text));
+        report.insert("unsure".into(), json!(best.is_none()));
+        let scores: Vec<Value> = scores
+            .iter()
+            .map(|s| {
+                json!({
+                    "choice": s.choice,
+                    "probability": s.probability,
+                    "log_probability": s.log_probability,
+                })
+            })
+            .collect();
+        report.insert("choices".into(), json!(scores));
+        print_json(report)?;
+    } else {
+        writeln!(io::stdout(), "{text}")?;
+        if asker.global.verbose {
+            for score in &scores {
+                eprintln!("ocelli: {:.3} {}", score.probability, score.choice);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `ocelli caption`: describes pictures, one after the other.
+
+use crate::answer::{Asker, print_json, tokens_per_second};
+use crate::cli::{CaptionArgs, Global};
+use crate::fault::Fault;
+use crate::model;
+use crate::progress::Progress;
+use serde_json::json;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Runs the verb. A picture that cannot be used is reported and the others go on.
+///
+/// # Errors
+///
+/// See [`Fault`].
+pub fn run(global: &Global, args: &CaptionArgs) -> Result<(), Fault> {
+    if args.answer.dump_stages.is_some() && args.images.len() > 1 {
+        return Err(Fault::Argument(format!(
+            "--dump-stages takes one picture, {} were given",
+            args.images.len()
+        )));
+    }
+    args.answer.generate_options().sampling.validate()?;
+    let mut progress = Progress::new(global);
+    let (vlm, load) = model::load(global, &mut progress)?;
+    let mut asker = Asker::new(global, &args.answer, &vlm, load)?;
+    let mut failed = 0;
+    for path in &args.images {
+        match caption(&mut asker, path, args, &mut progress) {
+            Err(fault @ (Fault::Image { .. } | Fault::Run(_)))
+                if args.images.len() > 1 && fault.exit_code() == 2 =>
+            {
+                progress.clear();
+                fault.report();
+                failed += 1;
+            }
+            outcome => outcome?,
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Fault::SomeImages { failed, total: args.images.len() }),
+    }
+}
+
+fn caption(
+    asker: &mut Asker<'_>,
+    path: &Path,
+    args: &CaptionArgs,
+    progress: &mut Progress,
+) -> Result<(), Fault> {
+    let stats = asker.prompt(path, &args.prompt, progress)?;
+    if asker.global.json {
+        let answer = asker.generate(|_| Ok(()))?;
+        let mut report = asker.report(path, &stats, answer.decode);
+        report.insert("text".into(), json!(answer.text.trim_end()));
+        report.insert("token_ids".into(), json!(answer.tokens));
+        report.insert("finish_reason".into(), json!(answer.finish.name()));
+        report.insert(
+            "decode_tokens_per_second".into(),
+            json!(tokens_per_second(answer.steps, answer.decode)),
+        );
+        print_json(report)?;
+        asker.remark(&stats, &answer);
+        return Ok(());
+    }
+    let mut out = io::stdout();
+    if args.images.len() > 1 {
+        write!(out, "{}: ", path.display())?;
+    }
+    let answer = asker.generate(|text| {
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    })?;
+    writeln!(out)?;
+    asker.remark(&stats, &answer);
+    Ok(())
+}

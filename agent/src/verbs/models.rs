@@ -1,0 +1,105 @@
+//! `ocelli models`: what is at hand, and whether it is whole.
+
+use crate::cli::{Global, ModelsArgs};
+use crate::fault::Fault;
+use crate::model::{self, DEFAULT};
+use ocelli_runtime::pack::Pack;
+use ocelli_runtime::weights::Region;
+use ocelli_runtime::{LoadError, ModelSource};
+use serde_json::json;
+use std::io::{self, Write};
+
+/// Runs the verb.
+///
+/// # Errors
+///
+/// See [`Fault`]. While listing all models a damaged one is reported in its line.
+pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
+    if !args.names.is_empty() {
+        for name in &args.names {
+            let pack = open(name)?;
+            if args.verify {
+                pack.verify().map_err(LoadError::from)?;
+            }
+            print(global, name, &pack, args.verify)?;
+        }
+        return Ok(());
+    }
+    let mut first_fault = None;
+    for name in std::iter::once(DEFAULT.to_owned()).chain(model::installed_names()) {
+        let opened = open(&name).and_then(|pack| {
+            if args.verify {
+                pack.verify().map_err(LoadError::from)?;
+            }
+            Ok(pack)
+        });
+        match opened {
+            Ok(pack) => print(global, &name, &pack, args.verify)?,
+            Err(fault) => {
+                fault.report();
+                first_fault.get_or_insert(fault);
+            }
+        }
+    }
+    first_fault.map_or(Ok(()), Err)
+}
+
+fn open(name: &str) -> Result<Pack, Fault> {
+    let pack = match model::resolve(name)? {
+        ModelSource::Embedded(name, bytes) => {
+            Pack::from_region(Region::from_static(bytes), &format!("the embedded model {name}"))
+        }
+        ModelSource::Path(path) if path.is_dir() => {
+            return Err(Fault::Argument(format!(
+                "{} is a model directory; `ocelli pack` makes a pack of it",
+                path.display()
+            )));
+        }
+        ModelSource::Path(path) => Pack::open(&path),
+    };
+    Ok(pack.map_err(LoadError::from)?)
+}
+
+fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result<()> {
+    let header = pack.header();
+    let config = &header.config;
+    let mut out = io::stdout();
+    if global.json {
+        let sources: Vec<_> = header
+            .sources
+            .iter()
+            .map(|source| {
+                let sha256: String = source.sha256.iter().map(|b| format!("{b:02x}")).collect();
+                json!({ "name": source.name, "bytes": source.len, "sha256": sha256 })
+            })
+            .collect();
+        let report = json!({
+            "name": name,
+            "model": header.name,
+            "bytes": pack.len(),
+            "packer": header.packer,
+            "verified": verified,
+            "tile_size": header.preprocess.tile_size,
+            "image_tokens_per_tile": config.image_tokens_per_tile(),
+            "context": config.text.max_positions,
+            "vocab_size": config.text.vocab_size,
+            "vision": { "hidden": config.vision.hidden_size, "layers": config.vision.n_layers },
+            "text": { "hidden": config.text.hidden_size, "layers": config.text.n_layers },
+            "sources": sources,
+        });
+        return writeln!(out, "{report}");
+    }
+    writeln!(
+        out,
+        "{name:24} {:8.1} MB  {} px tiles, {} tokens each, vision {}x{}, text {}x{}, context {}{}",
+        pack.len() as f64 / 1e6,
+        header.preprocess.tile_size,
+        config.image_tokens_per_tile(),
+        config.vision.hidden_size,
+        config.vision.n_layers,
+        config.text.hidden_size,
+        config.text.n_layers,
+        config.text.max_positions,
+        if verified { ", checksums good" } else { "" }
+    )
+}

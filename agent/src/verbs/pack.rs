@@ -1,0 +1,73 @@
+//! `ocelli pack`: a model directory becomes a pack, written aside and renamed.
+
+use crate::cli::{Global, PackArgs};
+use crate::fault::Fault;
+use crate::progress::Progress;
+use ocelli_runtime::config::ModelFiles;
+use ocelli_runtime::import::safetensors::Checkpoint;
+use ocelli_runtime::packer::{self, PackModelError};
+use serde_json::json;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Runs the verb.
+///
+/// # Errors
+///
+/// See [`Fault`]. Whatever goes wrong, no partial file is left and an existing
+/// output stays as it was.
+pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
+    if args.output.exists() && !args.force {
+        return Err(Fault::Argument(format!(
+            "{} exists; give --force to replace it",
+            args.output.display()
+        )));
+    }
+    if !args.source.is_dir() {
+        return Err(Fault::Argument(format!(
+            "{} is no directory; give the folder that holds config.json and model.safetensors",
+            args.source.display()
+        )));
+    }
+    let mut progress = Progress::new(global);
+    progress.show(&format!("reading {}", args.source.display()));
+    let files = ModelFiles::read(&args.source).map_err(PackModelError::from)?;
+    let checkpoint = Checkpoint::open(&args.source).map_err(PackModelError::from)?;
+    let name = args.name.clone().unwrap_or_else(|| directory_name(&args.source));
+    let file_fault = |source| Fault::File { path: args.output.clone(), source };
+    let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    // Removed on drop unless it is persisted.
+    let partial = tempfile::Builder::new()
+        .prefix(".ocelli-")
+        .suffix(".partial")
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(parent)
+        .map_err(file_fault)?;
+    let out = BufWriter::new(partial.as_file());
+    let out = packer::pack_model(&name, &files, &checkpoint, out, &mut |done, total| {
+        progress.show(&format!("quantising {done}/{total} tensors"));
+    })?;
+    out.into_inner().map_err(|error| file_fault(error.into_error()))?;
+    partial.as_file().sync_all().map_err(file_fault)?;
+    let len = partial.as_file().metadata().map_err(file_fault)?.len();
+    partial.persist(&args.output).map_err(|error| file_fault(error.error))?;
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(file_fault)?;
+    progress.clear();
+    if global.json {
+        let report = json!({
+            "pack": args.output.display().to_string(), "name": name, "bytes": len,
+        });
+        writeln!(io::stdout(), "{report}")?;
+    } else if !global.quiet {
+        eprintln!("ocelli: wrote {} ({:.1} MB)", args.output.display(), len as f64 / 1e6);
+    }
+    Ok(())
+}
+
+fn directory_name(dir: &Path) -> String {
+    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    full.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,129 @@
+//! [`AlignedBytes`]: memory on 64-byte boundaries, for packed weights and scratch.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+
+/// One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; LINE_BYTES]);
+
+pub(crate) const LINE_BYTES: usize = 64;
+
+impl Line {
+    pub(crate) const ZERO: Line = Line([0; LINE_BYTES]);
+}
+
+/// A byte buffer that starts on a 64-byte boundary, as [`crate::Panels`] needs.
+///
+/// ```
+/// let bytes = ocelli_kernels::AlignedBytes::copy_of(&[1, 2, 3]);
+/// assert_eq!(&bytes[..], [1, 2, 3]);
+/// assert_eq!(bytes.as_ptr().addr() % 64, 0);
+/// ```
+#[derive(Clone)]
+pub struct AlignedBytes {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl AlignedBytes {
+    /// Makes a buffer of `len` zero bytes.
+    pub fn zeroed(len: usize) -> AlignedBytes {
+        AlignedBytes {
+            lines: vec![Line::ZERO; len.div_ceil(LINE_BYTES)],
+            len,
+        }
+    }
+
+    /// Copies `bytes` into a new buffer.
+    pub fn copy_of(bytes: &[u8]) -> AlignedBytes {
+        let mut copy = AlignedBytes::zeroed(bytes.len());
+        copy.copy_from_slice(bytes);
+        copy
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &as_bytes(&self.lines)[..self.len]
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut words_mut::<u8>(&mut self.lines)[..self.len]
+    }
+}
+
+impl std::fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AlignedBytes({} bytes)", self.len)
+    }
+}
+
+/// Plain numbers any bit pattern of which is a value: lines may be read as these.
+///
+/// # Safety
+///
+/// Implementors have no invalid bit patterns, no padding, and a size that divides 64.
+pub(crate) unsafe trait Word: Copy {}
+// SAFETY: every bit pattern is a value, the size divides 64.
+unsafe impl Word for u8 {}
+// SAFETY: as above.
+unsafe impl Word for i8 {}
+// SAFETY: as above.
+unsafe impl Word for i32 {}
+// SAFETY: as above.
+unsafe impl Word for f32 {}
+
+/// The lines as bytes.
+fn as_bytes(lines: &[Line]) -> &[u8] {
+    words(lines)
+}
+
+/// The lines as numbers of type `T`.
+pub(crate) fn words<T: Word>(lines: &[Line]) -> &[T] {
+    let len = size_of_val(lines) / size_of::<T>();
+    // SAFETY: `Line` is 64 initialised bytes without padding, aligned for any `Word`, and `Word`
+    // promises that every bit pattern is a value.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), len) }
+}
+
+/// The lines as numbers of type `T`, for writing.
+pub(crate) fn words_mut<T: Word>(lines: &mut [Line]) -> &mut [T] {
+    let len = size_of_val(lines) / size_of::<T>();
+    // SAFETY: as in `words`; the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), len) }
+}
+
+/// Number of lines that hold `len` values of `T`.
+pub(crate) const fn lines_for<T>(len: usize) -> usize {
+    (len * size_of::<T>()).div_ceil(LINE_BYTES)
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends `f` at least `n_lines` lines of this thread's scratch, contents unspecified.
+///
+/// The memory stays with the thread for the next call. A nested call gets memory of its own.
+pub(crate) fn with_scratch<R>(n_lines: usize, f: impl FnOnce(&mut [Line]) -> R) -> R {
+    let mut lines = SCRATCH.take();
+    if lines.len() < n_lines {
+        lines.resize(n_lines, Line::ZERO);
+    }
+    let result = f(&mut lines[..n_lines]);
+    SCRATCH.set(lines);
+    result
+}
+
+/// [`with_scratch`] for `len` f32 values.
+pub(crate) fn with_f32_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    with_scratch(lines_for::<f32>(len), |lines| {
+        f(&mut words_mut(lines)[..len])
+    })
+}

@@ -1,0 +1,315 @@
+//! Softmax attention: causal over the f16 KV cache for the decoder, full for the vision encoder.
+//!
+//! `out = softmax(q · Kᵀ / sqrt(head_dim)) · V` per head. Both walk the keys in tiles of
+//! [`KEY_TILE`] with an online softmax: after each tile, the running maximum, the running sum and
+//! the output so far are corrected by `e^(old maximum - new maximum)`. Memory is a few tiles per
+//! thread, whatever the context. Sums run over positions in order, tile by tile, so the result
+//! does not depend on the block length of the cache or on the number of threads.
+
+use std::fmt;
+
+use crate::compute::Compute;
+use crate::half::{f32_to_f16, widen_f16};
+use crate::threads::SyncPtr;
+
+mod one_query;
+mod strip;
+#[cfg(test)]
+mod tests;
+
+use one_query::attend_one_query;
+use strip::{STRIPS, strip_width, with_strips};
+
+/// Key positions handled between two corrections of the running softmax.
+pub const KEY_TILE: usize = 32;
+
+/// Keys and values of one layer: f16 bits in blocks of `block_len` positions.
+///
+/// In each block, at `layer_offset`, lie the keys `[n_kv_heads, block_len, head_dim]`, then the
+/// values in the same shape. Position `p` is slot `p % block_len` of block `p / block_len`.
+#[derive(Clone, Copy)]
+pub struct KvBlocks<'a> {
+    /// The blocks, in order of position.
+    pub blocks: &'a [&'a [u16]],
+    /// Positions per block.
+    pub block_len: usize,
+    /// Where the layer starts in each block.
+    pub layer_offset: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Positions written.
+    pub len: usize,
+}
+
+/// f16 values that one layer takes in one block: keys and values.
+pub const fn kv_layer_len(block_len: usize, n_kv_heads: usize, head_dim: usize) -> usize {
+    2 * n_kv_heads * block_len * head_dim
+}
+
+impl<'a> KvBlocks<'a> {
+    fn check(&self) {
+        let layer_len = kv_layer_len(self.block_len, self.n_kv_heads, self.head_dim);
+        assert!(self.block_len > 0, "block_len must not be 0");
+        assert!(
+            self.len <= self.blocks.len() * self.block_len,
+            "{} positions exceed the blocks",
+            self.len
+        );
+        for block in self.blocks {
+            assert!(
+                block.len() >= self.layer_offset + layer_len,
+                "a block ends before its layer"
+            );
+        }
+    }
+
+    /// Key of one position, `[head_dim]`.
+    #[inline(always)]
+    fn key(&self, head: usize, position: usize) -> &'a [u16] {
+        self.row(head, position)
+    }
+
+    /// Value of one position, `[head_dim]`.
+    #[inline(always)]
+    fn value(&self, head: usize, position: usize) -> &'a [u16] {
+        self.row(self.n_kv_heads + head, position)
+    }
+
+    #[inline(always)]
+    fn row(&self, head: usize, position: usize) -> &'a [u16] {
+        let (block, slot) = (position / self.block_len, position % self.block_len);
+        let start = self.layer_offset + (head * self.block_len + slot) * self.head_dim;
+        &self.blocks[block][start..][..self.head_dim]
+    }
+}
+
+impl fmt::Debug for KvBlocks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "KvBlocks[{} heads, {} of {}]",
+            self.n_kv_heads,
+            self.len,
+            self.blocks.len() * self.block_len
+        )
+    }
+}
+
+/// Writes the key and value of one position, `k` and `v` `[n_kv_heads, head_dim]`, as f16 into slot
+/// `slot` of `block`. Shapes as in [`KvBlocks`].
+///
+/// # Panics
+///
+/// Panics if `slot` or a length does not fit.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the shape of a block is part of the call"
+)]
+pub fn write_kv(
+    block: &mut [u16],
+    layer_offset: usize,
+    block_len: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    slot: usize,
+    k: &[f32],
+    v: &[f32],
+) {
+    assert!(slot < block_len, "slot {slot} of {block_len}");
+    assert_eq!(
+        k.len(),
+        n_kv_heads * head_dim,
+        "k must be [n_kv_heads, head_dim]"
+    );
+    assert_eq!(
+        v.len(),
+        n_kv_heads * head_dim,
+        "v must be [n_kv_heads, head_dim]"
+    );
+    let layer = &mut block[layer_offset..][..kv_layer_len(block_len, n_kv_heads, head_dim)];
+    let (keys, values) = layer.split_at_mut(n_kv_heads * block_len * head_dim);
+    for (rows, heads) in [(keys, k), (values, v)] {
+        for (head, from) in heads.chunks_exact(head_dim).enumerate() {
+            f32_to_f16(
+                from,
+                &mut rows[(head * block_len + slot) * head_dim..][..head_dim],
+            );
+        }
+    }
+}
+
+/// Causal grouped-query attention over the KV cache.
+///
+/// `q`: `m` rows, `q_stride` apart, each beginning with `[n_heads, head_dim]`; query `i` stands at
+/// position `first_position + i` and sees the positions up to its own. `n_heads` is a multiple of
+/// the cache's heads; query head `h` reads cache head `h / (n_heads / n_kv_heads)`. `out`
+/// `[m, n_heads * head_dim]`.
+///
+/// One query and several take different paths that agree within rounding, not to the bit.
+///
+/// # Panics
+///
+/// Panics if a shape does not fit, `head_dim` is not a multiple of 8, or the cache ends before the
+/// last query's position.
+#[allow(clippy::too_many_arguments, reason = "shapes of three tensors")]
+pub fn decoder_attention(
+    compute: &Compute,
+    q: &[f32],
+    q_stride: usize,
+    m: usize,
+    n_heads: usize,
+    kv: KvBlocks<'_>,
+    first_position: usize,
+    out: &mut [f32],
+) {
+    let head_dim = kv.head_dim;
+    let width = n_heads * head_dim;
+    kv.check();
+    check_head_dim(head_dim);
+    assert!(
+        kv.n_kv_heads > 0 && n_heads.is_multiple_of(kv.n_kv_heads),
+        "n_heads must be a multiple of the cache's"
+    );
+    assert_eq!(out.len(), m * width, "out must be [m, n_heads * head_dim]");
+    if m == 0 || n_heads == 0 {
+        return;
+    }
+    assert!(
+        q_stride >= width && q.len() >= (m - 1) * q_stride + width,
+        "q must be m rows of all heads"
+    );
+    assert!(
+        first_position + m <= kv.len,
+        "the cache ends before the last query"
+    );
+    let heads_per_kv = n_heads / kv.n_kv_heads;
+    let tier = compute.float_tier();
+    let out = SyncPtr::new(out.as_mut_ptr());
+    if m == 1 {
+        compute.pool().run(kv.n_kv_heads, &|kv_head| {
+            let first = kv_head * heads_per_kv * head_dim;
+            let len = heads_per_kv * head_dim;
+            // SAFETY: each cache head owns a range of `out` no other has.
+            let out = unsafe { out.slice_mut(first, len) };
+            attend_one_query(
+                tier,
+                &q[first..][..len],
+                &kv,
+                kv_head,
+                first_position + 1,
+                out,
+            );
+        });
+        return;
+    }
+    // Lanes are (query, head of the group) pairs: they share the keys of one cache head.
+    let lanes = strip_width(tier);
+    let queries_per_strip = (lanes / heads_per_kv).max(1);
+    let heads_per_strip = heads_per_kv.min(lanes);
+    let queries_per_chunk = queries_per_strip * STRIPS;
+    let n_chunks = m.div_ceil(queries_per_chunk);
+    let chunks_per_head = n_chunks * heads_per_kv.div_ceil(heads_per_strip);
+    compute
+        .pool()
+        .run(kv.n_kv_heads * chunks_per_head, &|chunk| {
+            let (kv_head, chunk) = (chunk / chunks_per_head, chunk % chunks_per_head);
+            let first_head = kv_head * heads_per_kv + chunk / n_chunks * heads_per_strip;
+            let last_head = (first_head + heads_per_strip).min((kv_head + 1) * heads_per_kv);
+            // The chunks with the most keys come first: they take longest.
+            let first_query = (n_chunks - 1 - chunk % n_chunks) * queries_per_chunk;
+            let last_query = (first_query + queries_per_chunk).min(m);
+            let places = (first_query..last_query).flat_map(|i| {
+                let (strip, first_lane) = {
+                    let i = i - first_query;
+                    (
+                        i / queries_per_strip,
+                        i % queries_per_strip * (last_head - first_head),
+                    )
+                };
+                (first_head..last_head)
+                    .map(move |head| (i, head, strip, first_lane + head - first_head))
+            });
+            with_strips(tier, head_dim, |strips| {
+                for (i, head, strip, lane) in places.clone() {
+                    let q = &q[i * q_stride + head * head_dim..][..head_dim];
+                    strips.set_query(strip, lane, q, first_position + i + 1);
+                }
+                strips.attend(first_position + last_query, |position, key, value| {
+                    // SAFETY: all rows are of length head_dim.
+                    unsafe {
+                        widen_f16(tier, kv.key(kv_head, position), key);
+                        widen_f16(tier, kv.value(kv_head, position), value);
+                    }
+                });
+                for (i, head, strip, lane) in places {
+                    // SAFETY: each (query, head) belongs to one chunk.
+                    strips.output(strip, lane, unsafe {
+                        out.slice_mut(i * width + head * head_dim, head_dim)
+                    });
+                }
+            });
+        });
+}
+
+/// Full attention among `n` patches. `qkv` `[n, 3 * n_heads * head_dim]`, each row `q | k | v`;
+/// `out` `[n, n_heads * head_dim]`.
+///
+/// # Panics
+///
+/// Panics if a length does not fit or `head_dim` is not a multiple of 8.
+pub fn vision_attention(
+    compute: &Compute,
+    qkv: &[f32],
+    n: usize,
+    n_heads: usize,
+    head_dim: usize,
+    out: &mut [f32],
+) {
+    let width = n_heads * head_dim;
+    assert_eq!(
+        qkv.len(),
+        n * 3 * width,
+        "qkv must be [n, 3 * n_heads * head_dim]"
+    );
+    assert_eq!(out.len(), n * width, "out must be [n, n_heads * head_dim]");
+    if n == 0 || n_heads == 0 {
+        return;
+    }
+    check_head_dim(head_dim);
+    let tier = compute.float_tier();
+    let lanes = strip_width(tier);
+    let queries_per_chunk = lanes * STRIPS;
+    let n_chunks = n.div_ceil(queries_per_chunk);
+    let part = |row: usize, part: usize, head: usize| {
+        &qkv[(row * 3 + part) * width + head * head_dim..][..head_dim]
+    };
+    let out = SyncPtr::new(out.as_mut_ptr());
+    compute.pool().run(n_heads * n_chunks, &|chunk| {
+        let (head, first_query) = (chunk / n_chunks, chunk % n_chunks * queries_per_chunk);
+        let queries = 0..queries_per_chunk.min(n - first_query);
+        with_strips(tier, head_dim, |strips| {
+            for i in queries.clone() {
+                strips.set_query(i / lanes, i % lanes, part(first_query + i, 0, head), n);
+            }
+            strips.attend(n, |position, key, value| {
+                key.copy_from_slice(part(position, 1, head));
+                value.copy_from_slice(part(position, 2, head));
+            });
+            for i in queries {
+                // SAFETY: each (query, head) belongs to one chunk.
+                let out =
+                    unsafe { out.slice_mut((first_query + i) * width + head * head_dim, head_dim) };
+                strips.output(i / lanes, i % lanes, out);
+            }
+        });
+    });
+}
+
+fn check_head_dim(head_dim: usize) {
+    assert!(
+        head_dim > 0 && head_dim.is_multiple_of(8),
+        "head_dim must be a multiple of 8"
+    );
+}

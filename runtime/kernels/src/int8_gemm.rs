@@ -1,0 +1,210 @@
+//! Int8 GEMM microkernels: several tokens times several panels, one tile at a time.
+//!
+//! `out[i][r] = (Σ_g f32(Σ_k lhs[i][k] · rhs[r][k]) · sx[i][g]) · sw[r] + bias[r]`
+//!
+//! The inner sum over the k of a group is exact in i32. The rest is f32 with one fused
+//! multiply-add per step, in this order, the same in every kernel, so that all kernels give the
+//! same bits:
+//!
+//! ```text
+//! t = +0;  for each group g in order: t = fma(f32(acc_g), sx[g], t);  value = fma(t, sw, bias)
+//! ```
+//!
+//! Adding a kernel = one file in this folder, one in `int8_gemv/`, one line in [`PREFERENCE`].
+
+use std::fmt;
+
+use crate::int8_gemv::{self, GemvKernel};
+use crate::lanes::FloatTier;
+use crate::linear::Store;
+use crate::panels::{K_GROUP, PANEL_ROWS};
+
+pub(crate) use scalar::dot as scalar_dot;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
+pub(crate) mod epilogue;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon_dotprod;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+/// Most values of a tile of any kernel.
+pub const MAX_TILE: usize = 12 * 32;
+
+/// One operand set of [`Microkernel::tile`].
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// `mr` tokens in the kernel's own order, from [`Microkernel::pack_lhs`].
+    pub lhs: &'a [i8],
+    /// Scales of the tokens, `[n_groups, mr]`.
+    pub lhs_scales: &'a [f32],
+    /// Sums of the int8 values of each group, `[n_groups, mr]`; empty unless the kernel asks.
+    pub lhs_sums: &'a [i32],
+    /// Whole panels, between one and `nr / 8`. A kernel that wants more repeats the last.
+    pub panels: &'a [u8],
+    /// Number of panels.
+    pub n_panels: usize,
+    /// Values per row, padded.
+    pub k_padded: usize,
+    /// Values per scale: `k_padded`, or a multiple of 16 that divides it.
+    pub group_len: usize,
+}
+
+/// An int8 kernel for tiles of `mr` tokens times `nr` output rows.
+///
+/// # Safety
+///
+/// Implementors hand out a value of `Self` only on a machine that executes the instructions the
+/// kernel uses: having one proves capability.
+pub unsafe trait Microkernel: Sync {
+    /// `{arch}-qd8qc8w-{isa}-{mr}x{nr}`, e.g. `aarch64-qd8qc8w-dotprod-12x8`.
+    fn name(&self) -> &'static str;
+    /// Tokens of a tile.
+    fn mr(&self) -> usize;
+    /// Output rows of a tile, a multiple of 8.
+    fn nr(&self) -> usize;
+
+    /// Bytes of `mr` packed tokens.
+    fn lhs_bytes(&self, k_padded: usize) -> usize {
+        self.mr() * k_padded
+    }
+
+    /// True if [`Tile::lhs_sums`] must be filled.
+    fn uses_lhs_sums(&self) -> bool {
+        false
+    }
+
+    /// Packs up to `mr` rows `[m, k_padded]` into `out`, [`Microkernel::lhs_bytes`] long; missing
+    /// rows become zeros.
+    fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
+        pack_interleaved(rows, k_padded, self.mr(), out);
+    }
+
+    /// Writes (or adds to) `mr` rows of `8 * n_panels` values, `out_stride` apart.
+    ///
+    /// # Safety
+    ///
+    /// * `tile` is consistent: lengths follow from `mr`, `k_padded`, `group_len` and `n_panels`,
+    ///   `k_padded` is a multiple of 16, the panels are 64-byte aligned.
+    /// * `out` is writable for `mr` rows of `8 * n_panels` values, `out_stride` values apart, and
+    ///   for [`Store::Add`] initialised.
+    unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store);
+}
+
+impl fmt::Debug for dyn Microkernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The kernels that go together on one CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// More than one token.
+    pub gemm: &'static dyn Microkernel,
+    /// One token.
+    pub gemv: &'static dyn GemvKernel,
+    /// Vector width of the float functions.
+    pub float_tier: FloatTier,
+}
+
+type Probe = fn() -> Option<Kernels>;
+
+/// Every kernel of this build, best first. The only list: dispatch, tests, benches and logs read it.
+static PREFERENCE: &[Probe] = &[
+    #[cfg(target_arch = "x86_64")]
+    || {
+        Kernels::pair(
+            avx512_vnni::probe()?,
+            int8_gemv::avx512_vnni::probe()?,
+            "avx512",
+        )
+    },
+    #[cfg(target_arch = "x86_64")]
+    || Kernels::pair(avx2::probe()?, int8_gemv::avx2::probe()?, "avx2"),
+    #[cfg(target_arch = "aarch64")]
+    || {
+        Kernels::pair(
+            neon_dotprod::probe()?,
+            int8_gemv::neon_dotprod::probe()?,
+            "neon",
+        )
+    },
+    #[cfg(target_arch = "aarch64")]
+    || Kernels::pair(neon::probe()?, int8_gemv::neon::probe()?, "neon"),
+    || Kernels::pair(scalar::probe()?, int8_gemv::scalar::probe()?, "scalar"),
+];
+
+impl Kernels {
+    fn pair(
+        gemm: &'static dyn Microkernel,
+        gemv: &'static dyn GemvKernel,
+        float_tier: &str,
+    ) -> Option<Kernels> {
+        Some(Kernels {
+            gemm,
+            gemv,
+            float_tier: FloatTier::by_name(float_tier)?,
+        })
+    }
+}
+
+/// The kernels this CPU can run, best first. Never empty: the scalar ones always can.
+pub fn available() -> impl Iterator<Item = Kernels> {
+    PREFERENCE.iter().filter_map(|probe| probe())
+}
+
+/// The kernels whose GEMM has this name, if this CPU can run them.
+pub fn by_name(name: &str) -> Option<Kernels> {
+    available().find(|kernels| kernels.gemm.name() == name)
+}
+
+/// Packs rows as `[k / 4][mr][4]`.
+fn pack_interleaved(rows: &[i8], k_padded: usize, mr: usize, out: &mut [i8]) {
+    debug_assert!(rows.len() <= mr * k_padded && rows.len().is_multiple_of(k_padded));
+    debug_assert_eq!(out.len(), mr * k_padded);
+    if rows.len() < mr * k_padded {
+        out.fill(0);
+    }
+    let step = mr * K_GROUP;
+    for (i, row) in rows.chunks_exact(k_padded).enumerate() {
+        for (group, out) in row
+            .as_chunks::<K_GROUP>()
+            .0
+            .iter()
+            .zip(out.chunks_exact_mut(step))
+        {
+            out[i * K_GROUP..][..K_GROUP].copy_from_slice(group);
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// Number of scales per token.
+    #[inline(always)]
+    pub(crate) fn n_groups(&self) -> usize {
+        self.k_padded / self.group_len
+    }
+
+    /// Bytes from one panel to the next.
+    #[inline(always)]
+    pub(crate) fn panel_stride(&self) -> usize {
+        crate::panels::panel_stride(self.k_padded)
+    }
+
+    /// Debug check of the lengths that [`Microkernel::tile`] requires.
+    pub(crate) fn debug_check(&self, kernel: &dyn Microkernel) {
+        debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.k_padded));
+        debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * kernel.mr());
+        debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == self.lhs_scales.len());
+        debug_assert_eq!(self.panels.len(), self.n_panels * self.panel_stride());
+        debug_assert!((1..=kernel.nr() / PANEL_ROWS).contains(&self.n_panels));
+        debug_assert!(self.k_padded.is_multiple_of(self.group_len));
+    }
+}

@@ -1,0 +1,142 @@
+//! AVX2 (Haswell, Zen and later): 6 tokens × 1 panel, weights and tokens widened to 16 bits, VPMADDWD.
+//!
+//! ```text
+//!                       ymm 0: rows 0..4 of the panel          ymm 1: rows 4..8
+//!   weights of a step   r0k0 r0k1 r0k2 r0k3 │ … │ r3k3         r4k0 … r7k3           (16 bits each)
+//!   token i, 4 k ×4     k0   k1   k2   k3   │ … │ k3
+//!   VPMADDWD            r0k01     r0k23     │ … │ r3k23        two 32-bit sums per row
+//!
+//!   12 accumulators + 2 weights + 1 token + 1 product = 16 registers
+//! ```
+//!
+//! The 8-bit product instruction saturates pairs of full-range bytes; the 16-bit one cannot, since
+//! 2 · 128 · 127 is far below 2³¹. Tokens are widened when packed, `[k / 4][6][4]` of 16 bits.
+
+use std::arch::x86_64::*;
+
+use super::{Microkernel, Tile, epilogue};
+use crate::isa::Isa;
+use crate::linear::Store;
+use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
+
+const MR: usize = 6;
+const NR: usize = PANEL_ROWS;
+/// Bytes of one packed value.
+const WIDE: usize = 2;
+
+struct Avx2 {
+    // Not constructible outside `probe`, which is what proves the instructions exist.
+    _proof: (),
+}
+
+pub(super) fn probe() -> Option<&'static dyn Microkernel> {
+    static KERNEL: Avx2 = Avx2 { _proof: () };
+    Isa::probe().has_avx2().then_some(&KERNEL)
+}
+
+// SAFETY: `probe` is the only constructor and checks the features.
+unsafe impl Microkernel for Avx2 {
+    fn name(&self) -> &'static str {
+        "x86_64-qd8qc8w-avx2-6x8"
+    }
+    fn mr(&self) -> usize {
+        MR
+    }
+    fn nr(&self) -> usize {
+        NR
+    }
+    fn lhs_bytes(&self, k_padded: usize) -> usize {
+        MR * k_padded * WIDE
+    }
+    fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
+        debug_assert!(rows.len() <= MR * k_padded && rows.len().is_multiple_of(k_padded));
+        debug_assert_eq!(out.len(), self.lhs_bytes(k_padded));
+        if rows.len() < MR * k_padded {
+            out.fill(0);
+        }
+        const STEP: usize = MR * K_GROUP * WIDE;
+        for (i, row) in rows.chunks_exact(k_padded).enumerate() {
+            for (group, out) in row
+                .as_chunks::<K_GROUP>()
+                .0
+                .iter()
+                .zip(out.chunks_exact_mut(STEP))
+            {
+                let out = &mut out[i * K_GROUP * WIDE..][..K_GROUP * WIDE];
+                for (value, out) in group.iter().zip(out.as_chunks_mut::<WIDE>().0) {
+                    *out = i16::from(*value).to_le_bytes().map(|byte| byte as i8);
+                }
+            }
+        }
+    }
+    unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        tile.debug_check(self);
+        // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
+        unsafe { tile_avx2(tile, out, out_stride, store) }
+    }
+}
+
+/// # Safety
+///
+/// * The CPU has AVX2 and FMA.
+/// * The rest as in [`Microkernel::tile`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile_avx2(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+    let panel = tile.panels.as_ptr();
+    let lhs = tile.lhs.as_ptr();
+    let group_steps = tile.group_len / K_GROUP;
+
+    let mut totals = [_mm256_setzero_ps(); MR];
+    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
+        let mut acc = [[_mm256_setzero_si256(); 2]; MR];
+        for step in g * group_steps..(g + 1) * group_steps {
+            // SAFETY: the step is inside the panel, 32 bytes long.
+            let weights = unsafe {
+                let bytes = panel.add(step * STEP_BYTES);
+                [widen(bytes), widen(bytes.add(STEP_BYTES / 2))]
+            };
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the packed tokens hold MR groups of 8 bytes per step.
+                let x = unsafe {
+                    lhs.add((step * MR + i) * K_GROUP * WIDE)
+                        .cast::<i64>()
+                        .read_unaligned()
+                };
+                let x = _mm256_set1_epi64x(x);
+                acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(weights[0], x));
+                acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(weights[1], x));
+            }
+        }
+        for (i, (total, acc)) in totals.iter_mut().zip(acc).enumerate() {
+            let scale = _mm256_set1_ps(scales[i]);
+            *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum_rows(acc)), scale, *total);
+        }
+    }
+    for (i, total) in totals.into_iter().enumerate() {
+        // SAFETY: the panel is whole, row i of `out` holds eight values.
+        unsafe {
+            let tail = PanelTail::of(panel, tile.k_padded);
+            epilogue::store_ymm(total, tail, out.add(i * out_stride), store);
+        }
+    }
+}
+
+/// Sixteen bytes as 16-bit values.
+///
+/// # Safety
+///
+/// * The CPU has AVX2; 16 bytes are readable.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn widen(from: *const u8) -> __m256i {
+    // SAFETY: by the caller's promise.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.cast()) })
+}
+
+/// Adds the two partial sums of each row and puts the rows in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn sum_rows(acc: [__m256i; 2]) -> __m256i {
+    // Rows after the horizontal sum: 0 1 4 5 │ 2 3 6 7.
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(acc[0], acc[1]))
+}

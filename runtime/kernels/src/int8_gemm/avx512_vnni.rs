@@ -1,0 +1,174 @@
+//! AVX-512 VNNI (Ice Lake, Zen 4 and later): 12 tokens × 4 panels, VPDPBUSD.
+//!
+//! ```text
+//!                          zmm: panel 0 │ panel 1            zmm: panel 2 │ panel 3
+//!   weights of one step    r0 r1 … r7   │ r0 … r7            r0 … r7      │ r0 … r7    (4 bytes each)
+//!   token 0  x[4s..4s+4]   acc[0][0] += w · x                acc[0][1] += w · x
+//!     ⋮      broadcast     ⋮                                 ⋮
+//!   token 11               acc[11][0]                        acc[11][1]
+//!
+//!   24 accumulators + 2 weights + broadcasts in 32 registers
+//! ```
+//!
+//! VPDPBUSD wants one unsigned operand. Weights become `w + 128` by flipping the top bit, and each
+//! accumulator starts at `-128 · Σ x` of its token and group, which takes the excess away again:
+//! exact modulo 2³², and the true sum fits.
+
+use std::arch::x86_64::*;
+
+use super::{Microkernel, Tile};
+use crate::isa::Isa;
+use crate::linear::Store;
+use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
+
+const MR: usize = 12;
+const PANELS: usize = 4;
+const NR: usize = PANELS * PANEL_ROWS;
+/// Panels side by side in one register, and registers of weights.
+const PAIR: usize = 2;
+
+struct Avx512Vnni {
+    // Not constructible outside `probe`, which is what proves the instructions exist.
+    _proof: (),
+}
+
+pub(super) fn probe() -> Option<&'static dyn Microkernel> {
+    static KERNEL: Avx512Vnni = Avx512Vnni { _proof: () };
+    let isa = Isa::probe();
+    (isa.has_avx512() && isa.has("avx512vnni")).then_some(&KERNEL)
+}
+
+// SAFETY: `probe` is the only constructor and checks the features.
+unsafe impl Microkernel for Avx512Vnni {
+    fn name(&self) -> &'static str {
+        "x86_64-qd8qc8w-avx512vnni-12x32"
+    }
+    fn mr(&self) -> usize {
+        MR
+    }
+    fn nr(&self) -> usize {
+        NR
+    }
+    fn uses_lhs_sums(&self) -> bool {
+        true
+    }
+    unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        tile.debug_check(self);
+        // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
+        unsafe { tile_vnni(tile, out, out_stride, store) }
+    }
+}
+
+/// # Safety
+///
+/// * The CPU has AVX-512 F, BW, VL and VNNI.
+/// * The rest as in [`Microkernel::tile`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tile_vnni(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+    let stride = tile.panel_stride();
+    let last = tile.n_panels - 1;
+    let start = tile.panels.as_ptr();
+    // A missing panel repeats the last one; its columns are not stored.
+    let panels = [0, 1, 2, 3].map(|p: usize| start.wrapping_add(p.min(last) * stride));
+    let lhs = tile.lhs.as_ptr();
+    let group_steps = tile.group_len / K_GROUP;
+
+    let mut totals = [[_mm512_setzero_ps(); PAIR]; MR];
+    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
+        let mut acc = [[_mm512_setzero_si512(); PAIR]; MR];
+        for (acc, sum) in acc.iter_mut().zip(&tile.lhs_sums[g * MR..][..MR]) {
+            *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR];
+        }
+        for step in g * group_steps..(g + 1) * group_steps {
+            let offset = step * STEP_BYTES;
+            // SAFETY: the step is inside each panel, 32 bytes long.
+            let weights = unsafe {
+                [
+                    load_pair(panels[0].add(offset), panels[1].add(offset)),
+                    load_pair(panels[2].add(offset), panels[3].add(offset)),
+                ]
+            };
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the packed tokens hold MR groups of 4 bytes per step.
+                let x = unsafe {
+                    lhs.add((step * MR + i) * K_GROUP)
+                        .cast::<i32>()
+                        .read_unaligned()
+                };
+                let x = _mm512_set1_epi32(x);
+                acc[0] = _mm512_dpbusd_epi32(acc[0], weights[0], x);
+                acc[1] = _mm512_dpbusd_epi32(acc[1], weights[1], x);
+            }
+        }
+        for (i, (totals, acc)) in totals.iter_mut().zip(acc).enumerate() {
+            let scale = _mm512_set1_ps(scales[i]);
+            totals[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[0]), scale, totals[0]);
+            totals[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[1]), scale, totals[1]);
+        }
+    }
+
+    for j in 0..PAIR {
+        // SAFETY: the panels are whole.
+        let (scale, bias) = unsafe {
+            let low = PanelTail::of(panels[PAIR * j], tile.k_padded);
+            let high = PanelTail::of(panels[PAIR * j + 1], tile.k_padded);
+            (
+                load_pair_ps(low.scales(), high.scales()),
+                load_pair_ps(low.biases(), high.biases()),
+            )
+        };
+        let columns: __mmask16 = match tile.n_panels.saturating_sub(PAIR * j) {
+            0 => break,
+            1 => 0x00ff,
+            _ => 0xffff,
+        };
+        for (i, totals) in totals.iter().enumerate() {
+            let mut value = _mm512_fmadd_ps(totals[j], scale, bias);
+            // SAFETY: row i of `out` holds the columns of the mask, for `Add` initialised.
+            unsafe {
+                let out = out.add(i * out_stride + j * PAIR * PANEL_ROWS);
+                if store == Store::Add {
+                    value = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), value);
+                }
+                _mm512_mask_storeu_ps(out, columns, value);
+            }
+        }
+    }
+}
+
+/// One step of two panels, as `w + 128`.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F; 32 bytes are readable at both pointers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_pair(low: *const u8, high: *const u8) -> __m512i {
+    // SAFETY: by the caller's promise.
+    let (low, high) = unsafe {
+        (
+            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(high.cast()),
+        )
+    };
+    let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    _mm512_xor_si512(both, _mm512_set1_epi32(0x8080_8080_u32 as i32))
+}
+
+/// Eight f32 of one panel's tail beside eight of the next.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F; eight values are readable at both pointers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_pair_ps(low: *const f32, high: *const f32) -> __m512 {
+    // SAFETY: by the caller's promise.
+    let (low, high) = unsafe {
+        (
+            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(high.cast()),
+        )
+    };
+    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+}

@@ -1,0 +1,408 @@
+//! [`Lanes`]: one vector of f32, whatever its width, and [`FloatTier`], which width to use.
+//!
+//! Float kernels are written once as `#[inline(always)]` functions over `L: Lanes` and
+//! instantiated by [`tiered!`] inside one `#[target_feature]` function per tier. Results differ
+//! between tiers in the last bits (width of a sum, fused or not), never within a tier.
+
+use std::fmt;
+
+use crate::isa::Isa;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod scalar;
+
+/// Most lanes of any tier: size of the buffers that finish a row.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// One vector of `N` f32.
+///
+/// # Safety
+///
+/// Implementors read and write exactly `N` values through each pointer. Every method may be called
+/// only where the CPU has the instructions of the tier; the pointers may be unaligned.
+#[allow(
+    clippy::missing_safety_doc,
+    reason = "the trait states one contract for all methods"
+)]
+pub(crate) unsafe trait Lanes: Copy {
+    /// Lanes.
+    const N: usize;
+    /// Query vectors held by one attention tile, sized for the register file.
+    const QUERY_VECTORS: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// Widens f16 bits.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    /// Narrows to f16 bits, to nearest even.
+    unsafe fn store_f16(self, to: *mut u16);
+    /// Stores as int8: rounds to nearest even; lanes are within ±127 or NaN, and NaN becomes 0.
+    unsafe fn store_i8(self, to: *mut i8);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`, fused where the tier has it.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The smaller; `other` where `self` is NaN.
+    unsafe fn min(self, other: Self) -> Self;
+    /// The larger; `other` where `self` is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// Between `low` and `high`; NaN stays NaN.
+    unsafe fn clamp(self, low: f32, high: f32) -> Self;
+    unsafe fn abs(self) -> Self;
+    /// To the nearest integer, ties to even; only for magnitudes below 2^22.
+    unsafe fn round(self) -> Self;
+    /// `self * 2^n` for integral `n` in -252..=252, rounded at most twice.
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self;
+    /// Sum of the lanes, in an order fixed by the tier.
+    unsafe fn reduce_add(self) -> f32;
+    /// Largest lane; lanes are not NaN.
+    unsafe fn reduce_max(self) -> f32;
+}
+
+/// Vector width for float kernels. Having one proves that the CPU executes it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FloatTier(pub(crate) Tier);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    Scalar,
+}
+
+impl FloatTier {
+    /// Plain Rust, on every CPU.
+    pub const SCALAR: FloatTier = FloatTier(Tier::Scalar);
+
+    /// The tiers this CPU executes, widest first.
+    pub fn available() -> impl Iterator<Item = FloatTier> {
+        let isa = Isa::probe();
+        let tiers = [
+            #[cfg(target_arch = "x86_64")]
+            (Tier::Avx512, isa.has_avx512()),
+            #[cfg(target_arch = "x86_64")]
+            (Tier::Avx2, isa.has_avx2()),
+            #[cfg(target_arch = "aarch64")]
+            (Tier::Neon, isa.has("neon")),
+            (Tier::Scalar, true),
+        ];
+        tiers
+            .into_iter()
+            .filter(|(_, found)| *found)
+            .map(|(tier, _)| FloatTier(tier))
+    }
+
+    /// `avx512`, `avx2`, `neon` or `scalar`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Tier::Neon => "neon",
+            Tier::Scalar => "scalar",
+        }
+    }
+
+    /// The tier of this name, if the CPU executes it.
+    pub(crate) fn by_name(name: &str) -> Option<FloatTier> {
+        FloatTier::available().find(|tier| tier.name() == name)
+    }
+}
+
+impl fmt::Debug for FloatTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Defines `fn name(tier: FloatTier, args…)`, which runs `body::<L>(args…)` compiled for the tier.
+///
+/// `unsafe` bodies are declared so that their own contract, beyond the instructions, is that of
+/// the generated function.
+macro_rules! tiered {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident $(<$lt:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "kernels take plain pointers and lengths")]
+        $vis unsafe fn $name $(<$lt>)? (tier: $crate::lanes::FloatTier, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments, reason = "as above")]
+            unsafe fn avx512 $(<$lt>)? ($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the instructions are enabled here, the rest is the caller's contract.
+                unsafe { $body::<$crate::lanes::avx512::Avx512>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments, reason = "as above")]
+            unsafe fn avx2 $(<$lt>)? ($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the instructions are enabled here, the rest is the caller's contract.
+                unsafe { $body::<$crate::lanes::avx2::Avx2>($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            #[allow(clippy::too_many_arguments, reason = "as above")]
+            unsafe fn neon $(<$lt>)? ($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: the instructions are enabled here, the rest is the caller's contract.
+                unsafe { $body::<$crate::lanes::neon::Neon>($($arg),*) }
+            }
+            // SAFETY: having the tier proves the instructions; the rest is the caller's contract.
+            unsafe {
+                match tier.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::lanes::Tier::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::lanes::Tier::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::lanes::Tier::Neon => neon($($arg),*),
+                    $crate::lanes::Tier::Scalar => $body::<$crate::lanes::scalar::Scalar>($($arg),*),
+                }
+            }
+        }
+    };
+}
+pub(crate) use tiered;
+
+/// `map_lanes!(L, [x = inputs.., w = ..] => out, body)`: `out[i] = body` with the named lanes of the
+/// inputs, all as long as `out`. A macro because a closure is compiled without the instructions of
+/// the tier unless the optimiser happens to inline it.
+///
+/// To be used in unsafe code where the CPU has the instructions of `L`.
+macro_rules! map_lanes {
+    ($lanes:ty, [$($x:ident = $input:expr),+] => $out:expr, $body:expr) => {{
+        let out: &mut [f32] = $out;
+        let len = out.len();
+        $(let $x: &[f32] = $input; debug_assert_eq!($x.len(), len);)+
+        $(let $x = $x.as_ptr();)+
+        let out = out.as_mut_ptr();
+        let mut i = 0;
+        while i + <$lanes>::N <= len {
+            $(let $x = <$lanes>::load($x.add(i));)+
+            $body.store(out.add(i));
+            i += <$lanes>::N;
+        }
+        if i < len {
+            $(let $x = $crate::lanes::load_first::<$lanes>($x.add(i), len - i, 0.0);)+
+            $crate::lanes::store_first($body, out.add(i), len - i);
+        }
+    }};
+}
+pub(crate) use map_lanes;
+
+/// `sum_lanes!(L, x = input, fill, body)`: the sum of `body` over the input in f32. Lanes after the
+/// end hold `fill`, for which `body` must be 0. Use as [`map_lanes!`].
+macro_rules! sum_lanes {
+    ($lanes:ty, $x:ident = $input:expr, $fill:expr, $body:expr) => {{
+        let input: &[f32] = $input;
+        let (len, input) = (input.len(), input.as_ptr());
+        let mut sums = [<$lanes>::splat(0.0); 4];
+        let mut i = 0;
+        while i + 4 * <$lanes>::N <= len {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let $x = <$lanes>::load(input.add(i + j * <$lanes>::N));
+                *sum = sum.add($body);
+            }
+            i += 4 * <$lanes>::N;
+        }
+        while i < len {
+            let $x = if i + <$lanes>::N <= len {
+                <$lanes>::load(input.add(i))
+            } else {
+                $crate::lanes::load_first::<$lanes>(input.add(i), len - i, $fill)
+            };
+            sums[0] = sums[0].add($body);
+            i += <$lanes>::N;
+        }
+        sums[0].add(sums[1]).add(sums[2].add(sums[3])).reduce_add()
+    }};
+}
+pub(crate) use sum_lanes;
+
+/// `COUNT` neighbouring vectors from memory.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; `COUNT` vectors are readable at `from`.
+#[inline(always)]
+pub(crate) unsafe fn load_vectors<L: Lanes, const COUNT: usize>(from: *const f32) -> [L; COUNT] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut vectors = [L::splat(0.0); COUNT];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            *vector = L::load(from.add(v * L::N));
+        }
+        vectors
+    }
+}
+
+/// The first `len < N` lanes from memory, the others `fill`.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`.
+/// * `len` values are readable at `from`, and `len <= MAX_LANES`.
+#[inline(always)]
+pub(crate) unsafe fn load_first<L: Lanes>(from: *const f32, len: usize, fill: f32) -> L {
+    let mut buffer = [fill; MAX_LANES];
+    // SAFETY: `len` values are readable and fit the buffer; the buffer has at least N lanes.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), len);
+        L::load(buffer.as_ptr())
+    }
+}
+
+/// Writes the first `len < N` lanes.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`.
+/// * `len` values are writable at `to`, and `len <= N`.
+#[inline(always)]
+pub(crate) unsafe fn store_first<L: Lanes>(lanes: L, to: *mut f32, len: usize) {
+    let mut buffer = [0.0; MAX_LANES];
+    // SAFETY: the buffer has at least N lanes; `len` values are writable.
+    unsafe {
+        lanes.store(buffer.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(buffer.as_ptr(), to, len);
+    }
+}
+
+/// Writes the first `len < N` lanes as int8, as [`Lanes::store_i8`] does.
+///
+/// # Safety
+///
+/// As [`store_first`].
+#[inline(always)]
+pub(crate) unsafe fn store_i8_first<L: Lanes>(lanes: L, to: *mut i8, len: usize) {
+    let mut buffer = [0; MAX_LANES];
+    // SAFETY: the buffer has at least N lanes; `len` values are writable.
+    unsafe {
+        lanes.store_i8(buffer.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(buffer.as_ptr(), to, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    tiered! {
+        unsafe fn all_operations(input: *const f32, out: &mut Vec<Vec<f32>>) = all_operations_on
+    }
+
+    /// Applies each operation to 16 pairs of lanes.
+    #[inline(always)]
+    unsafe fn all_operations_on<L: Lanes>(input: *const f32, out: &mut Vec<Vec<f32>>) {
+        out.clear();
+        let mut push = |operation: &dyn Fn(L, L) -> L| {
+            let mut result = vec![0.0; MAX_LANES];
+            for i in (0..MAX_LANES).step_by(L::N) {
+                // SAFETY: 32 values are readable, 16 writable; the tier is available.
+                unsafe {
+                    let (a, b) = (L::load(input.add(i)), L::load(input.add(MAX_LANES + i)));
+                    operation(a, b).store(result.as_mut_ptr().add(i));
+                }
+            }
+            out.push(result);
+        };
+        // SAFETY: the tier is available.
+        unsafe {
+            push(&|a, b| a.add(b));
+            push(&|a, b| a.sub(b));
+            push(&|a, b| a.mul(b));
+            push(&|a, b| a.div(b));
+            push(&|a, b| a.min(b));
+            push(&|a, b| a.max(b));
+            push(&|a, _| a.clamp(-2.0, 3.0));
+            push(&|a, _| a.abs());
+            push(&|a, _| a.round());
+            push(&|a, b| a.scale_by_power_of_two(b.round()));
+            push(&|a, _| L::splat(a.reduce_max()));
+            let mut narrow = vec![0_u16; MAX_LANES];
+            let mut bytes = vec![0_i8; MAX_LANES];
+            let mut wide = vec![0.0; MAX_LANES];
+            for i in (0..MAX_LANES).step_by(L::N) {
+                let a = L::load(input.add(i));
+                a.store_f16(narrow.as_mut_ptr().add(i));
+                L::load_f16(narrow.as_ptr().add(i)).store(wide.as_mut_ptr().add(i));
+                a.store_i8(bytes.as_mut_ptr().add(i));
+            }
+            out.push(wide);
+            out.push(bytes.into_iter().map(f32::from).collect());
+        }
+    }
+
+    #[test]
+    fn every_tier_agrees_with_scalar_on_single_operations() {
+        let a = [
+            0.5, -0.5, 1.5, 2.5, -2.5, 126.6, -127.0, 0.0, -0.0, 3.25, 1e-7, 99.5, 100.5, 7.0,
+            -9.75, 64.0,
+        ];
+        let b = [
+            3.0, -7.0, 20.0, -20.0, 0.25, 1.0, 2.0, -3.0, 4.0, 100.0, -100.0, 5.0, 11.0, -1.0,
+            31.0, -31.0,
+        ];
+        let input: Vec<f32> = a.into_iter().chain(b).collect();
+        let (mut want, mut got) = (Vec::new(), Vec::new());
+        // SAFETY: 32 values are readable.
+        unsafe { all_operations(FloatTier::SCALAR, input.as_ptr(), &mut want) };
+        for tier in FloatTier::available() {
+            // SAFETY: as above.
+            unsafe { all_operations(tier, input.as_ptr(), &mut got) };
+            // The maximum of a vector depends on its width.
+            for operation in (0..want.len()).filter(|o| *o != 10) {
+                assert_eq!(
+                    got[operation], want[operation],
+                    "{tier:?} operation {operation}"
+                );
+            }
+            for (i, max) in got[10].iter().enumerate() {
+                assert!(*max >= a[i], "{tier:?}");
+            }
+        }
+    }
+
+    tiered! {
+        unsafe fn nan_rules(out: &mut [f32; 5]) = nan_rules_on
+    }
+
+    #[inline(always)]
+    unsafe fn nan_rules_on<L: Lanes>(out: &mut [f32; 5]) {
+        // SAFETY: the tier is available; the buffers hold MAX_LANES values.
+        unsafe {
+            let (nan, three) = (L::splat(f32::NAN), L::splat(3.0));
+            out[0] = nan.max(three).reduce_max();
+            out[1] = nan.min(three).reduce_max();
+            let mut bytes = [1; MAX_LANES];
+            nan.store_i8(bytes.as_mut_ptr());
+            out[2] = f32::from(bytes[0]);
+            out[3] = L::splat(2.0).reduce_add() / L::N as f32;
+            let mut clamped = [0.0; MAX_LANES];
+            nan.clamp(-1.0, 1.0).store(clamped.as_mut_ptr());
+            out[4] = if clamped[0].is_nan() { 5.0 } else { 0.0 };
+        }
+    }
+
+    #[test]
+    fn nan_loses_against_a_number_and_stores_as_zero() {
+        for tier in FloatTier::available() {
+            let mut out = [9.0; 5];
+            // SAFETY: no pointers are passed.
+            unsafe { nan_rules(tier, &mut out) };
+            assert_eq!(out, [3.0, 3.0, 0.0, 2.0, 5.0], "{tier:?}");
+        }
+    }
+}

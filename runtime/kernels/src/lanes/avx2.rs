@@ -1,0 +1,160 @@
+//! AVX2 tier: eight lanes, fused multiply-add, hardware f16 conversion.
+
+use std::arch::x86_64::*;
+
+use super::Lanes;
+
+/// Eight f32 in a ymm register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256);
+
+/// # Safety
+///
+/// * The CPU has AVX2.
+#[inline(always)]
+unsafe fn power_of_two(n: __m256i) -> __m256 {
+    // SAFETY: register-only, AVX2 by the caller's promise.
+    unsafe {
+        _mm256_castsi256_ps(_mm256_slli_epi32(
+            _mm256_add_epi32(n, _mm256_set1_epi32(127)),
+            23,
+        ))
+    }
+}
+
+/// Finishes a reduction over the eight lanes with `$op`.
+macro_rules! reduce {
+    ($lanes:expr, $op:ident, $op_one:ident) => {{
+        let four = $op(
+            _mm256_castps256_ps128($lanes),
+            _mm256_extractf128_ps($lanes, 1),
+        );
+        let two = $op(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32($op_one(two, _mm_movehdup_ps(two)))
+    }};
+}
+
+// SAFETY: pointers are touched only through unaligned accesses of N values.
+unsafe impl Lanes for Avx2 {
+    const N: usize = 8;
+    const QUERY_VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the trait's contract: AVX2 is there.
+        Avx2(unsafe { _mm256_set1_ps(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the trait's contract; F16C is part of the tier.
+        Avx2(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16) {
+        // SAFETY: the trait's contract; F16C is part of the tier.
+        unsafe {
+            _mm_storeu_si128(
+                to.cast(),
+                _mm256_cvtps_ph(self.0, _MM_FROUND_TO_NEAREST_INT),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let numbers = _mm256_and_ps(self.0, _mm256_cmp_ps(self.0, self.0, _CMP_ORD_Q));
+            let words = _mm256_cvtps_epi32(numbers);
+            let words = _mm_packs_epi32(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256(words, 1),
+            );
+            _mm_storel_epi64(to.cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract; FMA is part of the tier.
+        Avx2(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, low: f32, high: f32) -> Self {
+        // SAFETY: the trait's contract. The second operand comes back where one is NaN.
+        Avx2(unsafe {
+            _mm256_max_ps(
+                _mm256_set1_ps(low),
+                _mm256_min_ps(_mm256_set1_ps(high), self.0),
+            )
+        })
+    }
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe { _mm256_round_ps(self.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) })
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe {
+            let n = _mm256_cvtps_epi32(n.0);
+            let half = _mm256_srai_epi32(n, 1);
+            let once = _mm256_mul_ps(self.0, power_of_two(half));
+            _mm256_mul_ps(once, power_of_two(_mm256_sub_epi32(n, half)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { reduce!(self.0, _mm_add_ps, _mm_add_ss) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { reduce!(self.0, _mm_max_ps, _mm_max_ss) }
+    }
+}

@@ -1,0 +1,127 @@
+//! AVX-512 tier: sixteen lanes, fused multiply-add, hardware f16 conversion and scaling.
+
+use std::arch::x86_64::*;
+
+use super::Lanes;
+
+/// Sixteen f32 in a zmm register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+// SAFETY: pointers are touched only through unaligned accesses of N values.
+unsafe impl Lanes for Avx512 {
+    const N: usize = 16;
+    const QUERY_VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the trait's contract: AVX-512 F, BW and VL are there.
+        Avx512(unsafe { _mm512_set1_ps(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            _mm256_storeu_si256(
+                to.cast(),
+                _mm512_cvtps_ph(self.0, _MM_FROUND_TO_NEAREST_INT),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let numbers = _mm512_cmp_ps_mask(self.0, self.0, _CMP_ORD_Q);
+            let words = _mm512_maskz_cvtps_epi32(numbers, self.0);
+            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(words));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, low: f32, high: f32) -> Self {
+        // SAFETY: the trait's contract. The second operand comes back where one is NaN.
+        Avx512(unsafe {
+            _mm512_max_ps(
+                _mm512_set1_ps(low),
+                _mm512_min_ps(_mm512_set1_ps(high), self.0),
+            )
+        })
+    }
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_abs_ps(self.0) })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe {
+            _mm512_roundscale_ps(self.0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+        })
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_add_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+}

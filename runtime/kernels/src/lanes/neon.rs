@@ -1,0 +1,124 @@
+//! NEON tier: four lanes, fused multiply-add, hardware f16 conversion; baseline of aarch64.
+
+use std::arch::aarch64::*;
+
+use super::Lanes;
+
+/// Four f32 in a q register.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(float32x4_t);
+
+// SAFETY: pointers are touched only through unaligned accesses of N values.
+unsafe impl Lanes for Neon {
+    const N: usize = 4;
+    const QUERY_VECTORS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the trait's contract: NEON is there.
+        Neon(unsafe { vdupq_n_f32(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vld1q_f32(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the trait's contract.
+        unsafe { vst1q_f32(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16) {
+        // SAFETY: the trait's contract.
+        unsafe { vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(self.0))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        // SAFETY: the trait's contract. The conversion turns NaN into 0 by itself.
+        unsafe {
+            let half = vqmovn_s32(vcvtnq_s32_f32(self.0));
+            let bytes = vqmovn_s16(vcombine_s16(half, half));
+            to.cast::<i32>()
+                .write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vaddq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vsubq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vmulq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vdivq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vfmaq_f32(addend.0, self.0, factor.0) })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vminnmq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vmaxnmq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, low: f32, high: f32) -> Self {
+        // SAFETY: the trait's contract. These two propagate NaN, unlike the `nm` forms.
+        Neon(unsafe { vmaxq_f32(vdupq_n_f32(low), vminq_f32(vdupq_n_f32(high), self.0)) })
+    }
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vabsq_f32(self.0) })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vrndnq_f32(self.0) })
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe {
+            let n = vcvtnq_s32_f32(n.0);
+            let half = vshrq_n_s32::<1>(n);
+            let bias = vdupq_n_s32(127);
+            let first = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(half, bias)));
+            let rest = vsubq_s32(n, half);
+            let second = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(rest, bias)));
+            vmulq_f32(vmulq_f32(self.0, first), second)
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { vaddvq_f32(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { vmaxvq_f32(self.0) }
+    }
+}

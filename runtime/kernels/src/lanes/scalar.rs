@@ -1,0 +1,130 @@
+//! Scalar tier: plain arrays, the definition of what the other tiers approximate.
+
+use super::Lanes;
+use crate::half;
+
+const N: usize = 4;
+
+/// Four f32 in an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar([f32; N]);
+
+impl Scalar {
+    #[inline(always)]
+    fn zip(self, other: Scalar, f: impl Fn(f32, f32) -> f32) -> Scalar {
+        Scalar(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f32) -> f32) -> Scalar {
+        Scalar(self.0.map(f))
+    }
+}
+
+/// 2^n for n in -126..=127.
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits(((n + 127) << 23) as u32)
+}
+
+// SAFETY: plain Rust; pointers are read and written as `[f32; N]`, `[u16; N]` and `[i8; N]`.
+unsafe impl Lanes for Scalar {
+    const N: usize = N;
+    const QUERY_VECTORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Scalar([value; N])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: N values are readable by the trait's contract.
+        Scalar(unsafe { from.cast::<[f32; N]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: N values are writable by the trait's contract.
+        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: N values are readable by the trait's contract.
+        Scalar(unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(half::f16_bits_to_f32))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16) {
+        // SAFETY: N values are writable by the trait's contract.
+        unsafe {
+            to.cast::<[u16; N]>()
+                .write_unaligned(self.0.map(half::f32_to_f16_bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, to: *mut i8) {
+        // NaN becomes 0 in the cast.
+        let bytes = self.0.map(|v| v.round_ties_even() as i8);
+        // SAFETY: N values are writable by the trait's contract.
+        unsafe { to.cast::<[i8; N]>().write_unaligned(bytes) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Not fused: without hardware each fused product is a library call.
+        Scalar(std::array::from_fn(|i| {
+            self.0[i] * factor.0[i] + addend.0[i]
+        }))
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, low: f32, high: f32) -> Self {
+        self.map(|v| v.clamp(low, high))
+    }
+    #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        self.map(f32::abs)
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // Adding 1.5 * 2^23 leaves no bits below one; the hardware rounds ties to even.
+        self.map(|v| {
+            const SHIFT: f32 = 12_582_912.0;
+            (v + SHIFT) - SHIFT
+        })
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+        self.zip(n, |value, n| {
+            let n = n as i32;
+            value * power_of_two(n >> 1) * power_of_two(n - (n >> 1))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        (self.0[0] + self.0[1]) + (self.0[2] + self.0[3])
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}

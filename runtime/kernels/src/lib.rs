@@ -1,0 +1,45 @@
+//! All numeric `unsafe` of the runtime: int8 matrix products, quantisation, norms, activations,
+//! rotary positions and attention, each behind a safe function that checks its shapes once.
+//!
+//! | module | defines |
+//! |---|---|
+//! | [`isa`] | what this CPU can execute, probed once |
+//! | [`threads`] | the thread pool every parallel loop runs on |
+//! | [`compute`] | the choice a process makes once: threads, int8 kernels, float tier |
+//! | [`panels`] | the one packed layout of int8 weights |
+//! | [`quantize`] | int8 activation rows and how f32 rows become them |
+//! | [`int8_gemm`], [`int8_gemv`] | the int8 kernels, one file per instruction tier |
+//! | [`mod@linear`] | int8 activations times panels: blocks, edges, threads |
+//! | [`norm`], [`activation`], [`rope`] | row-wise float functions |
+//! | [`attention`] | decoder attention over the f16 KV cache, vision attention |
+//! | [`half`] | f16 and bf16 conversion |
+//! | [`f32_gemm`] | plain f32 products, for the checking path |
+//!
+//! Letters: `m` tokens, `n` output rows of the weights, `k` input values. `[m, k]` is row-major.
+
+#[cfg(target_endian = "big")]
+compile_error!("packed panels hold little-endian words and are read in place");
+
+mod aligned;
+mod lanes;
+
+pub mod activation;
+pub mod attention;
+pub mod compute;
+pub mod f32_gemm;
+pub mod half;
+pub mod int8_gemm;
+pub mod int8_gemv;
+pub mod isa;
+pub mod linear;
+pub mod norm;
+pub mod panels;
+pub mod quantize;
+pub mod rope;
+pub mod threads;
+
+pub use aligned::AlignedBytes;
+pub use compute::{Compute, ComputeError};
+pub use linear::{Store, linear};
+pub use panels::Panels;
+pub use quantize::{Int8Rows, Int8RowsBuf, Int8RowsMut};

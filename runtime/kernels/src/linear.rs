@@ -1,0 +1,306 @@
+//! [`linear`]: int8 activation rows times packed weights, split over the threads.
+//!
+//! ```text
+//!   one token      runs of panels ─ one GEMV call each
+//!
+//!   more tokens    lhs ─ pack ─▶ strips of mr tokens       out
+//!                                                    ┌────────────┐
+//!                  chunk = block of strips            │  │  │▒▒│  │ ▒ one chunk: for each panel
+//!                        × block of panel groups      │  │  │▒▒│  │   group, for each strip,
+//!                                                    ├──┼──┼──┼──┤   one tile
+//!                                                    │  │  │  │  │
+//!                                                    └────────────┘
+//! ```
+//!
+//! A panel group stays in the first cache level while the strips of the block come from the
+//! second; a block of strips is no larger than [`LHS_BLOCK_BYTES`].
+
+use crate::aligned::{Line, lines_for, with_scratch, words, words_mut};
+use crate::compute::Compute;
+use crate::int8_gemm::{MAX_TILE, Microkernel, Tile};
+use crate::int8_gemv::Gemv;
+use crate::panels::{PANEL_ROWS, Panels, k_padded, panel_stride};
+use crate::quantize::Int8Rows;
+use crate::threads::SyncPtr;
+
+/// Packed tokens of one block: a share of the second cache level of a small core.
+const LHS_BLOCK_BYTES: usize = 160 * 1024;
+/// Weights of one GEMV chunk: enough to pay for handing it out.
+const GEMV_CHUNK_BYTES: usize = 16 * 1024;
+/// Chunks per thread, so that a late thread leaves the others something to take.
+const CHUNKS_PER_THREAD: usize = 4;
+
+/// What happens to the former contents of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// They are overwritten.
+    Overwrite,
+    /// The product is added to them: `out = out + value`, rounded once.
+    Add,
+}
+
+/// `out[i][r] = (Σ_g f32(Σ_k lhs[i][k] · rhs[r][k]) · sx[i][g]) · sw[r] + bias[r]`.
+///
+/// `lhs` `[m, k]`, `rhs` `[n, k]`, `out` `[m, n]`. The result does not depend on the kernel or the
+/// number of threads, down to the last bit; see [`crate::int8_gemm`] for the order of the float
+/// steps. Exact for activations in -128..=127 and weights in -127..=127.
+///
+/// # Panics
+///
+/// Panics if the shapes do not fit.
+pub fn linear(
+    compute: &Compute,
+    lhs: Int8Rows<'_>,
+    rhs: Panels<'_>,
+    out: &mut [f32],
+    store: Store,
+) {
+    let (m, n, k) = (lhs.m(), rhs.n(), rhs.k());
+    assert_eq!(lhs.k(), k, "lhs and rhs must agree on k");
+    assert_eq!(out.len(), m * n, "out must be [m, n]");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        for row in out.chunks_exact_mut(n) {
+            for (r, value) in row.iter_mut().enumerate() {
+                // What the kernels would compute for an empty sum.
+                let bias = 0.0_f32.mul_add(rhs.scale(r), rhs.bias(r));
+                *value = if store == Store::Add {
+                    *value + bias
+                } else {
+                    bias
+                };
+            }
+        }
+    } else if m == 1 {
+        one_token(compute, lhs, rhs, out, store);
+    } else {
+        many_tokens(compute, lhs, rhs, out, store);
+    }
+}
+
+fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f32], store: Store) {
+    let kernel = compute.gemv();
+    let group_len = lhs.group_len();
+    let sums: Vec<i32> = if kernel.uses_lhs_sums() {
+        lhs.data().chunks_exact(group_len).map(sum).collect()
+    } else {
+        Vec::new()
+    };
+    let stride = panel_stride(rhs.k());
+    let n_panels = rhs.n_panels();
+    let n_chunks =
+        (rhs.bytes().len() / GEMV_CHUNK_BYTES).min(compute.n_threads() * CHUNKS_PER_THREAD);
+    let panels_per_chunk = n_panels.div_ceil(n_chunks.max(1));
+    compute
+        .pool()
+        .for_each_chunk_mut(out, panels_per_chunk * PANEL_ROWS, &|chunk, out| {
+            let run = |first: usize, n_panels: usize, out: &mut [f32], store: Store| {
+                let gemv = Gemv {
+                    lhs: lhs.data(),
+                    lhs_scales: lhs.scales(),
+                    lhs_sums: &sums,
+                    panels: &rhs.bytes()[first * stride..][..n_panels * stride],
+                    n_panels,
+                    group_len,
+                };
+                debug_assert_eq!(out.len(), n_panels * PANEL_ROWS);
+                // SAFETY: `Int8Rows` and `Panels` checked their lengths and alignment, `out` holds
+                // eight values per panel.
+                unsafe { kernel.panels(&gemv, out.as_mut_ptr(), store) };
+            };
+            let first = chunk * panels_per_chunk;
+            let whole = out.len() / PANEL_ROWS;
+            let (out_whole, out_rest) = out.split_at_mut(whole * PANEL_ROWS);
+            if whole > 0 {
+                run(first, whole, out_whole, store);
+            }
+            if !out_rest.is_empty() {
+                let mut edge = [0.0; PANEL_ROWS];
+                run(first + whole, 1, &mut edge, Store::Overwrite);
+                store_edge(&edge, out_rest, store);
+            }
+        });
+}
+
+fn sum(values: &[i8]) -> i32 {
+    values.iter().map(|&v| i32::from(v)).sum()
+}
+
+fn store_edge(values: &[f32], out: &mut [f32], store: Store) {
+    for (out, value) in out.iter_mut().zip(values) {
+        match store {
+            Store::Overwrite => *out = *value,
+            Store::Add => *out += value,
+        }
+    }
+}
+
+/// Where the parts of one packed strip lie.
+#[derive(Clone, Copy)]
+struct StripLayout {
+    data_lines: usize,
+    word_lines: usize,
+    data_len: usize,
+    n_words: usize,
+    uses_sums: bool,
+}
+
+impl StripLayout {
+    fn new(kernel: &dyn Microkernel, lhs: &Int8Rows<'_>) -> StripLayout {
+        let data_len = kernel.lhs_bytes(k_padded(lhs.k()));
+        let n_words = kernel.mr() * lhs.n_groups();
+        StripLayout {
+            data_lines: lines_for::<i8>(data_len),
+            word_lines: lines_for::<f32>(n_words),
+            data_len,
+            n_words,
+            uses_sums: kernel.uses_lhs_sums(),
+        }
+    }
+
+    fn lines(&self) -> usize {
+        self.data_lines + 2 * self.word_lines
+    }
+
+    fn split<'a>(&self, strip: &'a [Line]) -> (&'a [i8], &'a [f32], &'a [i32]) {
+        let (data, rest) = strip.split_at(self.data_lines);
+        let (scales, sums) = rest.split_at(self.word_lines);
+        let n_sums = if self.uses_sums { self.n_words } else { 0 };
+        (
+            &words(data)[..self.data_len],
+            &words(scales)[..self.n_words],
+            &words(sums)[..n_sums],
+        )
+    }
+
+    fn pack(&self, kernel: &dyn Microkernel, rows: Int8Rows<'_>, strip: &mut [Line]) {
+        let (data, rest) = strip.split_at_mut(self.data_lines);
+        let (scales, sums) = rest.split_at_mut(self.word_lines);
+        let (mr, n_groups, width) = (kernel.mr(), rows.n_groups(), k_padded(rows.k()));
+        kernel.pack_lhs(rows.data(), width, &mut words_mut(data)[..self.data_len]);
+        let scales = &mut words_mut(scales)[..self.n_words];
+        scales.fill(0.0);
+        for (i, row_scales) in rows.scales().chunks_exact(n_groups).enumerate() {
+            for (g, scale) in row_scales.iter().enumerate() {
+                scales[g * mr + i] = *scale;
+            }
+        }
+        if self.uses_sums {
+            let sums = &mut words_mut(sums)[..self.n_words];
+            sums.fill(0);
+            for (i, row) in rows.data().chunks_exact(width).enumerate() {
+                for (g, values) in row.chunks_exact(rows.group_len()).enumerate() {
+                    sums[g * mr + i] = sum(values);
+                }
+            }
+        }
+    }
+}
+
+fn many_tokens(
+    compute: &Compute,
+    lhs: Int8Rows<'_>,
+    rhs: Panels<'_>,
+    out: &mut [f32],
+    store: Store,
+) {
+    let kernel = compute.gemm();
+    let (m, n) = (lhs.m(), rhs.n());
+    let layout = StripLayout::new(kernel, &lhs);
+    let n_strips = m.div_ceil(kernel.mr());
+    with_scratch(n_strips * layout.lines(), |packed| {
+        compute
+            .pool()
+            .for_each_chunk_mut(packed, layout.lines(), &|s, strip| {
+                let first = s * kernel.mr();
+                layout.pack(
+                    kernel,
+                    lhs.row_range(first, kernel.mr().min(m - first)),
+                    strip,
+                );
+            });
+
+        let strip_bytes = size_of::<Line>() * layout.lines();
+        let strips_per_block = (LHS_BLOCK_BYTES / strip_bytes).clamp(1, n_strips);
+        let n_row_blocks = n_strips.div_ceil(strips_per_block);
+        let strips_per_block = n_strips.div_ceil(n_row_blocks);
+        let panels_per_group = kernel.nr() / PANEL_ROWS;
+        let n_groups = rhs.n_panels().div_ceil(panels_per_group);
+        let wanted = if compute.n_threads() == 1 {
+            1
+        } else {
+            compute.n_threads() * CHUNKS_PER_THREAD
+        };
+        let groups_per_block = n_groups.div_ceil(wanted.div_ceil(n_row_blocks).min(n_groups));
+        let n_col_blocks = n_groups.div_ceil(groups_per_block);
+
+        let packed = &*packed;
+        let out = SyncPtr::new(out.as_mut_ptr());
+        compute.pool().run(n_row_blocks * n_col_blocks, &|chunk| {
+            let (row_block, col_block) = (chunk / n_col_blocks, chunk % n_col_blocks);
+            let first_strip = row_block * strips_per_block;
+            let first_group = col_block * groups_per_block;
+            for group in first_group..(first_group + groups_per_block).min(n_groups) {
+                let first_panel = group * panels_per_group;
+                let panels = rhs.panel_range(
+                    first_panel,
+                    panels_per_group.min(rhs.n_panels() - first_panel),
+                );
+                for strip in first_strip..(first_strip + strips_per_block).min(n_strips) {
+                    let (data, scales, sums) =
+                        layout.split(&packed[strip * layout.lines()..][..layout.lines()]);
+                    let tile = Tile {
+                        lhs: data,
+                        lhs_scales: scales,
+                        lhs_sums: sums,
+                        panels: panels.bytes(),
+                        n_panels: panels.n_panels(),
+                        k_padded: rhs.k_padded(),
+                        group_len: lhs.group_len(),
+                    };
+                    let first_row = strip * kernel.mr();
+                    let n_rows = kernel.mr().min(m - first_row);
+                    // SAFETY: the tile is inside `out` and no other chunk has these rows and
+                    // columns.
+                    unsafe {
+                        let out = out.at(first_row * n + first_panel * PANEL_ROWS);
+                        one_tile(kernel, &tile, (n_rows, panels.n()), out, n, store);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Computes one tile of which `n_rows` tokens and `n_cols` output rows exist.
+///
+/// # Safety
+///
+/// * `tile` is consistent in the sense of [`Microkernel::tile`].
+/// * `n_rows` rows of `n_cols` values, `out_stride` apart, are writable at `out`, initialised, and
+///   nobody else's.
+unsafe fn one_tile(
+    kernel: &dyn Microkernel,
+    tile: &Tile<'_>,
+    (n_rows, n_cols): (usize, usize),
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    let width = tile.n_panels * PANEL_ROWS;
+    if n_rows == kernel.mr() && n_cols == width {
+        // SAFETY: the whole tile is inside `out`, by the caller's promise.
+        unsafe { kernel.tile(tile, out, out_stride, store) };
+        return;
+    }
+    let mut edge = [0.0; MAX_TILE];
+    // SAFETY: MAX_TILE holds the tile of any kernel.
+    unsafe { kernel.tile(tile, edge.as_mut_ptr(), width, Store::Overwrite) };
+    for (i, values) in edge.chunks_exact(width).take(n_rows).enumerate() {
+        // SAFETY: row i has n_cols values, by the caller's promise.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), n_cols) };
+        store_edge(values, out, store);
+    }
+}

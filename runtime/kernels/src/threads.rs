@@ -1,0 +1,325 @@
+//! [`ThreadPool`]: a fixed set of threads that share the chunks of one loop at a time.
+//!
+//! One atomic word, the *gate*, carries the whole protocol:
+//!
+//! ```text
+//!   63 ........ 33 | 32   | 31 ........... 0
+//!   loop number    | open | workers inside
+//! ```
+//!
+//! The caller writes the loop into the pool, opens the gate, takes chunks itself until none are
+//! left, closes the gate and waits until nobody is inside. A worker enters only through an open
+//! gate, in one compare-exchange, so a worker that sleeps through a loop delays nobody.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an idle worker looks for the next loop before it parks.
+const SPIN: Duration = Duration::from_micros(50);
+/// Looks at the gate between two looks at the clock.
+const SPINS_PER_CLOCK: u32 = 64;
+
+const OPEN: u64 = 1 << 32;
+const LOOP_STEP: u64 = 1 << 33;
+const INSIDE_MASK: u64 = OPEN - 1;
+
+type Body = dyn Fn(usize) + Sync;
+
+/// Threads that run the chunks of a loop together with the calling thread.
+///
+/// Loops from several threads run one after the other. A loop started from inside a chunk runs on
+/// the thread that started it.
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    /// Held for the length of one loop.
+    turn: Mutex<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    gate: AtomicU64,
+    job: UnsafeCell<Job>,
+    next_chunk: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    n_parked: AtomicUsize,
+    park: Mutex<()>,
+    unpark: Condvar,
+    stop: AtomicBool,
+}
+
+struct Job {
+    body: *const Body,
+    n_chunks: usize,
+}
+
+// SAFETY: `job` is written only by the holder of `turn` while the gate is closed and nobody is
+// inside, and read only from inside an open gate or by that holder; `body` is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer in `job` is dangling outside a loop and never followed there.
+unsafe impl Send for Shared {}
+
+thread_local! {
+    static INSIDE_A_CHUNK: Cell<bool> = const { Cell::new(false) };
+}
+
+impl ThreadPool {
+    /// Starts a pool that runs loops on `n_threads` threads, the caller being one of them.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n_threads` is 0 or the system refuses a thread.
+    pub fn new(n_threads: usize) -> ThreadPool {
+        assert!(n_threads > 0, "a pool needs at least the calling thread");
+        let idle: &'static Body = &|_| {};
+        let shared = Arc::new(Shared {
+            gate: AtomicU64::new(0),
+            job: UnsafeCell::new(Job {
+                body: idle,
+                n_chunks: 0,
+            }),
+            next_chunk: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            n_parked: AtomicUsize::new(0),
+            park: Mutex::new(()),
+            unpark: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let workers = (1..n_threads)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("ocelli-{index}"))
+                    .spawn(move || shared.work())
+                    .expect("the system starts a thread")
+            })
+            .collect();
+        ThreadPool {
+            shared,
+            turn: Mutex::new(()),
+            workers,
+        }
+    }
+
+    /// Threads that take part in a loop, the caller included.
+    pub fn n_threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(i)` once for each `i` in `0..n_chunks`, in any order and on any thread of the pool,
+    /// and returns when all calls have returned.
+    ///
+    /// # Panics
+    ///
+    /// If a call panics, chunks not yet begun are dropped and the first panic continues here.
+    pub fn run(&self, n_chunks: usize, f: &(dyn Fn(usize) + Sync)) {
+        if n_chunks <= 1 || self.workers.is_empty() || INSIDE_A_CHUNK.get() {
+            (0..n_chunks).for_each(f);
+            return;
+        }
+        let turn = lock(&self.turn);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. Workers follow the pointer only while inside the
+        // gate, and `run` returns only after the gate is closed and nobody is inside.
+        let body =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Body>(f) };
+        // SAFETY: the gate is closed, nobody is inside, and `turn` keeps other callers out.
+        unsafe { *shared.job.get() = Job { body, n_chunks } };
+        shared.next_chunk.store(0, Ordering::Relaxed);
+        shared.gate.fetch_add(LOOP_STEP | OPEN, Ordering::SeqCst);
+        if shared.n_parked.load(Ordering::SeqCst) > 0 {
+            drop(lock(&shared.park));
+            shared.unpark.notify_all();
+        }
+
+        shared.take_chunks();
+        shared.gate.fetch_and(!OPEN, Ordering::SeqCst);
+        let mut spins = 0_u32;
+        while shared.gate.load(Ordering::Acquire) & INSIDE_MASK != 0 {
+            spins += 1;
+            if spins.is_multiple_of(SPINS_PER_CLOCK) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        let panic = lock(&shared.panic).take();
+        drop(turn);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Cuts `data` into chunks of `chunk_len` values (the last may be shorter) and calls
+    /// `f(chunk index, chunk)` once for each, as [`ThreadPool::run`] does.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `chunk_len` is 0, and as [`ThreadPool::run`] does.
+    pub fn for_each_chunk_mut<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk_len: usize,
+        f: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
+        assert!(chunk_len > 0, "chunks must not be empty");
+        let len = data.len();
+        let start = SyncPtr::new(data.as_mut_ptr());
+        self.run(len.div_ceil(chunk_len), &|index| {
+            let first = index * chunk_len;
+            let this_len = chunk_len.min(len - first);
+            // SAFETY: each index comes once and names a range of `data` no other index names;
+            // `data` stays borrowed until `run` returns.
+            f(index, unsafe { start.slice_mut(first, this_len) });
+        });
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.park));
+        self.shared.unpark.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches every panic of a chunk, and nothing else in it panics.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadPool({} threads)", self.n_threads())
+    }
+}
+
+impl Shared {
+    /// The life of a worker: enter each open gate once, park when none opens for a while.
+    fn work(&self) {
+        let mut last_loop = 0;
+        loop {
+            let gate = self.wait_for_gate(last_loop);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            if self
+                .gate
+                .compare_exchange_weak(gate, gate + 1, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+            {
+                last_loop = gate & !(OPEN | INSIDE_MASK);
+                self.take_chunks();
+                self.gate.fetch_sub(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// Returns the gate word once it is open for a loop other than `last_loop`, or on `stop`.
+    fn wait_for_gate(&self, last_loop: u64) -> u64 {
+        let mut since = None;
+        loop {
+            for _ in 0..SPINS_PER_CLOCK {
+                let gate = self.gate.load(Ordering::Acquire);
+                if self.is_news(gate, last_loop) {
+                    return gate;
+                }
+                std::hint::spin_loop();
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() < SPIN {
+                continue;
+            }
+            let mut parked = lock(&self.park);
+            self.n_parked.fetch_add(1, Ordering::SeqCst);
+            let gate = loop {
+                let gate = self.gate.load(Ordering::SeqCst);
+                if self.is_news(gate, last_loop) {
+                    break gate;
+                }
+                parked = self
+                    .unpark
+                    .wait(parked)
+                    .unwrap_or_else(PoisonError::into_inner);
+            };
+            self.n_parked.fetch_sub(1, Ordering::SeqCst);
+            return gate;
+        }
+    }
+
+    fn is_news(&self, gate: u64, last_loop: u64) -> bool {
+        let open = gate & OPEN != 0 && gate & !(OPEN | INSIDE_MASK) != last_loop;
+        open || self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Takes chunks of the current loop until none are left.
+    fn take_chunks(&self) {
+        // SAFETY: the thread is inside the gate or owns the loop, so `job` is not being written
+        // and `body` is alive.
+        let (body, n_chunks) = unsafe {
+            let job = &*self.job.get();
+            (&*job.body, job.n_chunks)
+        };
+        INSIDE_A_CHUNK.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let chunk = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+                if chunk >= n_chunks {
+                    break;
+                }
+                body(chunk);
+            }
+        }));
+        INSIDE_A_CHUNK.set(false);
+        if let Err(payload) = outcome {
+            self.next_chunk.store(n_chunks, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(payload);
+        }
+    }
+}
+
+/// The mutexes here guard no data that a panic could leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pointer into memory that several threads write in disjoint ranges.
+pub(crate) struct SyncPtr<T>(*mut T);
+
+// SAFETY: the pointer is used only through unsafe methods whose callers promise disjoint ranges.
+unsafe impl<T: Send> Sync for SyncPtr<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SyncPtr<T> {}
+
+impl<T> SyncPtr<T> {
+    pub(crate) fn new(start: *mut T) -> SyncPtr<T> {
+        SyncPtr(start)
+    }
+
+    /// The pointer `offset` values after the start.
+    ///
+    /// # Safety
+    ///
+    /// * `offset` values after the start is inside the memory the pointer was made from.
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: in bounds by the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+
+    /// `len` values that start `offset` values after the start.
+    ///
+    /// # Safety
+    ///
+    /// * The range is inside the memory the pointer was made from, which outlives `'a`.
+    /// * Nobody else reads or writes the range during `'a`.
+    pub(crate) unsafe fn slice_mut<'a>(&self, offset: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: in bounds and unaliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+
+#[test]
+fn each_chunk_runs_exactly_once() {
+    for n_threads in [1, 2, 3, 5] {
+        let pool = ThreadPool::new(n_threads);
+        assert_eq!(pool.n_threads(), n_threads);
+        for n_chunks in [0, 1, 2, 3, 7, 100, 1000] {
+            let counts: Vec<_> = (0..n_chunks).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(n_chunks, &|i| {
+                counts[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+        }
+    }
+}
+
+#[test]
+fn many_short_loops_and_parked_workers_lose_nothing() {
+    let pool = ThreadPool::new(3);
+    let total = AtomicUsize::new(0);
+    for round in 0..2000 {
+        pool.run(5, &|i| {
+            total.fetch_add(i, Ordering::Relaxed);
+        });
+        if round % 500 == 0 {
+            std::thread::sleep(SPIN * 4);
+        }
+    }
+    assert_eq!(total.into_inner(), 2000 * 10);
+}
+
+#[test]
+fn chunks_of_a_slice_cover_it_once() {
+    let pool = ThreadPool::new(2);
+    let mut data = vec![0_u32; 103];
+    pool.for_each_chunk_mut(&mut data, 10, &|index, chunk| {
+        assert_eq!(chunk.len(), if index == 10 { 3 } else { 10 });
+        for value in chunk {
+            *value += 1 + index as u32;
+        }
+    });
+    for (i, value) in data.iter().enumerate() {
+        assert_eq!(*value as usize, 1 + i / 10);
+    }
+}
+
+#[test]
+fn a_panic_in_a_chunk_reaches_the_caller_and_the_pool_survives() {
+    let pool = ThreadPool::new(2);
+    for chunk_that_panics in [0, 3] {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(8, &|i| {
+                if i == chunk_that_panics {
+                    panic!("chunk {i}");
+                }
+            });
+        }));
+        let payload = outcome.expect_err("the panic continues in the caller");
+        assert_eq!(
+            payload.downcast_ref::<String>().unwrap(),
+            &format!("chunk {chunk_that_panics}")
+        );
+    }
+    let total = AtomicUsize::new(0);
+    pool.run(4, &|i| {
+        total.fetch_add(i, Ordering::Relaxed);
+    });
+    assert_eq!(total.into_inner(), 6);
+}
+
+#[test]
+fn nested_and_concurrent_loops_finish() {
+    let pool = ThreadPool::new(3);
+    let total = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    pool.run(4, &|_| {
+                        pool.run(3, &|_| {
+                            total.fetch_add(1, Ordering::Relaxed);
+                        });
+                    });
+                }
+            });
+        }
+    });
+    assert_eq!(total.into_inner(), 3 * 50 * 4 * 3);
+}

@@ -1,0 +1,49 @@
+//! The seam between the model's stages and what computes them.
+//!
+//! [`int8`] runs packs through tract plans of fused int8 ops; [`crate::reference`]
+//! is the slow f32 path that checks the structure. Everything above this file sees
+//! only [`Engine`].
+
+pub mod int8;
+mod ops;
+
+use crate::error::RunError;
+
+/// Computes the stages of one conversation.
+pub trait Engine: Send {
+    /// Encodes one frame: `[T, T, 3]` bytes (row-major RGB) → image features
+    /// `[image tokens, hidden]` in the basis [`Engine::append`] takes.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the engine; the frame's size is the caller's promise.
+    fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError>;
+
+    /// Runs the decoder over `ids` and keeps their keys and values. Rows of
+    /// `image_rows` (`[image tokens in ids, hidden]`) replace the embeddings at the
+    /// image tokens, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::ContextFull`] before any work when the positions do not fit.
+    fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError>;
+
+    /// Logits `[vocab]` after the last appended token.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NothingAppended`] when there is none.
+    fn logits(&mut self) -> Result<Vec<f32>, RunError>;
+
+    /// Positions filled so far.
+    fn position(&self) -> usize;
+
+    /// Forgets every position from `len` on; [`Engine::logits`] needs a new token then.
+    fn truncate(&mut self, len: usize);
+
+    /// Turns image features into the basis of the published model, in place.
+    fn to_model_basis(&self, image_rows: &mut [f32]);
+
+    /// Bytes of keys and values held.
+    fn kv_bytes(&self) -> usize;
+}

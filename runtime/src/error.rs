@@ -1,0 +1,133 @@
+//! Errors of loading a model and of running it.
+
+use crate::config::ConfigError;
+use crate::image::ImageError;
+use crate::import::safetensors::CheckpointError;
+use crate::pack::OpenError;
+use crate::packer::PackModelError;
+use crate::prompt::PromptError;
+use crate::tokenizer::TokenizerError;
+use ocelli_kernels::ComputeError;
+use std::path::PathBuf;
+
+/// Why a model cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Neither a pack nor a model directory.
+    #[error("{path} is neither a pack nor a model directory: {what}")]
+    NotAModel {
+        /// What was named.
+        path: PathBuf,
+        /// What was found instead.
+        what: String,
+    },
+    /// The f32 path was asked of a pack.
+    #[error(
+        "{origin} holds int8 weights only; --precision f32 needs the model directory it was packed from"
+    )]
+    NoFloatWeights {
+        /// File or other origin of the pack.
+        origin: String,
+    },
+    /// The pack is damaged or of another version.
+    #[error(transparent)]
+    Pack(#[from] OpenError),
+    /// A configuration file is missing or breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights are missing, damaged or of another model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model directory cannot be packed.
+    #[error(transparent)]
+    Packer(#[from] PackModelError),
+    /// The tokenizer does not fit the model.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template does not compile.
+    #[error(transparent)]
+    Template(#[from] PromptError),
+    /// Threads or kernel cannot be had.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    /// The engine refused the graph.
+    #[error("cannot build the {stage} plan: {message}")]
+    Plan {
+        /// The stage.
+        stage: &'static str,
+        /// What the engine reported.
+        message: String,
+    },
+}
+
+/// Why a question could not be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A picture cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The messages do not make a prompt.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// Text could not be encoded or decoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The prompt does not fit the context.
+    #[error(
+        "the prompt has {prompt} tokens ({image} of them for pictures) and {answer} are wanted for the answer, \
+         together over the model's context of {limit}; use fewer or smaller pictures (--max-tiles), \
+         a shorter text or a lower --max-tokens"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt, with what the conversation holds already.
+        prompt: usize,
+        /// Image tokens among them.
+        image: usize,
+        /// Tokens wanted for the answer.
+        answer: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// More positions than the model has.
+    #[error("{additional} more tokens after {position} do not fit the model's context of {limit}")]
+    ContextFull {
+        /// Positions filled.
+        position: usize,
+        /// Tokens that were to be added.
+        additional: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// Logits were asked for before any token.
+    #[error("no token was appended since the start or the last truncation")]
+    NothingAppended,
+    /// The question has no choices, or one that is empty.
+    #[error("choice {index} is empty; every choice needs text")]
+    EmptyChoice {
+        /// Which choice, from 1.
+        index: usize,
+    },
+    /// A sampling setting is out of its range.
+    #[error("{field} is {value}, allowed is {allowed}")]
+    Sampling {
+        /// Name of the setting.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// The allowed range in words.
+        allowed: &'static str,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The engine failed.
+    #[error("{stage} failed: {message}")]
+    Engine {
+        /// The stage.
+        stage: &'static str,
+        /// What the engine reported.
+        message: String,
+    },
+}

@@ -1,0 +1,3 @@
+//! Readers of published model files.
+
+pub mod safetensors;

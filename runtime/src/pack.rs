@@ -1,0 +1,450 @@
+//! The pack: one file that holds everything a model needs, ready to be mapped.
+//!
+//! ```text
+//! 0   8  magic "OCELLIPK"
+//! 8   4  format version, u32 little endian
+//! 12  4  header length in bytes, u32
+//! 16  4  CRC-32 of the header, u32
+//! 20  4  zero
+//! 24  .  header (postcard)
+//! .   .  zeros up to the next multiple of 64: the data section begins
+//! .   .  tensors, each at a multiple of 64 from the data section's begin
+//! ```
+//!
+//! Opening checks magic, version, header checksum, every bound and the model
+//! configuration; tensor checksums are checked by [`Pack::verify`].
+
+mod writer;
+
+pub use writer::{PackError, PackWriter, PlannedTensor};
+
+use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessConfig};
+use crate::rotation::Rotation;
+use crate::weights::{ALIGNMENT, Region};
+use ocelli_kernels::panels::{self, Panels};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// First bytes of a pack.
+pub const MAGIC: [u8; 8] = *b"OCELLIPK";
+/// The format this program writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// Bytes before the header.
+pub const PREFIX_BYTES: usize = 24;
+/// Longest header that is read, in bytes.
+pub const MAX_HEADER_BYTES: usize = 16 << 20;
+
+/// How the bytes of a tensor are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// int8 panels of 8 output rows × 4 k ([`ocelli_kernels::panels`]), shape `[n, k]`.
+    Panels,
+    /// f32 little endian, row-major.
+    F32,
+    /// f16 little endian, row-major.
+    F16,
+    /// Plain bytes, shape `[1, length]`.
+    Bytes,
+}
+
+/// One line of the tensor table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorEntry {
+    /// Name, e.g. `text.3.down`.
+    pub name: String,
+    /// Layout of the bytes.
+    pub layout: Layout,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// For panels: how many activations along k share a scale; 0 = the whole row.
+    pub group: usize,
+    /// Begin, in bytes from the begin of the data section.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// CRC-32 of the bytes, little endian; four bytes whatever the value.
+    pub crc32: [u8; 4],
+}
+
+/// Where a pack came from: one input file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// File name without directory.
+    pub name: String,
+    /// Size in bytes.
+    pub len: u64,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+
+/// Everything a pack says about its model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Name of the model, e.g. the directory it was packed from.
+    pub name: String,
+    /// Program and version that wrote the pack.
+    pub packer: String,
+    /// Panel layout; see [`ocelli_kernels::panels::LAYOUT_ID`].
+    pub panel_layout: String,
+    /// Model shapes.
+    pub config: ModelConfig,
+    /// Picture preprocessing.
+    pub preprocess: PreprocessConfig,
+    /// Stop tokens and sampling defaults.
+    pub generation: GenerationConfig,
+    /// Image tokens a frame expands to in the prompt.
+    pub image_seq_len: usize,
+    /// Jinja chat template.
+    pub chat_template: String,
+    /// Rotation folded into the decoder's residual stream.
+    pub text_rotation: Rotation,
+    /// Files the pack was made from.
+    pub sources: Vec<SourceFile>,
+    /// The tensor table.
+    pub tensors: Vec<TensorEntry>,
+}
+
+/// Why a pack cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file could not be read or mapped.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system reported.
+        source: io::Error,
+    },
+    /// The bytes are no pack, or a damaged one.
+    #[error("{origin} is not a usable pack: {what}; pack or copy the model again")]
+    Damaged {
+        /// File or other origin.
+        origin: String,
+        /// The broken rule, with offending value and limit.
+        what: String,
+    },
+    /// Another program version wrote the pack.
+    #[error(
+        "{origin} has pack format {found}, this program reads format {FORMAT_VERSION}; \
+         pack the model again with this version of ocelli"
+    )]
+    Version {
+        /// File or other origin.
+        origin: String,
+        /// The version found.
+        found: u32,
+    },
+    /// The configuration in the header breaks a rule.
+    #[error("{origin}: {source}")]
+    Config {
+        /// File or other origin.
+        origin: String,
+        /// The broken rule.
+        source: ConfigError,
+    },
+}
+
+/// An opened pack: the region and its checked table of contents.
+#[derive(Debug)]
+pub struct Pack {
+    region: Region,
+    header: Header,
+    data_start: usize,
+    origin: String,
+    index: HashMap<String, usize>,
+}
+
+impl Pack {
+    /// Maps a pack file and checks it.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Pack, OpenError> {
+        let region = Region::map(path)
+            .map_err(|source| OpenError::Io { path: path.to_path_buf(), source })?;
+        Pack::from_region(region, &path.display().to_string())
+    }
+
+    /// Checks a pack that lies in memory; `origin` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn from_region(region: Region, origin: &str) -> Result<Pack, OpenError> {
+        let (header, data_start) = read_prefix(&region, origin)?;
+        let pack = Pack {
+            index: header
+                .tensors
+                .iter()
+                .enumerate()
+                .map(|(at, entry)| (entry.name.clone(), at))
+                .collect(),
+            region,
+            header,
+            data_start,
+            origin: origin.to_owned(),
+        };
+        pack.check()?;
+        Ok(pack)
+    }
+
+    /// The checked header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Size of the whole pack in bytes.
+    pub fn len(&self) -> usize {
+        self.region.len()
+    }
+
+    /// Whether the pack has no bytes; never true for an opened one.
+    pub fn is_empty(&self) -> bool {
+        self.region.is_empty()
+    }
+
+    /// File or other origin, for messages.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Whether the bytes are pages of a file rather than anonymous memory.
+    pub fn is_file_backed(&self) -> bool {
+        self.region.is_file_backed()
+    }
+
+    fn damaged(&self, what: String) -> OpenError {
+        OpenError::Damaged { origin: self.origin.clone(), what }
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let header = &self.header;
+        let invalid = |source| OpenError::Config { origin: self.origin.clone(), source };
+        header.config.validate("pack header").map_err(invalid)?;
+        header.preprocess.validate("pack header", &header.config.vision).map_err(invalid)?;
+        header
+            .generation
+            .validate("pack header", header.config.text.vocab_size)
+            .map_err(invalid)?;
+        if header.panel_layout != panels::LAYOUT_ID {
+            return Err(self.damaged(format!(
+                "panel layout {:?}, this program reads {:?}",
+                header.panel_layout,
+                panels::LAYOUT_ID
+            )));
+        }
+        if header.image_seq_len != header.config.image_tokens_per_tile() {
+            return Err(self.damaged(format!(
+                "image_seq_len {} does not match the {} image tokens of the shapes",
+                header.image_seq_len,
+                header.config.image_tokens_per_tile()
+            )));
+        }
+        let rotation = &header.text_rotation;
+        if !rotation.is_consistent() || rotation.width() != header.config.text.hidden_size {
+            return Err(self.damaged("the rotation does not fit the hidden size".to_owned()));
+        }
+        if self.index.len() != header.tensors.len() {
+            return Err(self.damaged("a tensor name occurs twice".to_owned()));
+        }
+        header.tensors.iter().try_for_each(|entry| self.check_entry(entry))
+    }
+
+    fn check_entry(&self, entry: &TensorEntry) -> Result<(), OpenError> {
+        let data = (self.region.len() - self.data_start) as u64;
+        let end = entry.offset.checked_add(entry.len);
+        if entry.offset % ALIGNMENT as u64 != 0 || end.is_none_or(|end| end > data) {
+            return Err(self.damaged(format!(
+                "tensor {} claims {} bytes at {}, the data section has {data}; the file is cut short or its header is wrong",
+                entry.name, entry.len, entry.offset
+            )));
+        }
+        let expected = tensor_bytes(entry.layout, entry.shape);
+        if expected != Some(entry.len) {
+            return Err(self.damaged(format!(
+                "tensor {} of shape {:?} has {} bytes",
+                entry.name, entry.shape, entry.len
+            )));
+        }
+        let group_fits =
+            entry.group == 0 || (entry.group % 16 == 0 && entry.shape[1] % entry.group == 0);
+        if !group_fits {
+            return Err(self.damaged(format!(
+                "tensor {} of shape {:?} cannot have groups of {}",
+                entry.name, entry.shape, entry.group
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks every tensor's checksum. Reads the whole file once.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] naming the first tensor that differs.
+    pub fn verify(&self) -> Result<(), OpenError> {
+        for entry in &self.header.tensors {
+            let found = crc32fast::hash(self.bytes_of(entry));
+            let expected = u32::from_le_bytes(entry.crc32);
+            if found != expected {
+                return Err(self.damaged(format!(
+                    "tensor {} has checksum {found:08x}, the header says {expected:08x}",
+                    entry.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes_of(&self, entry: &TensorEntry) -> &[u8] {
+        // Bounds were checked against the region on open.
+        let start = self.data_start + entry.offset as usize;
+        &self.region[start..start + entry.len as usize]
+    }
+
+    /// Finds a tensor and checks layout and shape.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing or of another layout or shape.
+    pub fn find(
+        &self,
+        name: &str,
+        layout: Layout,
+        shape: [usize; 2],
+    ) -> Result<&TensorEntry, OpenError> {
+        let entry = self
+            .index
+            .get(name)
+            .map(|at| &self.header.tensors[*at])
+            .ok_or_else(|| self.damaged(format!("tensor {name} is missing")))?;
+        if entry.layout != layout || entry.shape != shape {
+            return Err(self.damaged(format!(
+                "tensor {name} is {:?} {:?}, the configuration asks for {layout:?} {shape:?}",
+                entry.layout, entry.shape
+            )));
+        }
+        Ok(entry)
+    }
+
+    /// A weight matrix: its place in the pack, checked once so that
+    /// [`Pack::panels`] cannot fail later.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing or of another shape.
+    pub fn matrix(&self, name: &str, n: usize, k: usize) -> Result<Matrix, OpenError> {
+        let entry = self.find(name, Layout::Panels, [n, k])?;
+        Panels::new(self.bytes_of(entry), n, k)
+            .map_err(|error| self.damaged(format!("tensor {name}: {error}")))?;
+        let start = self.data_start + entry.offset as usize;
+        Ok(Matrix { start, len: entry.len as usize, n, k, group: entry.group })
+    }
+
+    /// The panels of a matrix that [`Pack::matrix`] of this same pack returned.
+    ///
+    /// # Panics
+    ///
+    /// When the handle is from another pack and out of this one's bounds.
+    pub fn panels(&self, matrix: &Matrix) -> Panels<'_> {
+        let bytes = &self.region[matrix.start..matrix.start + matrix.len];
+        Panels::new(bytes, matrix.n, matrix.k).expect("the matrix was checked when it was found")
+    }
+
+    /// The bytes of a tensor of the given layout and shape.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing or of another layout or shape.
+    pub fn tensor(
+        &self,
+        name: &str,
+        layout: Layout,
+        shape: [usize; 2],
+    ) -> Result<&[u8], OpenError> {
+        Ok(self.bytes_of(self.find(name, layout, shape)?))
+    }
+
+    /// The bytes of a named blob.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing.
+    pub fn blob(&self, name: &str) -> Result<&[u8], OpenError> {
+        match self.index.get(name).map(|at| &self.header.tensors[*at]) {
+            Some(entry) if entry.layout == Layout::Bytes => Ok(self.bytes_of(entry)),
+            _ => Err(self.damaged(format!("blob {name} is missing"))),
+        }
+    }
+}
+
+/// Place and shape of a weight matrix inside a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    start: usize,
+    len: usize,
+    /// Output rows.
+    pub n: usize,
+    /// Input columns.
+    pub k: usize,
+    /// Activations along k that share a scale; 0 = the whole row.
+    pub group: usize,
+}
+
+/// Bytes a tensor of this layout and shape takes, or `None` on overflow.
+fn tensor_bytes(layout: Layout, shape: [usize; 2]) -> Option<u64> {
+    let limit = 1usize << 40;
+    let count = shape[0].checked_mul(shape[1]).filter(|count| *count <= limit)?;
+    Some(match layout {
+        Layout::Panels if count == 0 => return None,
+        Layout::Panels => panels::byte_len(shape[0], shape[1]) as u64,
+        Layout::F32 => 4 * count as u64,
+        Layout::F16 => 2 * count as u64,
+        Layout::Bytes => count as u64,
+    })
+}
+
+/// Offset of the data section for a header of this length.
+fn data_start(header_len: usize) -> usize {
+    (PREFIX_BYTES + header_len).next_multiple_of(ALIGNMENT)
+}
+
+fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError> {
+    let damaged = |what: String| OpenError::Damaged { origin: origin.to_owned(), what };
+    if bytes.len() < PREFIX_BYTES {
+        return Err(damaged(format!("{} bytes are too few", bytes.len())));
+    }
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    if bytes[..8] != MAGIC {
+        return Err(damaged("it does not begin with OCELLIPK".to_owned()));
+    }
+    if word(8) != FORMAT_VERSION {
+        return Err(OpenError::Version { origin: origin.to_owned(), found: word(8) });
+    }
+    let len = word(12) as usize;
+    if len > MAX_HEADER_BYTES {
+        return Err(damaged(format!("header of {len} bytes, the limit is {MAX_HEADER_BYTES}")));
+    }
+    let start = data_start(len);
+    if start > bytes.len() {
+        return Err(damaged(format!(
+            "header of {len} bytes in a file of {}; the file is cut short",
+            bytes.len()
+        )));
+    }
+    let header = &bytes[PREFIX_BYTES..PREFIX_BYTES + len];
+    let found = crc32fast::hash(header);
+    if found != word(16) {
+        return Err(damaged(format!(
+            "the header has checksum {found:08x}, expected {:08x}",
+            word(16)
+        )));
+    }
+    let header = postcard::from_bytes(header)
+        .map_err(|error| damaged(format!("the header cannot be read: {error}")))?;
+    Ok((header, start))
+}

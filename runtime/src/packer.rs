@@ -1,0 +1,387 @@
+//! The packer: a checkpoint becomes a pack.
+//!
+//! Float weights are rewritten so that int8 loses little, without changing the
+//! float result, then quantised per output channel:
+//!
+//! 1. Every norm weight is folded into the linears that read it, every LayerNorm
+//!    bias into their bias; both towers then use the same weightless RMSNorm. For
+//!    the vision tower the subtraction of the mean is folded into what writes the
+//!    residual stream.
+//! 2. The residual streams are rotated ([`Rotation`]): what writes a stream is
+//!    multiplied by `Q` on its output side, what reads it on its input side.
+//! 3. The image normalisation `(p·rescale − mean)/std` is folded into the patch
+//!    embedding, which then takes the bytes `p − 128` as they are.
+//! 4. `gate` and `up` alternate by panels of eight rows, `q`, `k` and `v` are stacked.
+
+mod fold;
+
+use crate::config::{ConfigError, ModelConfig, ModelFiles};
+use crate::import::safetensors::{Checkpoint, CheckpointError};
+use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile};
+use crate::rotation::Rotation;
+use fold::Linear;
+use ocelli_kernels::{half, panels};
+use sha2::{Digest, Sha256};
+use std::io::{Seek, Write};
+use std::path::Path;
+
+/// Activations along k that share a scale in front of `down_proj`.
+pub const DOWN_GROUP: usize = 64;
+/// Seed of the decoder's rotation.
+const TEXT_SEED: u64 = 0x0CE1_1100;
+/// Seed of the vision tower's rotation.
+const VISION_SEED: u64 = 0x0CE1_1101;
+
+/// Why a model directory could not be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackModelError {
+    /// A configuration file is missing or breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights are missing, damaged or of another model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A shape that the int8 path cannot run.
+    #[error("config.json: {field} is {value}, the int8 path needs a multiple of {multiple}; use --precision f32")]
+    Shape {
+        /// Name of the field.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it must be a multiple of.
+        multiple: usize,
+    },
+    /// The pack could not be written.
+    #[error(transparent)]
+    Write(#[from] PackError),
+}
+
+/// Tells a caller how far the packer is: tensors done, tensors in all.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+/// Packs the model in `dir` into `out`.
+///
+/// # Errors
+///
+/// See [`PackModelError`].
+pub fn pack_directory<W: Write + Seek>(
+    dir: &Path,
+    out: W,
+    progress: Progress<'_>,
+) -> Result<W, PackModelError> {
+    let files = ModelFiles::read(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
+    let name = dir
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "model".to_owned());
+    pack_model(&name, &files, &checkpoint, out, progress)
+}
+
+/// Packs an opened checkpoint under a name.
+///
+/// # Errors
+///
+/// See [`PackModelError`].
+pub fn pack_model<W: Write + Seek>(
+    name: &str,
+    files: &ModelFiles,
+    checkpoint: &Checkpoint,
+    out: W,
+    progress: Progress<'_>,
+) -> Result<W, PackModelError> {
+    let config = &files.config;
+    check_shapes(config)?;
+    let plan = plan(config, files.tokenizer_json.len());
+    let header = Header {
+        name: name.to_owned(),
+        packer: concat!("ocelli ", env!("CARGO_PKG_VERSION")).to_owned(),
+        panel_layout: panels::LAYOUT_ID.to_owned(),
+        config: config.clone(),
+        preprocess: files.preprocess.clone(),
+        generation: files.generation.clone(),
+        image_seq_len: files.image_seq_len,
+        chat_template: files.chat_template.clone(),
+        text_rotation: Rotation::new(config.text.hidden_size, TEXT_SEED),
+        sources: sources(files, checkpoint),
+        tensors: Vec::new(),
+    };
+    let text = header.text_rotation.clone();
+    let writer = PackWriter::new(out, header, &plan)?;
+    let vision = Rotation::new(config.vision.hidden_size, VISION_SEED);
+    let mut packer =
+        Packer { files, checkpoint, writer, text, vision, done: 0, total: plan.len(), progress };
+    packer.blob("tokenizer.json", &files.tokenizer_json)?;
+    packer.vision()?;
+    packer.text()?;
+    Ok(packer.writer.finish()?)
+}
+
+fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
+    let rules = [
+        ("vision_config.hidden_size", config.vision.hidden_size, 16),
+        ("vision_config.hidden_size / num_attention_heads", config.vision.head_dim(), 8),
+        ("text_config.hidden_size", config.text.hidden_size, 16),
+        ("text_config.intermediate_size", config.text.intermediate_size, 16),
+        ("text_config.head_dim", config.text.head_dim, 8),
+    ];
+    for (field, value, multiple) in rules {
+        if !value.is_multiple_of(multiple) {
+            return Err(PackModelError::Shape { field, value, multiple });
+        }
+    }
+    Ok(())
+}
+
+/// Every tensor of a pack of this shape, in file order.
+fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
+    let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
+        name,
+        layout,
+        shape: [rows, columns],
+        group,
+    };
+    let panels = |name: String, n, k| tensor(name, Layout::Panels, n, k, 0);
+    let (v, t) = (&config.vision, &config.text);
+    let (vh, th) = (v.hidden_size, t.hidden_size);
+    let mut plan = vec![
+        tensor("tokenizer.json".into(), Layout::Bytes, 1, tokenizer_len, 0),
+        panels("vision.patch_embed".into(), vh, 3 * v.patch_size * v.patch_size),
+        tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
+    ];
+    for i in 0..v.n_layers {
+        plan.extend([
+            panels(format!("vision.{i}.qkv"), 3 * vh, vh),
+            panels(format!("vision.{i}.out"), vh, vh),
+            panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
+            panels(format!("vision.{i}.fc2"), vh, v.intermediate_size),
+        ]);
+    }
+    let shuffled = vh * config.scale_factor * config.scale_factor;
+    plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
+    plan.push(tensor("text.embed".into(), Layout::F16, t.vocab_size, th, 0));
+    let kv = t.n_kv_heads * t.head_dim;
+    let down_group = if t.intermediate_size.is_multiple_of(DOWN_GROUP) { DOWN_GROUP } else { 16 };
+    for i in 0..t.n_layers {
+        plan.extend([
+            panels(format!("text.{i}.qkv"), t.n_heads * t.head_dim + 2 * kv, th),
+            panels(format!("text.{i}.out"), th, t.n_heads * t.head_dim),
+            panels(format!("text.{i}.gate_up"), 2 * t.intermediate_size, th),
+            tensor(format!("text.{i}.down"), Layout::Panels, th, t.intermediate_size, down_group),
+        ]);
+    }
+    plan.push(panels("text.head".into(), t.vocab_size, th));
+    plan
+}
+
+/// Provenance: every file the pack is made from.
+fn sources(files: &ModelFiles, checkpoint: &Checkpoint) -> Vec<SourceFile> {
+    let source = |name: String, bytes: &[u8]| SourceFile {
+        name,
+        len: bytes.len() as u64,
+        sha256: Sha256::digest(bytes).into(),
+    };
+    let weights = checkpoint.files().map(|(path, bytes)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        source(name, bytes)
+    });
+    std::iter::once(source("tokenizer.json".to_owned(), &files.tokenizer_json))
+        .chain(weights)
+        .collect()
+}
+
+struct Packer<'a, W> {
+    files: &'a ModelFiles,
+    checkpoint: &'a Checkpoint,
+    writer: PackWriter<W>,
+    text: Rotation,
+    vision: Rotation,
+    done: usize,
+    total: usize,
+    progress: Progress<'a>,
+}
+
+impl<W: Write + Seek> Packer<'_, W> {
+    fn blob(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackModelError> {
+        self.writer.write(name, bytes)?;
+        self.done += 1;
+        (self.progress)(self.done, self.total);
+        Ok(())
+    }
+
+    fn matrix(&mut self, name: &str, linear: &Linear) -> Result<(), PackModelError> {
+        let bytes =
+            panels::pack(&linear.weight, linear.bias.as_deref(), linear.n, linear.k);
+        self.blob(name, &bytes)
+    }
+
+    /// A `[n, k]` linear without bias.
+    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
+        let weight = self.checkpoint.read(&format!("{name}.weight"), &[n, k])?;
+        Ok(Linear { weight, bias: None, n, k })
+    }
+
+    fn linear_with_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
+        let bias = self.checkpoint.read(&format!("{name}.bias"), &[n])?;
+        Ok(Linear { bias: Some(bias), ..self.linear(name, n, k)? })
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, PackModelError> {
+        Ok(self.checkpoint.read(name, &[len])?)
+    }
+
+    fn vision(&mut self) -> Result<(), PackModelError> {
+        let config = self.files.config.clone();
+        let v = &config.vision;
+        let hidden = v.hidden_size;
+        let rotation = self.vision.clone();
+        let embeddings = "model.vision_model.embeddings";
+
+        let shape = [hidden, 3, v.patch_size, v.patch_size];
+        let k = 3 * v.patch_size * v.patch_size;
+        let mut patch = Linear {
+            weight: self
+                .checkpoint
+                .read(&format!("{embeddings}.patch_embedding.weight"), &shape)?,
+            bias: Some(self.vector(&format!("{embeddings}.patch_embedding.bias"), hidden)?),
+            n: hidden,
+            k,
+        };
+        patch.fold_image_normalisation(&self.files.preprocess);
+        patch.centre_output();
+        patch.rotate_output(&rotation);
+        self.matrix("vision.patch_embed", &patch)?;
+
+        let mut positions = self.checkpoint.read(
+            &format!("{embeddings}.position_embedding.weight"),
+            &[v.n_patches(), hidden],
+        )?;
+        for row in positions.chunks_exact_mut(hidden) {
+            fold::centre(row);
+            rotation.rotate(row);
+        }
+        let bytes: Vec<u8> = positions.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.blob("vision.positions", &bytes)?;
+
+        for i in 0..v.n_layers {
+            let layer = format!("model.vision_model.encoder.layers.{i}");
+            let attention = format!("{layer}.self_attn");
+            let parts = [
+                self.linear_with_bias(&format!("{attention}.q_proj"), hidden, hidden)?,
+                self.linear_with_bias(&format!("{attention}.k_proj"), hidden, hidden)?,
+                self.linear_with_bias(&format!("{attention}.v_proj"), hidden, hidden)?,
+            ];
+            let mut qkv = Linear::stack(&parts);
+            self.fold_layer_norm(&mut qkv, &format!("{layer}.layer_norm1"))?;
+            qkv.rotate_input(&rotation);
+            self.matrix(&format!("vision.{i}.qkv"), &qkv)?;
+
+            let mut out = self.linear_with_bias(&format!("{attention}.out_proj"), hidden, hidden)?;
+            out.centre_output();
+            out.rotate_output(&rotation);
+            self.matrix(&format!("vision.{i}.out"), &out)?;
+
+            let mut fc1 =
+                self.linear_with_bias(&format!("{layer}.mlp.fc1"), v.intermediate_size, hidden)?;
+            self.fold_layer_norm(&mut fc1, &format!("{layer}.layer_norm2"))?;
+            fc1.rotate_input(&rotation);
+            self.matrix(&format!("vision.{i}.fc1"), &fc1)?;
+
+            let mut fc2 =
+                self.linear_with_bias(&format!("{layer}.mlp.fc2"), hidden, v.intermediate_size)?;
+            fc2.centre_output();
+            fc2.rotate_output(&rotation);
+            self.matrix(&format!("vision.{i}.fc2"), &fc2)?;
+        }
+        let shuffled = hidden * config.scale_factor * config.scale_factor;
+        let mut connector = self.linear(
+            "model.connector.modality_projection.proj",
+            config.text.hidden_size,
+            shuffled,
+        )?;
+        self.fold_layer_norm(&mut connector, "model.vision_model.post_layernorm")?;
+        connector.rotate_input(&rotation);
+        connector.rotate_output(&self.text.clone());
+        self.matrix("connector", &connector)
+    }
+
+    /// Folds weight and bias of a LayerNorm into the linear that reads it; a linear
+    /// wider than the norm reads several normalised rows side by side.
+    fn fold_layer_norm(&self, linear: &mut Linear, norm: &str) -> Result<(), PackModelError> {
+        let hidden = self.files.config.vision.hidden_size;
+        let weight = self.vector(&format!("{norm}.weight"), hidden)?;
+        let bias = self.vector(&format!("{norm}.bias"), hidden)?;
+        linear.fold_input_bias(&bias);
+        linear.fold_input_scale(&weight);
+        Ok(())
+    }
+
+    fn text(&mut self) -> Result<(), PackModelError> {
+        let config = self.files.config.clone();
+        let t = &config.text;
+        let hidden = t.hidden_size;
+        let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        let rotation = self.text.clone();
+
+        let embed_name = "model.text_model.embed_tokens.weight";
+        let embedding = self.checkpoint.read(embed_name, &[t.vocab_size, hidden])?;
+        self.embedding(&embedding)?;
+
+        for i in 0..t.n_layers {
+            let layer = format!("model.text_model.layers.{i}");
+            let attention = format!("{layer}.self_attn");
+            let norm = self.vector(&format!("{layer}.input_layernorm.weight"), hidden)?;
+            let parts = [
+                self.linear(&format!("{attention}.q_proj"), heads, hidden)?,
+                self.linear(&format!("{attention}.k_proj"), kv, hidden)?,
+                self.linear(&format!("{attention}.v_proj"), kv, hidden)?,
+            ];
+            let mut qkv = Linear::stack(&parts);
+            qkv.fold_input_scale(&norm);
+            qkv.rotate_input(&rotation);
+            self.matrix(&format!("text.{i}.qkv"), &qkv)?;
+
+            let mut out = self.linear(&format!("{attention}.o_proj"), hidden, heads)?;
+            out.rotate_output(&rotation);
+            self.matrix(&format!("text.{i}.out"), &out)?;
+
+            let norm = self.vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?;
+            let gate = self.linear(&format!("{layer}.mlp.gate_proj"), t.intermediate_size, hidden)?;
+            let up = self.linear(&format!("{layer}.mlp.up_proj"), t.intermediate_size, hidden)?;
+            let mut gate_up = Linear::alternate(&gate, &up, 8);
+            gate_up.fold_input_scale(&norm);
+            gate_up.rotate_input(&rotation);
+            self.matrix(&format!("text.{i}.gate_up"), &gate_up)?;
+
+            let mut down =
+                self.linear(&format!("{layer}.mlp.down_proj"), hidden, t.intermediate_size)?;
+            down.rotate_output(&rotation);
+            self.matrix(&format!("text.{i}.down"), &down)?;
+        }
+        let mut head = if config.tie_word_embeddings {
+            Linear { weight: embedding, bias: None, n: t.vocab_size, k: hidden }
+        } else {
+            self.linear("lm_head", t.vocab_size, hidden)?
+        };
+        let norm = self.vector("model.text_model.norm.weight", hidden)?;
+        head.fold_input_scale(&norm);
+        head.rotate_input(&rotation);
+        self.matrix("text.head", &head)
+    }
+
+    fn embedding(&mut self, rows: &[f32]) -> Result<(), PackModelError> {
+        let hidden = self.text.width();
+        let mut bytes = Vec::with_capacity(rows.len() * 2);
+        let mut row = vec![0f32; hidden];
+        let mut bits = vec![0u16; hidden];
+        for source in rows.chunks_exact(hidden) {
+            row.copy_from_slice(source);
+            self.text.rotate(&mut row);
+            half::f32_to_f16(&row, &mut bits);
+            bytes.extend(bits.iter().flat_map(|b| b.to_le_bytes()));
+        }
+        self.blob("text.embed", &bytes)
+    }
+}

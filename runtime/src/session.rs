@@ -1,0 +1,364 @@
+//! A conversation: pictures and messages in, prefill done, answers out.
+
+use crate::engine::Engine;
+use crate::error::RunError;
+use crate::generate::{CancelFlag, GenerateOptions, Generation};
+use crate::image::{Rgb8, TileLayout, Tiles, preprocess};
+use crate::prompt::{Message, Prompt, build_prompt};
+use crate::sampler::log_probability;
+use crate::tokenizer::Tokenizer;
+use crate::vlm::Model;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tokens that go through the decoder together; bounds its scratch memory.
+pub const PREFILL_CHUNK: usize = 128;
+
+/// What a prompt cost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PromptStats {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Image tokens among them.
+    pub image_tokens: usize,
+    /// Frames encoded: image tiles and global views.
+    pub frames: usize,
+    /// Time of splitting and resizing.
+    pub preprocess: Duration,
+    /// Time of the vision encoder and connector.
+    pub encode: Duration,
+    /// Time of the decoder over the prompt.
+    pub prefill: Duration,
+}
+
+/// The stages of one prompt, kept for inspection.
+#[derive(Clone, Debug, Default)]
+pub struct Stages {
+    /// Token ids of the prompt.
+    pub input_ids: Vec<u32>,
+    /// Bytes of every frame, `[T, T, 3]`, in the order of the prompt.
+    pub frames: Vec<Vec<u8>>,
+    /// Side of a frame in pixels.
+    pub tile_size: usize,
+    /// Image features in the published model's basis. `[image tokens, hidden]`
+    pub image_features: Vec<f32>,
+    /// Logits after the prompt. `[vocab]`
+    pub logits: Vec<f32>,
+}
+
+/// How far a prompt is, for a progress line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromptProgress {
+    /// Frames encoded, of how many.
+    Encode(usize, usize),
+    /// Tokens run through the decoder, of how many.
+    Prefill(usize, usize),
+}
+
+/// What a prompt is made of.
+#[derive(Debug)]
+pub struct PromptRequest<'a> {
+    /// The conversation.
+    pub messages: &'a [Message],
+    /// The pictures of its image parts, in order.
+    pub images: &'a [Rgb8],
+    /// Most image tiles of a picture; `None` = as the model asks, 0 = global view only.
+    pub max_tiles: Option<usize>,
+    /// Tokens the answer will want; checked with the prompt against the context.
+    pub answer_tokens: usize,
+    /// Whether [`Session::stages`] is kept.
+    pub keep_stages: bool,
+}
+
+/// Probability of one choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChoiceScore {
+    /// The choice as given.
+    pub choice: String,
+    /// Log probability of its tokens and the stop token after the prompt.
+    pub log_probability: f64,
+    /// Its share among all choices. `[0, 1]`
+    pub probability: f64,
+}
+
+/// One conversation with a model.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Model>,
+    engine: Box<dyn EngineDebug>,
+    ids: Vec<u32>,
+    cancel: CancelFlag,
+    stages: Option<Stages>,
+}
+
+/// An engine that can be printed.
+pub(crate) trait EngineDebug: Engine + std::fmt::Debug {}
+impl<E: Engine + std::fmt::Debug> EngineDebug for E {}
+
+impl Session {
+    pub(crate) fn new(model: Arc<Model>, engine: Box<dyn EngineDebug>) -> Session {
+        Session { model, engine, ids: Vec::new(), cancel: CancelFlag::new(), stages: None }
+    }
+
+    /// The flag that ends this conversation's work early.
+    pub fn cancel_flag(&self) -> &CancelFlag {
+        &self.cancel
+    }
+
+    /// Tokens that went through the decoder.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Positions that are still free.
+    pub fn room(&self) -> usize {
+        self.model.config.text.max_positions - self.engine.position()
+    }
+
+    /// Bytes of keys and values held.
+    pub fn kv_bytes(&self) -> usize {
+        self.engine.kv_bytes()
+    }
+
+    /// The stages of the last prompt that asked to keep them.
+    pub fn stages(&self) -> Option<&Stages> {
+        self.stages.as_ref()
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.model.tokenizer
+    }
+
+    pub(crate) fn is_stop_token(&self, token: u32) -> bool {
+        self.model.generation.stop_token_ids.contains(&token)
+    }
+
+    /// Builds the prompt of a conversation without running anything, and checks that
+    /// it fits the context together with the answer.
+    ///
+    /// # Errors
+    ///
+    /// Messages that make no prompt; [`RunError::PromptTooLong`].
+    pub fn plan_prompt(&self, request: &PromptRequest<'_>) -> Result<Prompt, RunError> {
+        let model = &self.model;
+        let layouts: Vec<TileLayout> = request
+            .images
+            .iter()
+            .map(|i| TileLayout::of(i.width(), i.height(), &model.preprocess, request.max_tiles))
+            .collect();
+        let prompt = build_prompt(
+            &model.template,
+            &model.tokenizer,
+            request.messages,
+            &layouts,
+            model.config.image_tokens_per_tile(),
+        )?;
+        let limit = model.config.text.max_positions;
+        if prompt.ids.len().saturating_add(request.answer_tokens) > limit {
+            return Err(RunError::PromptTooLong {
+                prompt: prompt.ids.len(),
+                image: prompt.n_image_tokens,
+                answer: request.answer_tokens,
+                limit,
+            });
+        }
+        Ok(prompt)
+    }
+
+    /// Starts over with a conversation: preprocesses and encodes its pictures and runs
+    /// the decoder over its prompt. Afterwards [`Session::generate`] or
+    /// [`Session::score`] answer.
+    ///
+    /// # Errors
+    ///
+    /// Everything is checked before work starts; afterwards only cancellation and
+    /// engine faults remain.
+    pub fn prompt(
+        &mut self,
+        request: &PromptRequest<'_>,
+        progress: &mut dyn FnMut(PromptProgress),
+    ) -> Result<PromptStats, RunError> {
+        let prompt = self.plan_prompt(request)?;
+        self.truncate(0);
+        self.stages = None;
+        let mut stats = PromptStats {
+            prompt_tokens: prompt.ids.len(),
+            image_tokens: prompt.n_image_tokens,
+            ..PromptStats::default()
+        };
+        let start = Instant::now();
+        let mut frames = Vec::new();
+        for image in request.images {
+            self.cancel.check()?;
+            let tiles: Tiles = preprocess(image, &self.model.preprocess, request.max_tiles);
+            frames.extend(tiles.frames);
+        }
+        stats.frames = frames.len();
+        stats.preprocess = start.elapsed();
+
+        let start = Instant::now();
+        let mut image_rows = Vec::new();
+        for (done, frame) in frames.iter().enumerate() {
+            self.cancel.check()?;
+            progress(PromptProgress::Encode(done, frames.len()));
+            image_rows.extend(self.engine.encode(frame)?);
+        }
+        stats.encode = start.elapsed();
+
+        let start = Instant::now();
+        self.prefill(&prompt.ids, &image_rows, progress)?;
+        stats.prefill = start.elapsed();
+        if request.keep_stages {
+            self.engine.to_model_basis(&mut image_rows);
+            self.stages = Some(Stages {
+                input_ids: prompt.ids,
+                tile_size: self.model.preprocess.tile_size,
+                frames,
+                image_features: image_rows,
+                logits: self.engine.logits()?,
+            });
+        }
+        Ok(stats)
+    }
+
+    /// Runs the decoder over more tokens by chunks. `image_rows` in the engine's basis.
+    fn prefill(
+        &mut self,
+        ids: &[u32],
+        image_rows: &[f32],
+        progress: &mut dyn FnMut(PromptProgress),
+    ) -> Result<(), RunError> {
+        let hidden = self.model.config.text.hidden_size;
+        let mut rows = image_rows;
+        for (i, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
+            self.cancel.check()?;
+            progress(PromptProgress::Prefill(i * PREFILL_CHUNK, ids.len()));
+            let is_image = |id: &&u32| **id == self.model.config.image_token_id;
+            let n_rows = chunk.iter().filter(is_image).count();
+            let (now, later) = rows.split_at((n_rows * hidden).min(rows.len()));
+            rows = later;
+            self.append(chunk, now)?;
+        }
+        Ok(())
+    }
+
+    /// Starts over with given tokens and image features in the published model's
+    /// basis: the entry for checks that bring their own inputs.
+    ///
+    /// # Errors
+    ///
+    /// Too many tokens, other numbers of rows than image tokens, engine faults.
+    pub fn prompt_ids(&mut self, ids: &[u32], frames: &[Vec<u8>]) -> Result<Stages, RunError> {
+        self.truncate(0);
+        let mut image_rows = Vec::new();
+        for frame in frames {
+            image_rows.extend(self.engine.encode(frame)?);
+        }
+        self.prefill(ids, &image_rows, &mut |_| {})?;
+        self.engine.to_model_basis(&mut image_rows);
+        Ok(Stages {
+            input_ids: ids.to_vec(),
+            frames: frames.to_vec(),
+            tile_size: self.model.preprocess.tile_size,
+            image_features: image_rows,
+            logits: self.engine.logits()?,
+        })
+    }
+
+    /// Image features of one frame (`[T, T, 3]` bytes) in the engine's basis, which
+    /// are not kept. `[image tokens, hidden]`
+    ///
+    /// # Errors
+    ///
+    /// Engine faults, among them a frame of another size.
+    pub fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError> {
+        self.engine.encode(frame)
+    }
+
+    /// Runs the decoder over more text tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::ContextFull`]; an image token, whose features are not given here.
+    pub fn extend(&mut self, ids: &[u32]) -> Result<(), RunError> {
+        self.prefill(ids, &[], &mut |_| {})
+    }
+
+    pub(crate) fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
+        self.engine.append(ids, image_rows)?;
+        self.ids.extend_from_slice(ids);
+        Ok(())
+    }
+
+    /// Logits `[vocab]` after the last token.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::NothingAppended`] before any prompt.
+    pub fn logits(&mut self) -> Result<Vec<f32>, RunError> {
+        self.engine.logits()
+    }
+
+    /// Forgets every token from position `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.engine.truncate(len);
+        self.ids.truncate(len);
+    }
+
+    /// Answers the prompt token by token.
+    ///
+    /// # Errors
+    ///
+    /// A sampling setting out of range.
+    pub fn generate(&mut self, options: GenerateOptions) -> Result<Generation<'_>, RunError> {
+        Generation::new(self, options)
+    }
+
+    /// Scores closed answers: the probability of each choice's text, ended by the
+    /// stop token, relative to the other choices. The prompt is run once.
+    ///
+    /// # Errors
+    ///
+    /// No prompt yet, an empty choice, a choice too long for the context.
+    pub fn score(&mut self, choices: &[String]) -> Result<Vec<ChoiceScore>, RunError> {
+        let after_prompt = self.engine.logits()?;
+        let start = self.engine.position();
+        let mut scores = Vec::with_capacity(choices.len());
+        for (index, choice) in choices.iter().enumerate() {
+            let text = choice.trim();
+            if text.is_empty() {
+                return Err(RunError::EmptyChoice { index: index + 1 });
+            }
+            // Answers of this family begin with a space after `Assistant:`.
+            let ids = self.model.tokenizer.encode(&format!(" {text}"))?;
+            let score = self.score_tokens(&after_prompt, &ids);
+            self.truncate(start);
+            scores.push((choice.clone(), score?));
+        }
+        let best = scores.iter().fold(f64::NEG_INFINITY, |m, (_, s)| m.max(*s));
+        let total: f64 = scores.iter().map(|(_, s)| (s - best).exp()).sum();
+        Ok(scores
+            .into_iter()
+            .map(|(choice, score)| ChoiceScore {
+                choice,
+                log_probability: score,
+                probability: (score - best).exp() / total,
+            })
+            .collect())
+    }
+
+    /// Log probability of `ids` and a stop token after the current position.
+    fn score_tokens(&mut self, after_prompt: &[f32], ids: &[u32]) -> Result<f64, RunError> {
+        let mut sum = 0.0;
+        let mut logits = after_prompt.to_vec();
+        for id in ids {
+            self.cancel.check()?;
+            sum += log_probability(&logits, *id);
+            self.append(&[*id], &[])?;
+            logits = self.engine.logits()?;
+        }
+        let stops = &self.model.generation.stop_token_ids;
+        let stop = stops.iter().map(|id| log_probability(&logits, *id)).reduce(f64::max);
+        Ok(sum + stop.unwrap_or(0.0))
+    }
+}
