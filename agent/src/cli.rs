@@ -10,7 +10,6 @@ use std::path::PathBuf;
 #[command(
     name = "ocelli",
     version,
-    about,
     after_help = "Answers go to stdout, everything else to stderr.\n\
                   Exit codes: 0 done, 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable."
 )]

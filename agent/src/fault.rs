@@ -78,6 +78,7 @@ impl Fault {
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
             Fault::Packer(_) => 3,
             Fault::Run(RunError::Engine { .. } | RunError::Cancelled) => 1,
+            Fault::Run(RunError::NotFinite) => 3,
             Fault::Run(_) => 2,
             Fault::File { .. } | Fault::Output(_) => 1,
         }

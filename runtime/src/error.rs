@@ -103,6 +103,9 @@ pub enum RunError {
     /// Logits were asked for before any token.
     #[error("no token was appended since the start or the last truncation")]
     NothingAppended,
+    /// No logit is a finite number.
+    #[error("the model gave no finite logit; its weights are damaged, check them with `ocelli models --verify`")]
+    NotFinite,
     /// The question has no choices, or one that is empty.
     #[error("choice {index} is empty; every choice needs text")]
     EmptyChoice {

@@ -14,6 +14,8 @@
 //! Opening checks magic, version, header checksum, every bound and the model
 //! configuration; tensor checksums are checked by [`Pack::verify`].
 
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use writer::{PackError, PackWriter, PlannedTensor};

@@ -215,7 +215,7 @@ impl Session {
                 tile_size: self.model.preprocess.tile_size,
                 frames,
                 image_features: image_rows,
-                logits: self.engine.logits()?,
+                logits: self.logits()?,
             });
         }
         Ok(stats)
@@ -261,7 +261,7 @@ impl Session {
             frames: frames.to_vec(),
             tile_size: self.model.preprocess.tile_size,
             image_features: image_rows,
-            logits: self.engine.logits()?,
+            logits: self.logits()?,
         })
     }
 
@@ -294,9 +294,11 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`RunError::NothingAppended`] before any prompt.
+    /// [`RunError::NothingAppended`] before any prompt; [`RunError::NotFinite`] when
+    /// damaged weights left no usable number.
     pub fn logits(&mut self) -> Result<Vec<f32>, RunError> {
-        self.engine.logits()
+        let logits = self.engine.logits()?;
+        if logits.iter().any(|logit| logit.is_finite()) { Ok(logits) } else { Err(RunError::NotFinite) }
     }
 
     /// Forgets every token from position `len` on.
@@ -321,7 +323,7 @@ impl Session {
     ///
     /// No prompt yet, an empty choice, a choice too long for the context.
     pub fn score(&mut self, choices: &[String]) -> Result<Vec<ChoiceScore>, RunError> {
-        let after_prompt = self.engine.logits()?;
+        let after_prompt = self.logits()?;
         let start = self.engine.position();
         let mut scores = Vec::with_capacity(choices.len());
         for (index, choice) in choices.iter().enumerate() {
@@ -355,7 +357,7 @@ impl Session {
             self.cancel.check()?;
             sum += log_probability(&logits, *id);
             self.append(&[*id], &[])?;
-            logits = self.engine.logits()?;
+            logits = self.logits()?;
         }
         let stops = &self.model.generation.stop_token_ids;
         let stop = stops.iter().map(|id| log_probability(&logits, *id)).reduce(f64::max);

@@ -44,8 +44,8 @@ fn build() -> PathBuf {
     cargo.args([
         "build",
         "--quiet",
-        "--package",
-        "ocelli-agent",
+        // The selection of the tests, so that dependencies keep their features and are not built again.
+        "--workspace",
         "--bin",
         "ocelli",
         "--target-dir",

@@ -294,7 +294,7 @@ def sign(rng, nrng, canvas, frame, background, held=False, ease=0.0, crowded=Fal
                 place += 1
                 spots.append((c, place, lx + (stops[j] - box[0]) * scale_x, top, lx + (stops[j + 1] - box[0]) * scale_x, bottom))
     # the tilt and shear of a hand-held camera, about the middle of the picture
-    a, b = (rng.uniform(-0.07, 0.07), rng.uniform(-0.12, 0.12)) if rng.random() < 0.6 * (1 - ease) else (0.0, 0.0)
+    a, b = (rng.uniform(-0.06, 0.06), rng.uniform(-0.1, 0.1)) if rng.random() < 0.45 * (1 - ease) else (0.0, 0.0)
     if a or b:
         cx, cy = x0 + block_w / 2, y0 + block_h / 2
         # only the part of the mask that can hold ink after the move
@@ -332,11 +332,11 @@ def sign(rng, nrng, canvas, frame, background, held=False, ease=0.0, crowded=Fal
         l, r, t, btm = l + dx - mx, r + dx - mx, t + dy - my, btm + dy - my
         for gy in range(max(0, int(t // PATCH)), min(gh, int(btm // PATCH) + 1)):
             oy = min(btm, gy * PATCH + PATCH) - max(t, gy * PATCH)
-            if oy < 5 and oy < (btm - t) * 0.5:
+            if oy < 6 and oy < (btm - t) * 0.5:
                 continue
             for gx in range(max(0, int(l // PATCH)), min(gw, int(r // PATCH) + 1)):
                 ox = min(r, gx * PATCH + PATCH) - max(l, gx * PATCH)
-                if ox > min(5, (r - l) * 0.4) and ox * oy > best[gy, gx]:
+                if ox > min(6, (r - l) * 0.45) and ox * oy > best[gy, gx]:
                     best[gy, gx] = ox * oy
                     labels[gy, gx] = CHAR_CLASS + CHAR_INDEX[c]
                     order[gy, gx] = min(number, ORDERS - 1)
@@ -403,10 +403,13 @@ class Studio:
             b = 255 - b
         return np.ascontiguousarray(b)
 
-    def picture(self, read_share=0.4, ease=0.0, crowd_share=0.0):
-        """One training picture; `ease` 1 is the easiest, 0 the full difficulty."""
+    def picture(self, read_share=0.4, ease=0.0, crowd_share=0.0, sign_ease=None):
+        """One training picture; `ease` 1 is the easiest, 0 the full difficulty; pages are 2.5 times the `crowd_share` of the signs."""
         rng, size = self.rng, (self.tile, self.tile)
         make = sign if rng.random() < read_share else scene
+        if make is sign:
+            crowd_share = min(1.0, 2.5 * crowd_share)
+            ease = ease if sign_ease is None else sign_ease
         e = ease * rng.random() ** 0.5
         p = make(rng, self.nrng, size, rng.choice(FRAMES), self._ground(), False, e, rng.random() < crowd_share)
         p.image = shoot(rng, self.nrng, p.image, self.grain, 1 - 0.5 * e)

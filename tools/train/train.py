@@ -41,9 +41,9 @@ class Batches:
         self.shape, self.codec, self.length = shape, codec, length
         self.studio = render.Studio(seed, shape.tile)
 
-    def take(self, count, read_share, ease, crowd_share):
+    def take(self, count, read_share, ease, sign_ease, crowd_share):
         """-> images uint8 [b, t, t, 3], (tokens, segment, position, weight) [b, n], (classes, order, centre) [b, g, g]."""
-        pictures = [self.studio.picture(read_share, ease, crowd_share) for _ in range(count)]
+        pictures = [self.studio.picture(read_share, ease, crowd_share, sign_ease) for _ in range(count)]
         rows = [turns.pack(self.codec, self.studio.rng, p, self.shape.image_tokens, self.length) for p in pictures]
         stack = lambda values: torch.from_numpy(np.stack(values))
         labels = [stack([getattr(p, k) for p in pictures]) for k in ("classes", "order", "centre")]
@@ -61,11 +61,22 @@ def shuffle_labels(labels, s):
     return labels.view(b, g // s, s, g // s, s).permute(0, 1, 3, 2, 4).reshape(b, (g // s) ** 2, s * s)
 
 
-def weighted(logits, target, background):
-    """Cross-entropy with class 0 weighted by `background`."""
-    w = torch.ones(logits.shape[-1])
-    w[0] = background
-    return F.cross_entropy(logits.float().flatten(0, -2), target.long().flatten(), weight=w)
+def class_weights():
+    """Weights of the patch classes: little for background, more for characters, which are small and many."""
+    w = torch.full((render.CLASSES,), 0.8)
+    w[0], w[render.CHAR_CLASS:] = 0.12, 2.2
+    return w
+
+
+def order_weights():
+    w = torch.ones(render.ORDERS)
+    w[0] = 0.1
+    return w
+
+
+def weighted(logits, target, weights):
+    """Cross-entropy with a weight per class."""
+    return F.cross_entropy(logits.float().flatten(0, -2), target.long().flatten(), weight=weights)
 
 
 def patch_losses(see, heads, shape, images, classes, order, centre):
@@ -75,9 +86,9 @@ def patch_losses(see, heads, shape, images, classes, order, centre):
     s = shape.shuffle
     flat = lambda x: x.reshape(x.shape[0], -1)
     losses = torch.stack([
-        weighted(pc, flat(classes), 0.12),
-        weighted(tc, shuffle_labels(classes, s), 0.12),
-        weighted(po, flat(order), 0.1) + weighted(to, shuffle_labels(order, s), 0.1),
+        weighted(pc, flat(classes), class_weights()),
+        weighted(tc, shuffle_labels(classes, s), class_weights()),
+        weighted(po, flat(order), order_weights()) + weighted(to, shuffle_labels(order, s), order_weights()),
         F.binary_cross_entropy_with_logits(pm.float(), flat(centre).float(), pos_weight=torch.tensor(8.0))])
     return image, losses, pc
 
@@ -213,14 +224,15 @@ def work(rank, args, shared, start):
         if stop:
             break
         ease = max(0.0, 1 - done / args.easy_until)
+        sign_ease = max(0.0, 1 - done / args.easy_signs_until)
         rate = min(1, (step + 1) / 120) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
         for opt, peak in ((muon, args.lr), (adam, args.lr_rest)):
             for g in opt.param_groups:
                 g["lr"] = peak * rate
         tower_only = done < args.tower_first
-        crowd_share = 0.65 if tower_only else 0.22 * (1 - done)
+        crowd_share = 0.65 if tower_only else 0.18 * (1 - 0.7 * done)
 
-        images, (tokens, segment, position, weight), (classes, order, centre) = data.take(args.batch, args.read_share, ease, crowd_share)
+        images, (tokens, segment, position, weight), (classes, order, centre) = data.take(args.batch, args.read_share, ease, sign_ease, crowd_share)
         with torch.autocast("cpu", torch.bfloat16):
             image, losses, guess = aux(model.see, heads, shape, images, classes, order, centre)
         fade = 1.0 if tower_only else 0.25 + 0.75 * 0.5 * (1 + math.cos(math.pi * done))
@@ -296,7 +308,8 @@ def main():
     ap.add_argument("--lr-rest", type=float, default=2e-3, help="peak learning rate of everything else (AdamW)")
     ap.add_argument("--tower-first", type=float, default=0.13, help="share of the time in which only the tower learns")
     ap.add_argument("--easy-until", type=float, default=0.4, help="share of the time in which pictures grow harder")
-    ap.add_argument("--read-share", type=float, default=0.42)
+    ap.add_argument("--easy-signs-until", type=float, default=0.8, help="the same for signs")
+    ap.add_argument("--read-share", type=float, default=0.58)
     ap.add_argument("--eval-minutes", type=float, default=15)
     ap.add_argument("--save-minutes", type=float, default=5)
     ap.add_argument("--seed", type=int, default=1)

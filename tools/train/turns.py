@@ -24,14 +24,18 @@ def scene_turns(rng: random.Random, counts, crowded=False):
     alike = [n for group in language.ALIKE for n in sorted(group) if group & set(present) and n not in counts]
     while True:
         k = rng.random()
-        if k < 0.62:
+        if k < 0.4:
             if present and rng.random() < 0.5:
                 name = rng.choice(present)
             else:
                 name = rng.choice(alike) if alike and rng.random() < 0.5 else rng.choice(language.NAMES)
             yield language.fill(rng.choice(language.ASK_THERE), name), language.yes_no(name in counts), "yes_no"
         else:
-            name = rng.choice(present) if present and rng.random() < 0.85 else rng.choice(alike or language.NAMES)
+            several = [n for n in present if counts[n] > 1]
+            if several and rng.random() < 0.5:
+                name = rng.choice(several)
+            else:
+                name = rng.choice(present) if present and rng.random() < 0.85 else rng.choice(alike or language.NAMES)
             yield language.fill(rng.choice(language.ASK_COUNT), name), language.count_answer(counts.get(name, 0)), "count"
 
 
@@ -60,7 +64,7 @@ def answer_ids(codec, answer, kind):
         return head + rest, [REST_WEIGHT] * len(head) + [0.5] * len(rest)
     ids = codec.encode(answer) + [codec.end]
     if kind == "caption":
-        return ids, [1.0] * len(ids)
+        return ids, [1.4] * len(ids)
     return ids, [FIRST_WEIGHT] + [REST_WEIGHT] * (len(ids) - 1)
 
 

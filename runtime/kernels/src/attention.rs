@@ -103,7 +103,7 @@ impl fmt::Debug for KvBlocks<'_> {
 /// # Panics
 ///
 /// Panics if `slot` or a length does not fit.
-#[allow(
+#[expect(
     clippy::too_many_arguments,
     reason = "the shape of a block is part of the call"
 )]
@@ -153,7 +153,7 @@ pub fn write_kv(
 ///
 /// Panics if a shape does not fit, `head_dim` is not a multiple of 8, or the cache ends before the
 /// last query's position.
-#[allow(clippy::too_many_arguments, reason = "shapes of three tensors")]
+#[expect(clippy::too_many_arguments, reason = "shapes of three tensors")]
 pub fn decoder_attention(
     compute: &Compute,
     q: &[f32],

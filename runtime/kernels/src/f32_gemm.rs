@@ -17,7 +17,7 @@ const CHUNK_ROWS: usize = 8 * NR;
 /// # Panics
 ///
 /// Panics if a length does not fit.
-#[allow(clippy::too_many_arguments, reason = "three shapes and three operands")]
+#[expect(clippy::too_many_arguments, reason = "three shapes and three operands")]
 pub fn matmul(
     compute: &Compute,
     x: &[f32],

@@ -10,7 +10,7 @@
 //! t = +0;  for each group g in order: t = fma(f32(acc_g), sx[g], t);  value = fma(t, sw, bias)
 //! ```
 //!
-//! Adding a kernel = one file in this folder, one in `int8_gemv/`, one line in [`PREFERENCE`].
+//! Adding a kernel = one file in this folder, one in `int8_gemv/`, one line in `PREFERENCE`.
 
 use std::fmt;
 
@@ -80,8 +80,8 @@ pub unsafe trait Microkernel: Sync {
         false
     }
 
-    /// Packs up to `mr` rows `[m, k_padded]` into `out`, [`Microkernel::lhs_bytes`] long; missing
-    /// rows become zeros.
+    /// Packs up to `mr` rows `[m, k_padded]` into `out`, [`Microkernel::lhs_bytes`] long. The
+    /// places of missing rows keep what they held; nobody reads what comes of them.
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         pack_interleaved(rows, k_padded, self.mr(), out);
     }
@@ -169,9 +169,6 @@ pub fn by_name(name: &str) -> Option<Kernels> {
 fn pack_interleaved(rows: &[i8], k_padded: usize, mr: usize, out: &mut [i8]) {
     debug_assert!(rows.len() <= mr * k_padded && rows.len().is_multiple_of(k_padded));
     debug_assert_eq!(out.len(), mr * k_padded);
-    if rows.len() < mr * k_padded {
-        out.fill(0);
-    }
     let step = mr * K_GROUP;
     for (i, row) in rows.chunks_exact(k_padded).enumerate() {
         for (group, out) in row

@@ -25,10 +25,6 @@ pub(crate) const MAX_LANES: usize = 16;
 ///
 /// Implementors read and write exactly `N` values through each pointer. Every method may be called
 /// only where the CPU has the instructions of the tier; the pointers may be unaligned.
-#[allow(
-    clippy::missing_safety_doc,
-    reason = "the trait states one contract for all methods"
-)]
 pub(crate) unsafe trait Lanes: Copy {
     /// Lanes.
     const N: usize;

@@ -40,6 +40,7 @@ pub mod threads;
 
 pub use aligned::AlignedBytes;
 pub use compute::{Compute, ComputeError};
+pub use lanes::FloatTier;
 pub use linear::{Store, linear};
 pub use panels::Panels;
 pub use quantize::{Int8Rows, Int8RowsBuf, Int8RowsMut};

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A panel group stays in the first cache level while the strips of the block come from the
-//! second; a block of strips is no larger than [`LHS_BLOCK_BYTES`].
+//! second; a block of strips is no larger than `LHS_BLOCK_BYTES`.
 
 use crate::aligned::{Line, lines_for, with_scratch, words, words_mut};
 use crate::compute::Compute;

@@ -353,7 +353,7 @@ fn the_top_level_decides_about_tied_embeddings() {
 }
 
 #[test]
-fn stop_tokens_come_from_the_generation_config() {
+fn stop_and_pad_tokens_are_taken_from_the_right_place() {
     let stops = |value: Value| {
         let files = Files::good().edit("generation_config.json", "/eos_token_id", Some(value));
         files.read().map(|files| files.generation.stop_token_ids)
@@ -370,6 +370,16 @@ fn stop_tokens_come_from_the_generation_config() {
     assert_eq!(files.generation.stop_token_ids, [399]);
     assert_eq!(files.generation.pad_token_id, 2);
 
+    for (file, pointer) in [
+        ("generation_config.json", "/pad_token_id"),
+        ("config.json", "/text_config/pad_token_id"),
+    ] {
+        let files = Files::good()
+            .edit("generation_config.json", "/pad_token_id", None)
+            .edit(file, pointer, Some(json!(128_002)));
+        let generation = files.read().expect("a usable pad token").generation;
+        assert_eq!(generation.pad_token_id, 2, "{file}");
+    }
     let message = stops(json!(400))
         .expect_err("outside the vocabulary")
         .to_string();

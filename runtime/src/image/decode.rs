@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use ::image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits};
+use ::image::{
+    ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits,
+};
 
 use super::{ImageError, MAX_FILE_BYTES, MAX_PIXELS, Rgb8, check_size};
 
@@ -69,6 +71,12 @@ impl Rgb8 {
         let mut decoder = reader.into_decoder().map_err(ImageError::from_decoder)?;
         let (width, height) = decoder.dimensions();
         check_size(width as usize, height as usize)?;
+        // Floating-point samples would take twice the memory that the limits allow for.
+        if let samples @ (ColorType::Rgb32F | ColorType::Rgba32F) = decoder.color_type() {
+            return Err(ImageError::UnsupportedSamples {
+                samples: format!("{samples:?}"),
+            });
+        }
         if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
             return Err(ImageError::Truncated);
         }

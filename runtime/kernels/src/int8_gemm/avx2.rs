@@ -51,9 +51,6 @@ unsafe impl Microkernel for Avx2 {
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         debug_assert!(rows.len() <= MR * k_padded && rows.len().is_multiple_of(k_padded));
         debug_assert_eq!(out.len(), self.lhs_bytes(k_padded));
-        if rows.len() < MR * k_padded {
-            out.fill(0);
-        }
         const STEP: usize = MR * K_GROUP * WIDE;
         for (i, row) in rows.chunks_exact(k_padded).enumerate() {
             for (group, out) in row

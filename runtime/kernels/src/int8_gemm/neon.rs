@@ -53,9 +53,6 @@ unsafe impl Microkernel for Neon {
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         debug_assert!(rows.len() <= MR * k_padded && rows.len().is_multiple_of(k_padded));
         debug_assert_eq!(out.len(), self.lhs_bytes(k_padded));
-        if rows.len() < MR * k_padded {
-            out.fill(0);
-        }
         for (i, row) in rows.chunks_exact(k_padded).enumerate() {
             let steps = row.as_chunks::<K_STEP>().0;
             for (values, out) in steps.iter().zip(out.chunks_exact_mut(MR * TOKEN_BYTES)) {

@@ -47,8 +47,8 @@ unsafe impl Lanes for Avx512 {
     unsafe fn store_i8(self, to: *mut i8) {
         // SAFETY: the trait's contract.
         unsafe {
-            let numbers = _mm512_cmp_ps_mask(self.0, self.0, _CMP_ORD_Q);
-            let words = _mm512_maskz_cvtps_epi32(numbers, self.0);
+            // NaN converts to 0x8000_0000, whose low byte is 0.
+            let words = _mm512_cvtps_epi32(self.0);
             _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(words));
         }
     }
