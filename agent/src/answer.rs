@@ -53,7 +53,13 @@ impl<'a> Asker<'a> {
         vlm: &'a Vlm,
         load: Duration,
     ) -> Result<Asker<'a>, Fault> {
-        Ok(Asker { global, args, session: vlm.session()?, vlm, load })
+        Ok(Asker {
+            global,
+            args,
+            session: vlm.session()?,
+            vlm,
+            load,
+        })
     }
 
     /// Runs picture and question through the model up to the answer.
@@ -67,9 +73,15 @@ impl<'a> Asker<'a> {
         question: &str,
         progress: &mut Progress,
     ) -> Result<PromptStats, Fault> {
-        let image = Rgb8::open(path)
-            .map_err(|source| Fault::Image { path: path.to_path_buf(), source })?;
-        let system = self.args.system.iter().map(|text| Message::text(Role::System, text));
+        let image = Rgb8::open(path).map_err(|source| Fault::Image {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let system = self
+            .args
+            .system
+            .iter()
+            .map(|text| Message::text(Role::System, text));
         let messages: Vec<Message> = system.chain([Message::image_and_text(question)]).collect();
         let request = PromptRequest {
             messages: &messages,
@@ -80,16 +92,25 @@ impl<'a> Asker<'a> {
         };
         let stats = self.session.prompt(&request, &mut |step| match step {
             PromptProgress::Encode(done, total) => {
-                progress.show(&format!("{}: encoding tile {}/{total}", path.display(), done + 1));
+                progress.show(&format!(
+                    "{}: encoding tile {}/{total}",
+                    path.display(),
+                    done + 1
+                ));
             }
             PromptProgress::Prefill(done, total) => {
-                progress.show(&format!("{}: reading prompt {done}/{total}", path.display()));
+                progress.show(&format!(
+                    "{}: reading prompt {done}/{total}",
+                    path.display()
+                ));
             }
         })?;
         progress.clear();
         if let (Some(dir), Some(stages)) = (&self.args.dump_stages, self.session.stages()) {
-            dump(dir, stages, self.vlm)
-                .map_err(|source| Fault::File { path: dir.clone(), source })?;
+            dump(dir, stages, self.vlm).map_err(|source| Fault::File {
+                path: dir.clone(),
+                source,
+            })?;
         }
         Ok(stats)
     }
@@ -105,9 +126,13 @@ impl<'a> Asker<'a> {
     ) -> Result<Answer, Fault> {
         let mut generation = self.session.generate(self.args.generate_options())?;
         let mut text = String::new();
-        while let Some(piece) = generation.next() {
+        for piece in generation.by_ref() {
             let piece = piece?;
-            let new = if text.is_empty() { piece.text.trim_start() } else { &piece.text };
+            let new = if text.is_empty() {
+                piece.text.trim_start()
+            } else {
+                &piece.text
+            };
             text.push_str(new);
             emit(new)?;
         }
@@ -131,7 +156,12 @@ impl<'a> Asker<'a> {
     }
 
     /// The fields every JSON report has.
-    pub fn report(&self, image: &Path, stats: &PromptStats, decode: Duration) -> Map<String, Value> {
+    pub fn report(
+        &self,
+        image: &Path,
+        stats: &PromptStats,
+        decode: Duration,
+    ) -> Map<String, Value> {
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let fields = json!({
             "image": image.display().to_string(),
@@ -178,14 +208,19 @@ impl<'a> Asker<'a> {
 
 /// Decode steps a second; 0 when there was none.
 pub fn tokens_per_second(steps: usize, decode: Duration) -> f64 {
-    if steps == 0 { 0.0 } else { steps as f64 / decode.as_secs_f64().max(1e-9) }
+    if steps == 0 {
+        0.0
+    } else {
+        steps as f64 / decode.as_secs_f64().max(1e-9)
+    }
 }
 
 /// The most memory this process ever had resident, mapped files included.
 pub fn peak_rss_bytes() -> u64 {
     // The kernel reports kilobytes.
-    getrusage(UsageWho::RUSAGE_SELF)
-        .map_or(0, |usage| u64::try_from(usage.max_rss()).unwrap_or(0) * 1024)
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
+        u64::try_from(usage.max_rss()).unwrap_or(0) * 1024
+    })
 }
 
 /// Writes one JSON line to stdout.

@@ -26,7 +26,13 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Model: "default" (built in), an installed name, a pack, or a model directory
-    #[arg(long, short = 'm', global = true, default_value = "default", value_name = "M")]
+    #[arg(
+        long,
+        short = 'm',
+        global = true,
+        default_value = "default",
+        value_name = "M"
+    )]
     pub model: String,
     /// Threads to compute with [default: all cores]
     #[arg(long, short = 't', global = true, value_name = "N")]
@@ -144,7 +150,11 @@ pub struct CaptionArgs {
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// What to ask about every picture
-    #[arg(long, value_name = "TEXT", default_value = "Can you describe this image?")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Can you describe this image?"
+    )]
     pub prompt: String,
     /// How the answer is made.
     #[command(flatten)]
@@ -226,7 +236,9 @@ mod tests {
     #[test]
     fn choices_are_split_at_commas() {
         let cli = Cli::parse_from(["ocelli", "ask", "a.png", "What?", "--choices", "a,b c,d"]);
-        let Verb::Ask(args) = cli.verb else { panic!("ask was parsed as {:?}", cli.verb) };
+        let Verb::Ask(args) = cli.verb else {
+            panic!("ask was parsed as {:?}", cli.verb)
+        };
         assert_eq!(args.choices, ["a", "b c", "d"]);
     }
 }

@@ -36,12 +36,17 @@ pub fn installed_dir() -> PathBuf {
 
 /// Names of installed packs, sorted.
 pub fn installed_names() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(installed_dir()) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(installed_dir()) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let is_pack = path.extension().is_some_and(|e| e == EXTENSION) && path.is_file();
-            is_pack.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+            is_pack.then(|| {
+                path.file_stem()
+                    .map(|stem| stem.to_string_lossy().into_owned())
+            })?
         })
         .collect();
     names.sort();
@@ -72,7 +77,11 @@ pub fn resolve(name: &str) -> Result<ModelSource, Fault> {
         true => "nothing is installed".to_owned(),
         false => format!("installed: {}", names.join(", ")),
     };
-    Err(Fault::NoModel { name: name.to_owned(), dir, installed })
+    Err(Fault::NoModel {
+        name: name.to_owned(),
+        dir,
+        installed,
+    })
 }
 
 /// Loads the model the flags name.
@@ -86,12 +95,18 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, |n| n.get()),
     };
-    let options =
-        LoadOptions { threads, precision: global.precision.into(), verify: false };
+    let options = LoadOptions {
+        threads,
+        precision: global.precision.into(),
+        verify: false,
+    };
     let start = Instant::now();
     progress.show(&format!("loading {}", global.model));
     let vlm = Vlm::load(&source, &options, &mut |done, total| {
-        progress.show(&format!("quantising {}: {done}/{total} tensors", global.model));
+        progress.show(&format!(
+            "quantising {}: {done}/{total} tensors",
+            global.model
+        ));
     })?;
     let elapsed = start.elapsed();
     progress.clear();

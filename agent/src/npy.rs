@@ -67,7 +67,10 @@ mod tests {
         for shape in [&[5usize][..], &[2, 3, 512, 512], &[]] {
             let bytes = header("<f4", shape);
             assert_eq!(bytes.len() % 64, 0);
-            assert_eq!(usize::from(bytes[8]) + 256 * usize::from(bytes[9]) + 10, bytes.len());
+            assert_eq!(
+                usize::from(bytes[8]) + 256 * usize::from(bytes[9]) + 10,
+                bytes.len()
+            );
             assert_eq!(bytes.last(), Some(&b'\n'));
         }
         let text = String::from_utf8_lossy(&header("<i8", &[4, 2])[10..]).into_owned();

@@ -13,7 +13,10 @@ pub struct Progress {
 impl Progress {
     /// A line that obeys the flags.
     pub fn new(global: &Global) -> Progress {
-        Progress { enabled: !global.quiet && std::io::stderr().is_terminal(), shown: false }
+        Progress {
+            enabled: !global.quiet && std::io::stderr().is_terminal(),
+            shown: false,
+        }
     }
 
     /// Shows a text instead of the last one.

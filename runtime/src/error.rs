@@ -100,11 +100,23 @@ pub enum RunError {
         /// Positions of the model.
         limit: usize,
     },
+    /// Image tokens and image features do not pair up.
+    #[error(
+        "{rows} rows of image features for {tokens} image tokens; every image token takes one row"
+    )]
+    ImageRows {
+        /// Rows of image features.
+        rows: usize,
+        /// Image tokens.
+        tokens: usize,
+    },
     /// Logits were asked for before any token.
     #[error("no token was appended since the start or the last truncation")]
     NothingAppended,
     /// No logit is a finite number.
-    #[error("the model gave no finite logit; its weights are damaged, check them with `ocelli models --verify`")]
+    #[error(
+        "the model gave no finite logit; its weights are damaged, check them with `ocelli models --verify`"
+    )]
     NotFinite,
     /// The question has no choices, or one that is empty.
     #[error("choice {index} is empty; every choice needs text")]

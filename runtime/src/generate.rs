@@ -31,7 +31,11 @@ impl CancelFlag {
 
     /// [`RunError::Cancelled`] when it was raised.
     pub(crate) fn check(&self) -> Result<(), RunError> {
-        if self.is_cancelled() { Err(RunError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() {
+            Err(RunError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -48,7 +52,11 @@ pub struct GenerateOptions {
 
 impl Default for GenerateOptions {
     fn default() -> GenerateOptions {
-        GenerateOptions { max_tokens: 256, sampling: Sampling::default(), stop: Vec::new() }
+        GenerateOptions {
+            max_tokens: 256,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+        }
     }
 }
 
@@ -131,7 +139,9 @@ impl<'s> Generation<'s> {
 
     /// One more token, or the held-back text once the answer has ended.
     fn step(&mut self) -> Result<Option<Piece>, RunError> {
-        let Some(stream) = self.stream.as_mut() else { return Ok(None) };
+        let Some(stream) = self.stream.as_mut() else {
+            return Ok(None);
+        };
         self.session.cancel_flag().check()?;
         if self.finish.is_none() && self.tokens.len() >= self.max_tokens {
             self.finish = Some(FinishReason::Length);
@@ -151,10 +161,17 @@ impl<'s> Generation<'s> {
                 } else {
                     self.advance(token)?;
                 }
-                return Ok(Some(Piece { token: Some(token), text }));
+                return Ok(Some(Piece {
+                    token: Some(token),
+                    text,
+                }));
             }
         }
-        let rest = self.stream.take().map(TextStream::finish).unwrap_or_default();
+        let rest = self
+            .stream
+            .take()
+            .map(TextStream::finish)
+            .unwrap_or_default();
         let (mut text, stopped) = self.stops.push(&rest);
         if !stopped {
             text.push_str(&self.stops.finish());
@@ -198,13 +215,20 @@ struct StopFilter {
 impl StopFilter {
     fn new(stops: Vec<String>) -> StopFilter {
         let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        StopFilter { stops, held: String::new() }
+        StopFilter {
+            stops,
+            held: String::new(),
+        }
     }
 
     /// Takes new text; returns what is certain, and whether a stop text was found.
     fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let found = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min();
         if let Some(at) = found {
             let before = self.held[..at].to_owned();
             self.held.clear();
@@ -213,7 +237,11 @@ impl StopFilter {
         let hold = self
             .stops
             .iter()
-            .flat_map(|stop| (1..stop.len()).filter(|n| stop.is_char_boundary(*n)).map(|n| &stop[..n]))
+            .flat_map(|stop| {
+                (1..stop.len())
+                    .filter(|n| stop.is_char_boundary(*n))
+                    .map(|n| &stop[..n])
+            })
             .filter(|prefix| self.held.ends_with(prefix))
             .map(str::len)
             .max()
@@ -239,7 +267,10 @@ mod tests {
         let out: Vec<(String, bool)> = pieces.iter().map(|piece| filter.push(piece)).collect();
         let text: String = out.iter().map(|(text, _)| text.as_str()).collect();
         assert_eq!(text, "a cat EN and\nx");
-        assert_eq!(out.iter().map(|o| o.1).collect::<Vec<_>>(), [false, false, false, false, true]);
+        assert_eq!(
+            out.iter().map(|o| o.1).collect::<Vec<_>>(),
+            [false, false, false, false, true]
+        );
     }
 
     #[test]

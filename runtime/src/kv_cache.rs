@@ -62,7 +62,10 @@ impl KvCache {
     /// Returns false when the context length does not allow it.
     #[must_use]
     pub fn reserve(&mut self, additional: usize) -> bool {
-        let Some(len) = self.len.checked_add(additional).filter(|len| *len <= self.capacity)
+        let Some(len) = self
+            .len
+            .checked_add(additional)
+            .filter(|len| *len <= self.capacity)
         else {
             return false;
         };
@@ -94,12 +97,7 @@ impl KvCache {
     }
 
     /// Calls `f` with one layer's view of the first `len` positions.
-    pub fn with_layer<R>(
-        &self,
-        layer: usize,
-        len: usize,
-        f: impl FnOnce(KvBlocks<'_>) -> R,
-    ) -> R {
+    pub fn with_layer<R>(&self, layer: usize, len: usize, f: impl FnOnce(KvBlocks<'_>) -> R) -> R {
         let blocks: Vec<&[u16]> = self.blocks.iter().map(|block| block.as_slice()).collect();
         f(KvBlocks {
             blocks: &blocks,
@@ -118,7 +116,10 @@ impl KvCache {
     /// When they were not reserved.
     pub fn advance(&mut self, additional: usize) {
         self.len += additional;
-        assert!(self.len <= self.blocks.len() * BLOCK_LEN, "advanced positions were reserved");
+        assert!(
+            self.len <= self.blocks.len() * BLOCK_LEN,
+            "advanced positions were reserved"
+        );
     }
 
     /// Forgets every position from `len` on.

@@ -145,7 +145,7 @@ pub enum OpenError {
         /// File or other origin.
         origin: String,
         /// The broken rule.
-        source: ConfigError,
+        source: Box<ConfigError>,
     },
 }
 
@@ -166,8 +166,10 @@ impl Pack {
     ///
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Pack, OpenError> {
-        let region = Region::map(path)
-            .map_err(|source| OpenError::Io { path: path.to_path_buf(), source })?;
+        let region = Region::map(path).map_err(|source| OpenError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
         Pack::from_region(region, &path.display().to_string())
     }
 
@@ -220,14 +222,23 @@ impl Pack {
     }
 
     fn damaged(&self, what: String) -> OpenError {
-        OpenError::Damaged { origin: self.origin.clone(), what }
+        OpenError::Damaged {
+            origin: self.origin.clone(),
+            what,
+        }
     }
 
     fn check(&self) -> Result<(), OpenError> {
         let header = &self.header;
-        let invalid = |source| OpenError::Config { origin: self.origin.clone(), source };
+        let invalid = |source| OpenError::Config {
+            origin: self.origin.clone(),
+            source: Box::new(source),
+        };
         header.config.validate("pack header").map_err(invalid)?;
-        header.preprocess.validate("pack header", &header.config.vision).map_err(invalid)?;
+        header
+            .preprocess
+            .validate("pack header", &header.config.vision)
+            .map_err(invalid)?;
         header
             .generation
             .validate("pack header", header.config.text.vocab_size)
@@ -253,13 +264,28 @@ impl Pack {
         if self.index.len() != header.tensors.len() {
             return Err(self.damaged("a tensor name occurs twice".to_owned()));
         }
-        header.tensors.iter().try_for_each(|entry| self.check_entry(entry))
+        header
+            .tensors
+            .iter()
+            .try_for_each(|entry| self.check_entry(entry))?;
+        let mut spans: Vec<&TensorEntry> = header.tensors.iter().collect();
+        spans.sort_by_key(|entry| (entry.offset, entry.len));
+        match spans
+            .windows(2)
+            .find(|pair| pair[0].offset + pair[0].len > pair[1].offset)
+        {
+            Some(pair) => Err(self.damaged(format!(
+                "tensors {} and {} overlap",
+                pair[0].name, pair[1].name
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn check_entry(&self, entry: &TensorEntry) -> Result<(), OpenError> {
         let data = (self.region.len() - self.data_start) as u64;
         let end = entry.offset.checked_add(entry.len);
-        if entry.offset % ALIGNMENT as u64 != 0 || end.is_none_or(|end| end > data) {
+        if !entry.offset.is_multiple_of(ALIGNMENT as u64) || end.is_none_or(|end| end > data) {
             return Err(self.damaged(format!(
                 "tensor {} claims {} bytes at {}, the data section has {data}; the file is cut short or its header is wrong",
                 entry.name, entry.len, entry.offset
@@ -272,8 +298,8 @@ impl Pack {
                 entry.name, entry.shape, entry.len
             )));
         }
-        let group_fits =
-            entry.group == 0 || (entry.group % 16 == 0 && entry.shape[1] % entry.group == 0);
+        let group_fits = entry.group == 0
+            || (entry.group.is_multiple_of(16) && entry.shape[1].is_multiple_of(entry.group));
         if !group_fits {
             return Err(self.damaged(format!(
                 "tensor {} of shape {:?} cannot have groups of {}",
@@ -344,7 +370,13 @@ impl Pack {
         Panels::new(self.bytes_of(entry), n, k)
             .map_err(|error| self.damaged(format!("tensor {name}: {error}")))?;
         let start = self.data_start + entry.offset as usize;
-        Ok(Matrix { start, len: entry.len as usize, n, k, group: entry.group })
+        Ok(Matrix {
+            start,
+            len: entry.len as usize,
+            n,
+            k,
+            group: entry.group,
+        })
     }
 
     /// The panels of a matrix that [`Pack::matrix`] of this same pack returned.
@@ -400,7 +432,9 @@ pub struct Matrix {
 /// Bytes a tensor of this layout and shape takes, or `None` on overflow.
 fn tensor_bytes(layout: Layout, shape: [usize; 2]) -> Option<u64> {
     let limit = 1usize << 40;
-    let count = shape[0].checked_mul(shape[1]).filter(|count| *count <= limit)?;
+    let count = shape[0]
+        .checked_mul(shape[1])
+        .filter(|count| *count <= limit)?;
     Some(match layout {
         Layout::Panels if count == 0 => return None,
         Layout::Panels => panels::byte_len(shape[0], shape[1]) as u64,
@@ -416,20 +450,29 @@ fn data_start(header_len: usize) -> usize {
 }
 
 fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError> {
-    let damaged = |what: String| OpenError::Damaged { origin: origin.to_owned(), what };
+    let damaged = |what: String| OpenError::Damaged {
+        origin: origin.to_owned(),
+        what,
+    };
     if bytes.len() < PREFIX_BYTES {
         return Err(damaged(format!("{} bytes are too few", bytes.len())));
     }
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     if bytes[..8] != MAGIC {
         return Err(damaged("it does not begin with OCELLIPK".to_owned()));
     }
     if word(8) != FORMAT_VERSION {
-        return Err(OpenError::Version { origin: origin.to_owned(), found: word(8) });
+        return Err(OpenError::Version {
+            origin: origin.to_owned(),
+            found: word(8),
+        });
     }
     let len = word(12) as usize;
     if len > MAX_HEADER_BYTES {
-        return Err(damaged(format!("header of {len} bytes, the limit is {MAX_HEADER_BYTES}")));
+        return Err(damaged(format!(
+            "header of {len} bytes, the limit is {MAX_HEADER_BYTES}"
+        )));
     }
     let start = data_start(len);
     if start > bytes.len() {
@@ -437,6 +480,12 @@ fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError>
             "header of {len} bytes in a file of {}; the file is cut short",
             bytes.len()
         )));
+    }
+    let padding = &bytes[PREFIX_BYTES + len..start];
+    if word(20) != 0 || padding.iter().any(|byte| *byte != 0) {
+        return Err(damaged(
+            "reserved bytes around the header are not zero".to_owned(),
+        ));
     }
     let header = &bytes[PREFIX_BYTES..PREFIX_BYTES + len];
     let found = crc32fast::hash(header);

@@ -25,8 +25,9 @@ use sha2::{Digest, Sha256};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-/// Activations along k that share a scale in front of `down_proj`.
-pub const DOWN_GROUP: usize = 64;
+/// Activations along k that share a scale where no rotation reaches them: in front of
+/// `down_proj`, and in the vision tower in front of `out_proj` and `fc2`.
+pub const GROUP: usize = 64;
 /// Seed of the decoder's rotation.
 const TEXT_SEED: u64 = 0x0CE1_1100;
 /// Seed of the vision tower's rotation.
@@ -43,7 +44,9 @@ pub enum PackModelError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A shape that the int8 path cannot run.
-    #[error("config.json: {field} is {value}, the int8 path needs a multiple of {multiple}; use --precision f32")]
+    #[error(
+        "config.json: {field} is {value}, the int8 path needs a multiple of {multiple}; use --precision f32"
+    )]
     Shape {
         /// Name of the field.
         field: &'static str,
@@ -75,7 +78,10 @@ pub fn pack_directory<W: Write + Seek>(
     let name = dir
         .canonicalize()
         .ok()
-        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .and_then(|path| {
+            path.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        })
         .unwrap_or_else(|| "model".to_owned());
     pack_model(&name, &files, &checkpoint, out, progress)
 }
@@ -111,8 +117,16 @@ pub fn pack_model<W: Write + Seek>(
     let text = header.text_rotation.clone();
     let writer = PackWriter::new(out, header, &plan)?;
     let vision = Rotation::new(config.vision.hidden_size, VISION_SEED);
-    let mut packer =
-        Packer { files, checkpoint, writer, text, vision, done: 0, total: plan.len(), progress };
+    let mut packer = Packer {
+        files,
+        checkpoint,
+        writer,
+        text,
+        vision,
+        done: 0,
+        total: plan.len(),
+        progress,
+    };
     packer.blob("tokenizer.json", &files.tokenizer_json)?;
     packer.vision()?;
     packer.text()?;
@@ -122,14 +136,26 @@ pub fn pack_model<W: Write + Seek>(
 fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
     let rules = [
         ("vision_config.hidden_size", config.vision.hidden_size, 16),
-        ("vision_config.hidden_size / num_attention_heads", config.vision.head_dim(), 8),
+        (
+            "vision_config.hidden_size / num_attention_heads",
+            config.vision.head_dim(),
+            8,
+        ),
         ("text_config.hidden_size", config.text.hidden_size, 16),
-        ("text_config.intermediate_size", config.text.intermediate_size, 16),
+        (
+            "text_config.intermediate_size",
+            config.text.intermediate_size,
+            16,
+        ),
         ("text_config.head_dim", config.text.head_dim, 8),
     ];
     for (field, value, multiple) in rules {
         if !value.is_multiple_of(multiple) {
-            return Err(PackModelError::Shape { field, value, multiple });
+            return Err(PackModelError::Shape {
+                field,
+                value,
+                multiple,
+            });
         }
     }
     Ok(())
@@ -144,32 +170,65 @@ fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
         group,
     };
     let panels = |name: String, n, k| tensor(name, Layout::Panels, n, k, 0);
+    let grouped = |name: String, n, k| {
+        tensor(
+            name,
+            Layout::Panels,
+            n,
+            k,
+            if usize::is_multiple_of(k, GROUP) {
+                GROUP
+            } else {
+                0
+            },
+        )
+    };
     let (v, t) = (&config.vision, &config.text);
     let (vh, th) = (v.hidden_size, t.hidden_size);
     let mut plan = vec![
         tensor("tokenizer.json".into(), Layout::Bytes, 1, tokenizer_len, 0),
-        panels("vision.patch_embed".into(), vh, 3 * v.patch_size * v.patch_size),
+        panels(
+            "vision.patch_embed".into(),
+            vh,
+            3 * v.patch_size * v.patch_size,
+        ),
         tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
     ];
     for i in 0..v.n_layers {
         plan.extend([
             panels(format!("vision.{i}.qkv"), 3 * vh, vh),
-            panels(format!("vision.{i}.out"), vh, vh),
+            grouped(format!("vision.{i}.out"), vh, vh),
             panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
-            panels(format!("vision.{i}.fc2"), vh, v.intermediate_size),
+            grouped(format!("vision.{i}.fc2"), vh, v.intermediate_size),
         ]);
     }
     let shuffled = vh * config.scale_factor * config.scale_factor;
     plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
-    plan.push(tensor("text.embed".into(), Layout::F16, t.vocab_size, th, 0));
+    plan.push(tensor(
+        "text.embed".into(),
+        Layout::F16,
+        t.vocab_size,
+        th,
+        0,
+    ));
     let kv = t.n_kv_heads * t.head_dim;
-    let down_group = if t.intermediate_size.is_multiple_of(DOWN_GROUP) { DOWN_GROUP } else { 16 };
+    let down_group = if t.intermediate_size.is_multiple_of(GROUP) {
+        GROUP
+    } else {
+        16
+    };
     for i in 0..t.n_layers {
         plan.extend([
             panels(format!("text.{i}.qkv"), t.n_heads * t.head_dim + 2 * kv, th),
             panels(format!("text.{i}.out"), th, t.n_heads * t.head_dim),
             panels(format!("text.{i}.gate_up"), 2 * t.intermediate_size, th),
-            tensor(format!("text.{i}.down"), Layout::Panels, th, t.intermediate_size, down_group),
+            tensor(
+                format!("text.{i}.down"),
+                Layout::Panels,
+                th,
+                t.intermediate_size,
+                down_group,
+            ),
         ]);
     }
     plan.push(panels("text.head".into(), t.vocab_size, th));
@@ -184,7 +243,11 @@ fn sources(files: &ModelFiles, checkpoint: &Checkpoint) -> Vec<SourceFile> {
         sha256: Sha256::digest(bytes).into(),
     };
     let weights = checkpoint.files().map(|(path, bytes)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         source(name, bytes)
     });
     std::iter::once(source("tokenizer.json".to_owned(), &files.tokenizer_json))
@@ -212,20 +275,27 @@ impl<W: Write + Seek> Packer<'_, W> {
     }
 
     fn matrix(&mut self, name: &str, linear: &Linear) -> Result<(), PackModelError> {
-        let bytes =
-            panels::pack(&linear.weight, linear.bias.as_deref(), linear.n, linear.k);
+        let bytes = panels::pack(&linear.weight, linear.bias.as_deref(), linear.n, linear.k);
         self.blob(name, &bytes)
     }
 
     /// A `[n, k]` linear without bias.
     fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
         let weight = self.checkpoint.read(&format!("{name}.weight"), &[n, k])?;
-        Ok(Linear { weight, bias: None, n, k })
+        Ok(Linear {
+            weight,
+            bias: None,
+            n,
+            k,
+        })
     }
 
     fn linear_with_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
         let bias = self.checkpoint.read(&format!("{name}.bias"), &[n])?;
-        Ok(Linear { bias: Some(bias), ..self.linear(name, n, k)? })
+        Ok(Linear {
+            bias: Some(bias),
+            ..self.linear(name, n, k)?
+        })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, PackModelError> {
@@ -262,7 +332,10 @@ impl<W: Write + Seek> Packer<'_, W> {
             fold::centre(row);
             rotation.rotate(row);
         }
-        let bytes: Vec<u8> = positions.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = positions
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.blob("vision.positions", &bytes)?;
 
         for i in 0..v.n_layers {
@@ -278,7 +351,8 @@ impl<W: Write + Seek> Packer<'_, W> {
             qkv.rotate_input(&rotation);
             self.matrix(&format!("vision.{i}.qkv"), &qkv)?;
 
-            let mut out = self.linear_with_bias(&format!("{attention}.out_proj"), hidden, hidden)?;
+            let mut out =
+                self.linear_with_bias(&format!("{attention}.out_proj"), hidden, hidden)?;
             out.centre_output();
             out.rotate_output(&rotation);
             self.matrix(&format!("vision.{i}.out"), &out)?;
@@ -348,20 +422,32 @@ impl<W: Write + Seek> Packer<'_, W> {
             self.matrix(&format!("text.{i}.out"), &out)?;
 
             let norm = self.vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?;
-            let gate = self.linear(&format!("{layer}.mlp.gate_proj"), t.intermediate_size, hidden)?;
+            let gate = self.linear(
+                &format!("{layer}.mlp.gate_proj"),
+                t.intermediate_size,
+                hidden,
+            )?;
             let up = self.linear(&format!("{layer}.mlp.up_proj"), t.intermediate_size, hidden)?;
             let mut gate_up = Linear::alternate(&gate, &up, 8);
             gate_up.fold_input_scale(&norm);
             gate_up.rotate_input(&rotation);
             self.matrix(&format!("text.{i}.gate_up"), &gate_up)?;
 
-            let mut down =
-                self.linear(&format!("{layer}.mlp.down_proj"), hidden, t.intermediate_size)?;
+            let mut down = self.linear(
+                &format!("{layer}.mlp.down_proj"),
+                hidden,
+                t.intermediate_size,
+            )?;
             down.rotate_output(&rotation);
             self.matrix(&format!("text.{i}.down"), &down)?;
         }
         let mut head = if config.tie_word_embeddings {
-            Linear { weight: embedding, bias: None, n: t.vocab_size, k: hidden }
+            Linear {
+                weight: embedding,
+                bias: None,
+                n: t.vocab_size,
+                k: hidden,
+            }
         } else {
             self.linear("lm_head", t.vocab_size, hidden)?
         };

@@ -83,12 +83,20 @@ impl Reader<'_> {
     }
 
     fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, CheckpointError> {
-        Ok(Linear { weight: self.0.read(&format!("{name}.weight"), &[n, k])?, bias: None, n, k })
+        Ok(Linear {
+            weight: self.0.read(&format!("{name}.weight"), &[n, k])?,
+            bias: None,
+            n,
+            k,
+        })
     }
 
     fn biased(&self, name: &str, n: usize, k: usize) -> Result<Linear, CheckpointError> {
         let bias = Some(self.vector(&format!("{name}.bias"), n)?);
-        Ok(Linear { bias, ..self.linear(name, n, k)? })
+        Ok(Linear {
+            bias,
+            ..self.linear(name, n, k)?
+        })
     }
 
     fn layer_norm(&self, name: &str, len: usize) -> Result<LayerNorm, CheckpointError> {
@@ -98,7 +106,12 @@ impl Reader<'_> {
         })
     }
 
-    fn vision_layer(&self, i: usize, h: usize, inter: usize) -> Result<VisionLayer, CheckpointError> {
+    fn vision_layer(
+        &self,
+        i: usize,
+        h: usize,
+        inter: usize,
+    ) -> Result<VisionLayer, CheckpointError> {
         let layer = format!("model.vision_model.encoder.layers.{i}");
         Ok(VisionLayer {
             norm1: self.layer_norm(&format!("{layer}.layer_norm1"), h)?,
@@ -114,7 +127,11 @@ impl Reader<'_> {
 
     fn text_layer(&self, i: usize, t: &TextConfig) -> Result<TextLayer, CheckpointError> {
         let layer = format!("model.text_model.layers.{i}");
-        let (h, heads, kv) = (t.hidden_size, t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        let (h, heads, kv) = (
+            t.hidden_size,
+            t.n_heads * t.head_dim,
+            t.n_kv_heads * t.head_dim,
+        );
         Ok(TextLayer {
             norm1: self.vector(&format!("{layer}.input_layernorm.weight"), h)?,
             q: self.linear(&format!("{layer}.self_attn.q_proj"), heads, h)?,
@@ -154,13 +171,16 @@ impl ReferenceModel {
             n: h,
             k: 3 * v.patch_size * v.patch_size,
         };
-        let positions = checkpoint
-            .read(&format!("{embeddings}.position_embedding.weight"), &[v.n_patches(), h])?;
+        let positions = checkpoint.read(
+            &format!("{embeddings}.position_embedding.weight"),
+            &[v.n_patches(), h],
+        )?;
         let vision = (0..v.n_layers)
             .map(|i| reader.vision_layer(i, h, v.intermediate_size))
             .collect::<Result<_, _>>()?;
-        let text =
-            (0..t.n_layers).map(|i| reader.text_layer(i, t)).collect::<Result<_, _>>()?;
+        let text = (0..t.n_layers)
+            .map(|i| reader.text_layer(i, t))
+            .collect::<Result<_, _>>()?;
         let head = match config.tie_word_embeddings {
             true => None,
             false => Some(reader.linear("lm_head", t.vocab_size, t.hidden_size)?),
@@ -175,8 +195,10 @@ impl ReferenceModel {
                 t.hidden_size,
                 h * config.scale_factor * config.scale_factor,
             )?,
-            embedding: checkpoint
-                .read("model.text_model.embed_tokens.weight", &[t.vocab_size, t.hidden_size])?,
+            embedding: checkpoint.read(
+                "model.text_model.embed_tokens.weight",
+                &[t.vocab_size, t.hidden_size],
+            )?,
             text,
             final_norm: reader.vector("model.text_model.norm.weight", t.hidden_size)?,
             head,
@@ -250,7 +272,9 @@ impl ReferenceModel {
             let ctx = self.full_attention(&q, &k, &value);
             add(&mut x, &self.apply(&layer.out, &ctx));
             let mut inner = self.apply(&layer.fc1, &layer_norm(&x, &layer.norm2, eps));
-            inner.iter_mut().for_each(|value| *value = gelu_tanh(*value));
+            inner
+                .iter_mut()
+                .for_each(|value| *value = gelu_tanh(*value));
             add(&mut x, &self.apply(&layer.fc2, &inner));
         }
         layer_norm(&x, &self.post_norm, eps)
@@ -263,7 +287,9 @@ impl ReferenceModel {
         let mut out = vec![0f32; n * hidden];
         for head in 0..config.n_heads {
             let part = |x: &[f32]| -> Vec<f32> {
-                x.chunks_exact(hidden).flat_map(|row| row[head * d..][..d].to_vec()).collect()
+                x.chunks_exact(hidden)
+                    .flat_map(|row| row[head * d..][..d].to_vec())
+                    .collect()
             };
             let (q, k, v) = (part(q), part(k), part(v));
             let mut scores = vec![0f32; n * n];
@@ -322,12 +348,16 @@ impl ReferenceEngine {
     /// Input embeddings with image rows merged in. `[ids, hidden]`
     fn embed(&self, ids: &[u32], image_rows: &[f32]) -> Result<Vec<f32>, RunError> {
         let (config, hidden) = (&self.model.config, self.model.config.text.hidden_size);
-        let fault = |message: String| RunError::Engine { stage: "decoder", message };
+        let fault = |message: String| RunError::Engine {
+            stage: "decoder",
+            message,
+        };
         let mut rows = image_rows.chunks_exact(hidden);
         let mut x = Vec::with_capacity(ids.len() * hidden);
         for id in ids {
             let row = if *id == config.image_token_id {
-                rows.next().ok_or_else(|| fault("more image tokens than image rows".into()))?
+                rows.next()
+                    .ok_or_else(|| fault("more image tokens than image rows".into()))?
             } else {
                 let vocab = config.text.vocab_size;
                 self.model
@@ -350,7 +380,11 @@ impl ReferenceEngine {
         let (d, kv_width) = (t.head_dim, t.n_kv_heads * t.head_dim);
         let per_kv = t.n_heads / t.n_kv_heads;
         let mut out = vec![0f32; q.len()];
-        for (row, (q, out)) in q.chunks_exact(t.n_heads * d).zip(out.chunks_exact_mut(t.n_heads * d)).enumerate() {
+        for (row, (q, out)) in q
+            .chunks_exact(t.n_heads * d)
+            .zip(out.chunks_exact_mut(t.n_heads * d))
+            .enumerate()
+        {
             for head in 0..t.n_heads {
                 let offset = head / per_kv * d;
                 let q = &q[head * d..][..d];
@@ -421,7 +455,10 @@ impl Engine for ReferenceEngine {
         let model = &self.model;
         let t = &model.config.text;
         let x = rms_norm(hidden, &model.final_norm, t.rms_norm_eps);
-        let head = model.head.as_ref().map_or(&model.embedding, |head| &head.weight);
+        let head = model
+            .head
+            .as_ref()
+            .map_or(&model.embedding, |head| &head.weight);
         let mut logits = vec![0f32; t.vocab_size];
         f32_gemm::matmul(
             &model.compute,
@@ -453,7 +490,11 @@ impl Engine for ReferenceEngine {
     fn to_model_basis(&self, _: &mut [f32]) {}
 
     fn kv_bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(|cache| cache.len() * 4).sum()
+        self.keys
+            .iter()
+            .chain(&self.values)
+            .map(|cache| cache.len() * 4)
+            .sum()
     }
 }
 
@@ -473,13 +514,18 @@ fn layer_norm(x: &[f32], norm: &LayerNorm, eps: f32) -> Vec<f32> {
     let mut out = Vec::with_capacity(x.len());
     for row in x.chunks_exact(width) {
         let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / width as f64;
-        let var =
-            row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / width as f64;
+        let var = row
+            .iter()
+            .map(|v| (f64::from(*v) - mean).powi(2))
+            .sum::<f64>()
+            / width as f64;
         let scale = 1.0 / (var + f64::from(eps)).sqrt();
         let affine = norm.weight.iter().zip(&norm.bias);
-        out.extend(row.iter().zip(affine).map(|(v, (weight, bias))| {
-            ((f64::from(*v) - mean) * scale) as f32 * weight + bias
-        }));
+        out.extend(
+            row.iter()
+                .zip(affine)
+                .map(|(v, (weight, bias))| ((f64::from(*v) - mean) * scale) as f32 * weight + bias),
+        );
     }
     out
 }
@@ -491,7 +537,11 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     for row in x.chunks_exact(width) {
         let mean = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
         let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-        out.extend(row.iter().zip(weight).map(|(v, w)| (f64::from(*v) * scale) as f32 * w));
+        out.extend(
+            row.iter()
+                .zip(weight)
+                .map(|(v, w)| (f64::from(*v) * scale) as f32 * w),
+        );
     }
     out
 }

@@ -27,9 +27,14 @@ impl Rotation {
         let hadamard = 1usize << width.trailing_zeros();
         let rest = width / hadamard;
         let mut random = SplitMix(seed);
-        let signs =
-            (0..width).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
-        Rotation { signs, mix: random_orthogonal(rest, &mut random), rest }
+        let signs = (0..width)
+            .map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 })
+            .collect();
+        Rotation {
+            signs,
+            mix: random_orthogonal(rest, &mut random),
+            rest,
+        }
     }
 
     /// Channels of a row.
@@ -41,7 +46,7 @@ impl Rotation {
     pub fn is_consistent(&self) -> bool {
         self.rest > 0
             && self.mix.len() == self.rest * self.rest
-            && self.signs.len() % self.rest == 0
+            && self.signs.len().is_multiple_of(self.rest)
             && (self.signs.len() / self.rest).is_power_of_two()
     }
 
@@ -82,7 +87,11 @@ impl Rotation {
             for c in 0..self.rest {
                 let mut sum = 0f64;
                 for (r, value) in column.iter().enumerate() {
-                    let at = if transpose { c * self.rest + r } else { r * self.rest + c };
+                    let at = if transpose {
+                        c * self.rest + r
+                    } else {
+                        r * self.rest + c
+                    };
                     sum += f64::from(*value) * f64::from(self.mix[at]);
                 }
                 row[c * block + lane] = sum as f32;
@@ -168,7 +177,10 @@ mod tests {
     }
 
     fn dot(a: &[f32], b: &[f32]) -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum()
     }
 
     #[test]
@@ -181,9 +193,16 @@ mod tests {
             let (mut ra, mut rb) = (a.clone(), b.clone());
             rotation.rotate(&mut ra);
             rotation.rotate(&mut rb);
-            assert!((dot(&a, &b) - dot(&ra, &rb)).abs() < 1e-4 * width as f64, "width {width}");
+            assert!(
+                (dot(&a, &b) - dot(&ra, &rb)).abs() < 1e-4 * width as f64,
+                "width {width}"
+            );
             rotation.unrotate(&mut ra);
-            let worst = a.iter().zip(&ra).map(|(x, y)| (x - y).abs()).fold(0f32, f32::max);
+            let worst = a
+                .iter()
+                .zip(&ra)
+                .map(|(x, y)| (x - y).abs())
+                .fold(0f32, f32::max);
             assert!(worst < 1e-5, "width {width}: off by {worst}");
         }
     }

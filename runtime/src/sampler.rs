@@ -21,7 +21,13 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Sampling {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -34,14 +40,23 @@ impl Sampling {
     pub fn validate(&self) -> Result<(), RunError> {
         let check = |field, value: f32, ok: bool, allowed| match ok {
             true => Ok(()),
-            false => Err(RunError::Sampling { field, value: f64::from(value), allowed }),
+            false => Err(RunError::Sampling {
+                field,
+                value: f64::from(value),
+                allowed,
+            }),
         };
         let t = self.temperature;
         check("temperature", t, (0.0..=100.0).contains(&t), "0 to 100")?;
         let p = self.top_p;
         check("top_p", p, p > 0.0 && p <= 1.0, "more than 0, at most 1")?;
         let r = self.repetition_penalty;
-        check("repetition_penalty", r, r > 0.0 && r <= 100.0, "more than 0, at most 100")
+        check(
+            "repetition_penalty",
+            r,
+            r > 0.0 && r <= 100.0,
+            "more than 0, at most 100",
+        )
     }
 }
 
@@ -60,7 +75,10 @@ impl Sampler {
     /// [`RunError::Sampling`] for a setting out of range.
     pub fn new(sampling: Sampling) -> Result<Sampler, RunError> {
         sampling.validate()?;
-        Ok(Sampler { random: SplitMix(sampling.seed), sampling })
+        Ok(Sampler {
+            random: SplitMix(sampling.seed),
+            sampling,
+        })
     }
 
     /// Chooses the next token. `logits`: `[vocab]`, changed by the filters;
@@ -71,8 +89,11 @@ impl Sampler {
             return arg_max(logits);
         }
         let mut candidates: Vec<u32> = (0..logits.len() as u32).collect();
-        let likelier =
-            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let likelier = |a: &u32, b: &u32| {
+            logits[*b as usize]
+                .total_cmp(&logits[*a as usize])
+                .then(a.cmp(b))
+        };
         let k = self.sampling.top_k;
         if k > 0 && k < candidates.len() {
             candidates.select_nth_unstable_by(k - 1, likelier);
@@ -133,7 +154,11 @@ fn penalise(logits: &mut [f32], seen: &[u32], penalty: f32) {
     ids.dedup();
     for id in ids {
         if let Some(logit) = logits.get_mut(id) {
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = if *logit > 0.0 {
+                *logit / penalty
+            } else {
+                *logit * penalty
+            };
         }
     }
 }
@@ -166,18 +191,35 @@ mod tests {
     #[test]
     fn frequencies_follow_the_softmax() {
         let logits = [1.0, 0.0, -1.0, 2.0];
-        let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+        let sampling = Sampling {
+            temperature: 1.0,
+            seed: 3,
+            ..Sampling::default()
+        };
         let counts = draw(sampling, &logits, 20_000);
         for (count, expected) in counts.iter().zip(softmax(&logits)) {
-            assert!((*count as f64 / 20_000.0 - expected).abs() < 0.015, "{count} {expected}");
+            assert!(
+                (*count as f64 / 20_000.0 - expected).abs() < 0.015,
+                "{count} {expected}"
+            );
         }
     }
 
     #[test]
     fn top_k_and_top_p_cut_the_tail() {
         let logits = [1.0, 0.0, -1.0, 2.0];
-        let base = Sampling { temperature: 1.0, ..Sampling::default() };
-        let k = draw(Sampling { top_k: 2, ..base.clone() }, &logits, 2000);
+        let base = Sampling {
+            temperature: 1.0,
+            ..Sampling::default()
+        };
+        let k = draw(
+            Sampling {
+                top_k: 2,
+                ..base.clone()
+            },
+            &logits,
+            2000,
+        );
         assert!(k[1] == 0 && k[2] == 0 && k[0] > 0 && k[3] > 0);
         let p = draw(Sampling { top_p: 0.6, ..base }, &logits, 2000);
         assert_eq!(p, [0, 0, 0, 2000]);
@@ -187,9 +229,15 @@ mod tests {
     fn equal_seeds_draw_equal_tokens_and_others_do_not() {
         let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.37).sin()).collect();
         let draws = |seed| {
-            let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
+            let sampling = Sampling {
+                temperature: 1.0,
+                seed,
+                ..Sampling::default()
+            };
             let mut sampler = Sampler::new(sampling).unwrap();
-            (0..30).map(|_| sampler.sample(&mut logits.clone(), &[])).collect::<Vec<u32>>()
+            (0..30)
+                .map(|_| sampler.sample(&mut logits.clone(), &[]))
+                .collect::<Vec<u32>>()
         };
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));
@@ -211,10 +259,34 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         for (sampling, field) in [
-            (Sampling { temperature: -1.0, ..Sampling::default() }, "temperature"),
-            (Sampling { temperature: f32::NAN, ..Sampling::default() }, "temperature"),
-            (Sampling { top_p: 0.0, ..Sampling::default() }, "top_p"),
-            (Sampling { repetition_penalty: 0.0, ..Sampling::default() }, "repetition_penalty"),
+            (
+                Sampling {
+                    temperature: -1.0,
+                    ..Sampling::default()
+                },
+                "temperature",
+            ),
+            (
+                Sampling {
+                    temperature: f32::NAN,
+                    ..Sampling::default()
+                },
+                "temperature",
+            ),
+            (
+                Sampling {
+                    top_p: 0.0,
+                    ..Sampling::default()
+                },
+                "top_p",
+            ),
+            (
+                Sampling {
+                    repetition_penalty: 0.0,
+                    ..Sampling::default()
+                },
+                "repetition_penalty",
+            ),
         ] {
             let error = Sampler::new(sampling).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");

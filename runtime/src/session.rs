@@ -97,7 +97,13 @@ impl<E: Engine + std::fmt::Debug> EngineDebug for E {}
 
 impl Session {
     pub(crate) fn new(model: Arc<Model>, engine: Box<dyn EngineDebug>) -> Session {
-        Session { model, engine, ids: Vec::new(), cancel: CancelFlag::new(), stages: None }
+        Session {
+            model,
+            engine,
+            ids: Vec::new(),
+            cancel: CancelFlag::new(),
+            stages: None,
+        }
     }
 
     /// The flag that ends this conversation's work early.
@@ -229,13 +235,20 @@ impl Session {
         progress: &mut dyn FnMut(PromptProgress),
     ) -> Result<(), RunError> {
         let hidden = self.model.config.text.hidden_size;
+        let image_token = self.model.config.image_token_id;
+        let n_tokens = ids.iter().filter(|id| **id == image_token).count();
+        if image_rows.len() != n_tokens * hidden {
+            return Err(RunError::ImageRows {
+                rows: image_rows.len() / hidden,
+                tokens: n_tokens,
+            });
+        }
         let mut rows = image_rows;
         for (i, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
             self.cancel.check()?;
             progress(PromptProgress::Prefill(i * PREFILL_CHUNK, ids.len()));
-            let is_image = |id: &&u32| **id == self.model.config.image_token_id;
-            let n_rows = chunk.iter().filter(is_image).count();
-            let (now, later) = rows.split_at((n_rows * hidden).min(rows.len()));
+            let n_rows = chunk.iter().filter(|id| **id == image_token).count();
+            let (now, later) = rows.split_at(n_rows * hidden);
             rows = later;
             self.append(chunk, now)?;
         }
@@ -298,7 +311,11 @@ impl Session {
     /// damaged weights left no usable number.
     pub fn logits(&mut self) -> Result<Vec<f32>, RunError> {
         let logits = self.engine.logits()?;
-        if logits.iter().any(|logit| logit.is_finite()) { Ok(logits) } else { Err(RunError::NotFinite) }
+        if logits.iter().any(|logit| logit.is_finite()) {
+            Ok(logits)
+        } else {
+            Err(RunError::NotFinite)
+        }
     }
 
     /// Forgets every token from position `len` on.
@@ -360,7 +377,10 @@ impl Session {
             logits = self.logits()?;
         }
         let stops = &self.model.generation.stop_token_ids;
-        let stop = stops.iter().map(|id| log_probability(&logits, *id)).reduce(f64::max);
+        let stop = stops
+            .iter()
+            .map(|id| log_probability(&logits, *id))
+            .reduce(f64::max);
         Ok(sum + stop.unwrap_or(0.0))
     }
 }

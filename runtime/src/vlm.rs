@@ -100,9 +100,10 @@ impl Vlm {
             return Vlm::load_f32(path, compute);
         }
         let pack = match source {
-            ModelSource::Embedded(name, bytes) => {
-                Pack::from_region(Region::from_static(bytes), &format!("the embedded model {name}"))?
-            }
+            ModelSource::Embedded(name, bytes) => Pack::from_region(
+                Region::from_static(bytes),
+                &format!("the embedded model {name}"),
+            )?,
             ModelSource::Path(path) if path.is_dir() => {
                 let bytes =
                     packer::pack_directory(path, Cursor::new(Vec::new()), progress)?.into_inner();
@@ -117,7 +118,9 @@ impl Vlm {
             }
         };
         if options.precision == Precision::F32 {
-            return Err(LoadError::NoFloatWeights { origin: pack.origin().to_owned() });
+            return Err(LoadError::NoFloatWeights {
+                origin: pack.origin().to_owned(),
+            });
         }
         if options.verify {
             pack.verify()?;
@@ -146,7 +149,10 @@ impl Vlm {
         Ok(Vlm {
             name: header.name.clone(),
             model: Arc::new(model),
-            weights: Weights::Int8 { model: Int8Model::new(pack.clone(), compute.clone())?, pack },
+            weights: Weights::Int8 {
+                model: Int8Model::new(pack.clone(), compute.clone())?,
+                pack,
+            },
             compute,
         })
     }

@@ -21,7 +21,10 @@ enum Origin {
     Mapped(map::Mapped),
     Static(&'static [u8]),
     /// `start` is where the first aligned byte of `buffer` lies.
-    Owned { buffer: Vec<u8>, start: usize },
+    Owned {
+        buffer: Vec<u8>,
+        start: usize,
+    },
 }
 
 impl Region {
@@ -48,7 +51,7 @@ impl Region {
     /// Wraps bytes that live as long as the program; copies them once if the
     /// linker did not place them on a 64-byte boundary.
     pub fn from_static(bytes: &'static [u8]) -> Region {
-        if bytes.as_ptr().addr() % ALIGNMENT == 0 {
+        if bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
             Region(Origin::Static(bytes))
         } else {
             Region::from_vec(bytes.to_vec())
@@ -59,7 +62,10 @@ impl Region {
     pub fn from_vec(bytes: Vec<u8>) -> Region {
         let misalignment = bytes.as_ptr().addr() % ALIGNMENT;
         if misalignment == 0 {
-            return Region(Origin::Owned { buffer: bytes, start: 0 });
+            return Region(Origin::Owned {
+                buffer: bytes,
+                start: 0,
+            });
         }
         let mut buffer: Vec<u8> = Vec::with_capacity(bytes.len() + ALIGNMENT);
         let start = (ALIGNMENT - buffer.as_ptr().addr() % ALIGNMENT) % ALIGNMENT;
@@ -110,15 +116,26 @@ mod map {
     impl Mapped {
         pub(super) fn new(file: &File, len: usize) -> io::Result<Mapped> {
             let length = NonZeroUsize::new(len).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "an empty file cannot be mapped")
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "an empty file cannot be mapped",
+                )
             })?;
             // SAFETY: a fresh private mapping at an address of the kernel's choice aliases
             // nothing. Packs are replaced by rename, never written in place, so the bytes
             // stay as they are; a file truncated by a third party raises SIGBUS, which is
             // the documented contract of mapping.
-            let start =
-                unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, 0) }
-                    .map_err(io::Error::from)?;
+            let start = unsafe {
+                mmap(
+                    None,
+                    length,
+                    ProtFlags::PROT_READ,
+                    MapFlags::MAP_PRIVATE,
+                    file,
+                    0,
+                )
+            }
+            .map_err(io::Error::from)?;
             Ok(Mapped { start, len })
         }
 

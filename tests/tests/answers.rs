@@ -31,7 +31,11 @@ fn samples() -> Vec<(PathBuf, String)> {
 }
 
 fn captions(precision: Precision, source: PathBuf) -> Vec<String> {
-    let options = LoadOptions { threads: 2, precision, verify: true };
+    let options = LoadOptions {
+        threads: 2,
+        precision,
+        verify: true,
+    };
     let vlm = Vlm::load(&ModelSource::Path(source), &options, &mut |_, _| {}).unwrap();
     let mut session = vlm.session().unwrap();
     samples()
@@ -45,8 +49,14 @@ fn captions(precision: Precision, source: PathBuf) -> Vec<String> {
                 keep_stages: false,
             };
             session.prompt(&request, &mut |_| {}).unwrap();
-            let options = GenerateOptions { max_tokens: 64, ..GenerateOptions::default() };
-            let pieces = session.generate(options).unwrap().map(|piece| piece.unwrap().text);
+            let options = GenerateOptions {
+                max_tokens: 64,
+                ..GenerateOptions::default()
+            };
+            let pieces = session
+                .generate(options)
+                .unwrap()
+                .map(|piece| piece.unwrap().text);
             pieces.collect::<String>().trim().to_owned()
         })
         .collect()
@@ -56,7 +66,10 @@ fn captions(precision: Precision, source: PathBuf) -> Vec<String> {
 fn every_sample_picture_gets_its_caption() {
     let expected: Vec<String> = samples().into_iter().map(|(_, text)| text).collect();
     assert!(expected.len() >= 8, "{} sample pictures", expected.len());
-    assert_eq!(captions(Precision::Int8, models().join("default.ocelli")), expected);
+    assert_eq!(
+        captions(Precision::Int8, models().join("default.ocelli")),
+        expected
+    );
 }
 
 #[test]
@@ -64,7 +77,11 @@ fn int8_and_f32_agree_on_most_sample_pictures() {
     let int8 = captions(Precision::Int8, models().join("default.ocelli"));
     let f32 = captions(Precision::F32, models().join("default"));
     let equal = int8.iter().zip(&f32).filter(|(a, b)| a == b).count();
-    assert!(equal * 10 >= int8.len() * 8, "{equal} of {}: {int8:?} {f32:?}", int8.len());
+    assert!(
+        equal * 10 >= int8.len() * 8,
+        "{equal} of {}: {int8:?} {f32:?}",
+        int8.len()
+    );
 }
 
 #[test]

@@ -18,17 +18,29 @@ fn load(fixture: &str, precision: Precision) -> Vlm {
     let dir = tempfile::tempdir().unwrap();
     Checkpoint::of_fixture(fixture).write(dir.path()).unwrap();
     let source = ModelSource::Path(dir.path().to_path_buf());
-    let options = LoadOptions { threads: 2, precision, verify: true };
+    let options = LoadOptions {
+        threads: 2,
+        precision,
+        verify: true,
+    };
     Vlm::load(&source, &options, &mut |_, _| {}).unwrap()
 }
 
 fn picture(width: usize, height: usize) -> Rgb8 {
-    let pixels = (0..width * height * 3).map(|i| (i * 31 % 253) as u8).collect();
+    let pixels = (0..width * height * 3)
+        .map(|i| (i * 31 % 253) as u8)
+        .collect();
     Rgb8::new(width, height, pixels).unwrap()
 }
 
 fn request<'a>(messages: &'a [Message], images: &'a [Rgb8]) -> PromptRequest<'a> {
-    PromptRequest { messages, images, max_tiles: Some(0), answer_tokens: 8, keep_stages: true }
+    PromptRequest {
+        messages,
+        images,
+        max_tiles: Some(0),
+        answer_tokens: 8,
+        keep_stages: true,
+    }
 }
 
 fn answer(session: &mut Session, options: GenerateOptions) -> (Vec<u32>, String, FinishReason) {
@@ -37,11 +49,18 @@ fn answer(session: &mut Session, options: GenerateOptions) -> (Vec<u32>, String,
     for piece in generation.by_ref() {
         text.push_str(&piece.unwrap().text);
     }
-    (generation.tokens().to_vec(), text, generation.finish_reason().unwrap())
+    (
+        generation.tokens().to_vec(),
+        text,
+        generation.finish_reason().unwrap(),
+    )
 }
 
 fn greedy(max_tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_tokens, ..GenerateOptions::default() }
+    GenerateOptions {
+        max_tokens,
+        ..GenerateOptions::default()
+    }
 }
 
 #[test]
@@ -50,19 +69,36 @@ fn several_pictures_a_system_message_and_several_turns_make_one_prompt() {
         Message::text(Role::System, "Be brief."),
         Message {
             role: Role::User,
-            parts: vec![Part::Text("Compare ".into()), Part::Image, Part::Text(" and ".into()), Part::Image],
+            parts: vec![
+                Part::Text("Compare ".into()),
+                Part::Image,
+                Part::Text(" and ".into()),
+                Part::Image,
+            ],
         },
         Message::text(Role::Assistant, "They differ."),
         Message::text(Role::User, "How?"),
     ];
     let images = [picture(40, 30), picture(17, 64)];
     let mut session = model().session().unwrap();
-    let stats = session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+    let stats = session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
     assert_eq!(stats.frames, 2);
-    assert_eq!(stats.image_tokens, 2 * model().config().image_tokens_per_tile());
+    assert_eq!(
+        stats.image_tokens,
+        2 * model().config().image_tokens_per_tile()
+    );
     let stages = session.stages().unwrap();
     let image_id = model().config().image_token_id;
-    assert_eq!(stages.input_ids.iter().filter(|id| **id == image_id).count(), stats.image_tokens);
+    assert_eq!(
+        stages
+            .input_ids
+            .iter()
+            .filter(|id| **id == image_id)
+            .count(),
+        stats.image_tokens
+    );
     assert_eq!(stages.input_ids, session.ids());
     assert!(stages.logits.iter().all(|logit| logit.is_finite()));
 }
@@ -73,7 +109,9 @@ fn the_same_question_gives_the_same_answer_again() {
     let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
     let mut answers = (0..2).map(|_| {
-        session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+        session
+            .prompt(&request(&messages, &images), &mut |_| {})
+            .unwrap();
         answer(&mut session, greedy(8))
     });
     assert_eq!(answers.next(), answers.next());
@@ -85,7 +123,9 @@ fn prompt_chunks_do_not_change_the_logits() {
     let long = "a word and ".repeat(60);
     let messages = [Message::text(Role::User, long)];
     let mut session = model().session().unwrap();
-    session.prompt(&request(&messages, &[]), &mut |_| {}).unwrap();
+    session
+        .prompt(&request(&messages, &[]), &mut |_| {})
+        .unwrap();
     let stages = session.stages().unwrap().clone();
     assert!(stages.input_ids.len() > 2 * ocelli_runtime::session::PREFILL_CHUNK);
     let mut token_by_token = model().session().unwrap();
@@ -93,7 +133,11 @@ fn prompt_chunks_do_not_change_the_logits() {
         token_by_token.extend(&[*id]).unwrap();
     }
     let logits = token_by_token.logits().unwrap();
-    let worst = logits.iter().zip(&stages.logits).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let worst = logits
+        .iter()
+        .zip(&stages.logits)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0f32, f32::max);
     let spread = stages.logits.iter().fold(0f32, |m, l| m.max(l.abs()));
     assert!(worst <= 1e-2 * spread, "{worst} of {spread}");
 }
@@ -104,13 +148,23 @@ fn a_prompt_that_does_not_fit_is_refused_before_any_work() {
     let messages = [Message::text(Role::User, "word ".repeat(limit))];
     let mut session = model().session().unwrap();
     let mut progressed = false;
-    let error = session.prompt(&request(&messages, &[]), &mut |_| progressed = true).unwrap_err();
-    let RunError::PromptTooLong { prompt, limit: reported, .. } = error else {
+    let error = session
+        .prompt(&request(&messages, &[]), &mut |_| progressed = true)
+        .unwrap_err();
+    let RunError::PromptTooLong {
+        prompt,
+        limit: reported,
+        ..
+    } = error
+    else {
         panic!("expected a prompt that is too long, got {error}");
     };
     assert!(prompt > limit && reported == limit && !progressed);
     let text = error.to_string();
-    assert!(text.contains(&limit.to_string()) && text.contains("--max-tokens"), "{text}");
+    assert!(
+        text.contains(&limit.to_string()) && text.contains("--max-tokens"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -119,11 +173,22 @@ fn the_answer_ends_at_the_context_and_says_so() {
     let mut session = model().session().unwrap();
     session.extend(&vec![40; limit - 3]).unwrap();
     // Three positions are free: three decode steps, whose last gives a fourth token.
-    let sampling = Sampling { temperature: 5.0, seed: 1, ..Sampling::default() };
-    let options = GenerateOptions { max_tokens: 50, sampling, stop: Vec::new() };
+    let sampling = Sampling {
+        temperature: 5.0,
+        seed: 1,
+        ..Sampling::default()
+    };
+    let options = GenerateOptions {
+        max_tokens: 50,
+        sampling,
+        stop: Vec::new(),
+    };
     let (tokens, _, finish) = answer(&mut session, options);
     assert_eq!((tokens.len(), finish), (4, FinishReason::Length));
-    assert!(matches!(session.extend(&[1]), Err(RunError::ContextFull { additional: 1, .. })));
+    assert!(matches!(
+        session.extend(&[1]),
+        Err(RunError::ContextFull { additional: 1, .. })
+    ));
 }
 
 #[test]
@@ -131,12 +196,19 @@ fn a_stop_text_ends_the_answer_in_front_of_it() {
     let messages = [Message::image_and_text("What is this?")];
     let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
     let (_, whole, _) = answer(&mut session, greedy(8));
     let stop: String = whole.chars().skip(3).take(2).collect();
     let expected = whole.split(&stop).next().unwrap().to_owned();
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
-    let options = GenerateOptions { stop: vec![stop], ..greedy(8) };
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
+    let options = GenerateOptions {
+        stop: vec![stop],
+        ..greedy(8)
+    };
     let (_, text, finish) = answer(&mut session, options);
     assert_eq!((text, finish), (expected, FinishReason::Stop));
 }
@@ -146,14 +218,18 @@ fn a_raised_flag_ends_prompt_and_answer() {
     let messages = [Message::image_and_text("What is this?")];
     let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
     let flag = session.cancel_flag().clone();
     let mut generation = session.generate(greedy(8)).unwrap();
     assert!(generation.next().unwrap().is_ok());
     flag.cancel();
     assert!(matches!(generation.next(), Some(Err(RunError::Cancelled))));
     assert!(generation.next().is_none());
-    let error = session.prompt(&request(&messages, &images), &mut |_| {}).unwrap_err();
+    let error = session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap_err();
     assert!(matches!(error, RunError::Cancelled));
 }
 
@@ -162,7 +238,9 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
     let messages = [Message::image_and_text("Which?")];
     let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
     let before = session.ids().to_vec();
     let choices: Vec<String> = ["yes", "no", "maybe"].map(String::from).to_vec();
     let scores = session.score(&choices).unwrap();
@@ -172,7 +250,9 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
 
     // By hand: the first choice token by token.
     let mut by_hand = 0.0;
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
     let ids = model().tokenizer().encode(" yes").unwrap();
     for id in ids.iter().chain([&model().generation().stop_token_ids[0]]) {
         let logits = session.logits().unwrap();
@@ -181,10 +261,18 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
         by_hand += f64::from(logits[*id as usize] - max) - sum.ln();
         session.extend(&[*id]).unwrap();
     }
-    assert!((scores[0].log_probability - by_hand).abs() < 1e-3, "{by_hand} {scores:?}");
+    assert!(
+        (scores[0].log_probability - by_hand).abs() < 1e-3,
+        "{by_hand} {scores:?}"
+    );
 
-    session.prompt(&request(&messages, &images), &mut |_| {}).unwrap();
-    let error = session.score(&["yes".into(), " ".into()]).unwrap_err().to_string();
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .unwrap();
+    let error = session
+        .score(&["yes".into(), " ".into()])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("choice 2"), "{error}");
 }
 
@@ -194,11 +282,17 @@ fn threads_do_not_change_a_single_bit() {
     Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
     let logits = [1, 2, 3].map(|threads| {
         let source = ModelSource::Path(dir.path().to_path_buf());
-        let options = LoadOptions { threads, precision: Precision::Int8, verify: false };
+        let options = LoadOptions {
+            threads,
+            precision: Precision::Int8,
+            verify: false,
+        };
         let vlm = Vlm::load(&source, &options, &mut |_, _| {}).unwrap();
         let mut session = vlm.session().unwrap();
         let messages = [Message::image_and_text("What is this?")];
-        session.prompt(&request(&messages, &[picture(100, 70)]), &mut |_| {}).unwrap();
+        session
+            .prompt(&request(&messages, &[picture(100, 70)]), &mut |_| {})
+            .unwrap();
         session.logits().unwrap()
     });
     assert_eq!(logits[0], logits[1]);

@@ -13,17 +13,25 @@ use ocelli_tests::fixture::{self, SMALL_FIXTURES, StageFixture, WIDE_FIXTURES};
 use tempfile::TempDir;
 
 /// f32 image features and logits against transformers, largest difference over the standard
-/// deviation. The project's promise is 1e-3; erf instead of tanh in GELU gives 3e-4.
+/// deviation. Observed at most 7.4e-6; erf instead of tanh in GELU gives 3e-4. The project's
+/// promise is 1e-3.
 const F32_BOUND: f64 = 1e-4;
 
-/// Cosine of int8 and f32 image features, over all rows and for the worst row.
+/// Cosine of int8 and f32 image features over all rows. Observed at least 0.99957.
 const INT8_FEATURES: f64 = 0.999;
 
-/// Cosine of int8 and f32 logits after the prompt.
-const INT8_LOGITS: f64 = 0.995;
+/// The same for the worst row of a true width. Observed at least 0.99949.
+const INT8_WIDE_ROW: f64 = 0.999;
+
+/// The same for the worst row of a narrow shape, where single rows scatter. Observed 0.99887 on
+/// `gqa5`; the number formats alone, simulated in f32, give 0.99899 there.
+const INT8_NARROW_ROW: f64 = 0.998;
+
+/// Cosine of int8 and f32 logits after the prompt. Observed at least 0.99887.
+const INT8_LOGITS: f64 = 0.998;
 
 /// A greedy token must be the same where its lead over the next, in standard deviations of the
-/// logits, is above this.
+/// logits, is above this. A cosine of 0.9988 moves a difference of two logits by 0.07.
 const DECISIVE_GAP: f64 = 0.25;
 
 /// A fixture with its checkpoint written out.
@@ -36,19 +44,24 @@ impl Case {
     fn new(name: &str) -> Case {
         let fixture = StageFixture::load(name);
         let dir = tempfile::tempdir().expect("a temporary folder");
-        fixture.checkpoint().write(dir.path()).expect("the folder can be written");
+        fixture
+            .checkpoint()
+            .write(dir.path())
+            .expect("the folder can be written");
         Case { fixture, dir }
     }
 
     fn load(&self, precision: Precision) -> Vlm {
-        load(self.dir.path(), precision).unwrap_or_else(|error| panic!("{}: {error}", self.fixture.name))
+        load(self.dir.path(), precision)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.fixture.name))
     }
 
     /// Frames as bytes [S, S, 3].
     fn frames(&self) -> Vec<Vec<u8>> {
         let size = self.fixture.frame_size;
         let frame = |f| {
-            let pixels = (0..size * size).map(move |at| fixture::frame_pixel(size, f, at % size, at / size));
+            let pixels =
+                (0..size * size).map(move |at| fixture::frame_pixel(size, f, at % size, at / size));
             pixels.flatten().collect()
         };
         (0..self.fixture.frames).map(frame).collect()
@@ -62,14 +75,28 @@ impl Case {
 }
 
 fn load(dir: &Path, precision: Precision) -> Result<Vlm, ocelli_runtime::LoadError> {
-    let options = LoadOptions { threads: 2, precision, verify: true };
-    Vlm::load(&ModelSource::Path(dir.to_path_buf()), &options, &mut |_, _| {})
+    let options = LoadOptions {
+        threads: 2,
+        precision,
+        verify: true,
+    };
+    Vlm::load(
+        &ModelSource::Path(dir.to_path_buf()),
+        &options,
+        &mut |_, _| {},
+    )
 }
 
 /// The greedy continuation of what the session holds.
 fn greedy(session: &mut Session, max_tokens: usize) -> Vec<u32> {
-    let options = GenerateOptions { max_tokens, sampling: Sampling::default(), stop: Vec::new() };
-    let mut generation = session.generate(options).expect("greedy settings are in range");
+    let options = GenerateOptions {
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+    };
+    let mut generation = session
+        .generate(options)
+        .expect("greedy settings are in range");
     for piece in generation.by_ref() {
         piece.expect("generation runs to its limit");
     }
@@ -85,21 +112,40 @@ fn check_f32(name: &str) {
     let stages = case.prompt(&mut session);
 
     if let Some(expected) = &fixture.image_features {
-        let [rows, hidden] = expected.summary.shape[..] else { panic!("features have two dimensions") };
+        let [rows, hidden] = expected.summary.shape[..] else {
+            panic!("features have two dimensions")
+        };
         let features = &stages.image_features;
         assert_eq!(features.len(), rows * hidden, "{name}");
         let first = expected.first_row.len();
         let last = features.len() - hidden;
         let diff = max_sample_diff(features, &expected.summary.samples)
             .max(max_abs_diff(&features[..first], &expected.first_row))
-            .max(max_abs_diff(&features[last..last + first], &expected.last_row));
+            .max(max_abs_diff(
+                &features[last..last + first],
+                &expected.last_row,
+            ));
         let relative = diff / expected.summary.std;
         println!("{name}: image features differ by {relative:.1e} std");
-        assert!(relative <= F32_BOUND, "{name}: image features differ by {relative:e} std");
+        assert!(
+            relative <= F32_BOUND,
+            "{name}: image features differ by {relative:e} std"
+        );
         let block = features.len() / fixture.frames;
-        for (frame, (rows, norm)) in features.chunks(block).zip(&expected.frame_norms).enumerate() {
-            let found = rows.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
-            assert!((found / norm - 1.0).abs() < 1e-5, "{name}: frame {frame} has norm {found}, not {norm}");
+        for (frame, (rows, norm)) in features
+            .chunks(block)
+            .zip(&expected.frame_norms)
+            .enumerate()
+        {
+            let found = rows
+                .iter()
+                .map(|&v| f64::from(v).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            assert!(
+                (found / norm - 1.0).abs() < 1e-5,
+                "{name}: frame {frame} has norm {found}, not {norm}"
+            );
         }
     }
 
@@ -107,8 +153,14 @@ fn check_f32(name: &str) {
     assert_eq!(stages.logits.len(), expected.vocab, "{name}");
     let relative = max_sample_diff(&stages.logits, &expected.known()) / expected.std;
     println!("{name}: logits differ by {relative:.1e} std");
-    assert!(relative <= F32_BOUND, "{name}: logits differ by {relative:e} std");
-    assert!((std(&stages.logits) / expected.std - 1.0).abs() < 1e-4, "{name}: the logits' std");
+    assert!(
+        relative <= F32_BOUND,
+        "{name}: logits differ by {relative:e} std"
+    );
+    assert!(
+        (std(&stages.logits) / expected.std - 1.0).abs() < 1e-4,
+        "{name}: the logits' std"
+    );
 
     // No fixture has a gap below 0.05 std, 500 times the bound: the tokens are certain.
     let tokens: Vec<u32> = fixture.greedy.iter().map(|step| step.token).collect();
@@ -126,12 +178,26 @@ fn check_int8(name: &str) {
     let expected = case.prompt(&mut f32_session);
 
     if fixture.frames > 0 {
-        let hidden = fixture.image_features.as_ref().map_or(0, |features| features.summary.shape[1]);
+        let hidden = fixture
+            .image_features
+            .as_ref()
+            .map_or(0, |features| features.summary.shape[1]);
         let overall = cosine(&found.image_features, &expected.image_features);
         let worst = worst_row_cosine(&found.image_features, &expected.image_features, hidden);
         println!("{name}: image features cosine {overall:.6}, worst row {worst:.6}");
-        assert!(overall >= INT8_FEATURES, "{name}: image features cosine {overall}");
-        assert!(worst >= INT8_FEATURES, "{name}: image features cosine of the worst row {worst}");
+        assert!(
+            overall >= INT8_FEATURES,
+            "{name}: image features cosine {overall}"
+        );
+        let row_bound = if WIDE_FIXTURES.contains(&name) {
+            INT8_WIDE_ROW
+        } else {
+            INT8_NARROW_ROW
+        };
+        assert!(
+            worst >= row_bound,
+            "{name}: image features cosine of the worst row {worst}"
+        );
     }
 
     let logits = cosine(&found.logits, &expected.logits);
@@ -144,7 +210,11 @@ fn check_int8(name: &str) {
         let gap = f64::from(step.gap / step.std);
         let token = tokens.get(at).copied();
         if gap > DECISIVE_GAP {
-            assert_eq!(token, Some(step.token), "{name}: token {at} leads by {gap:.2} std; {tokens:?}");
+            assert_eq!(
+                token,
+                Some(step.token),
+                "{name}: token {at} leads by {gap:.2} std; {tokens:?}"
+            );
         } else if token != Some(step.token) {
             println!("{name}: token {at} differs, its lead is {gap:.2} std");
             break;
@@ -162,14 +232,23 @@ fn check_decode_against_prefill(name: &str, precision: Precision, bound: f64) {
     let tokens = greedy(&mut session, 6);
     // The last token of a full answer is not run through the decoder.
     let logits = session.logits().expect("tokens were appended");
-    assert_eq!(session.ids().len(), fixture.input_ids.len() + tokens.len() - 1, "{name}");
+    assert_eq!(
+        session.ids().len(),
+        fixture.input_ids.len() + tokens.len() - 1,
+        "{name}"
+    );
 
     let ids = session.ids().to_vec();
     let mut whole = model.session().expect("a session starts");
-    let whole = whole.prompt_ids(&ids, &case.frames()).expect("the prompt runs");
+    let whole = whole
+        .prompt_ids(&ids, &case.frames())
+        .expect("the prompt runs");
     let relative = max_abs_diff(&logits, &whole.logits) / std(&whole.logits);
     println!("{name}: decode and prefill differ by {relative:.1e} std");
-    assert!(relative <= bound, "{name}: decode and prefill differ by {relative:e} std");
+    assert!(
+        relative <= bound,
+        "{name}: decode and prefill differ by {relative:e} std"
+    );
 }
 
 #[test]
@@ -226,10 +305,16 @@ fn shards_and_one_file_are_the_same_model() {
     let answer = |max_shard_bytes| {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let checkpoint = fixture.checkpoint().with_max_shard_bytes(max_shard_bytes);
-        checkpoint.write(dir.path()).expect("the folder can be written");
-        let case = Case { fixture: StageFixture::load("tied"), dir };
+        checkpoint
+            .write(dir.path())
+            .expect("the folder can be written");
+        let case = Case {
+            fixture: StageFixture::load("tied"),
+            dir,
+        };
         let model = case.load(Precision::Int8);
-        case.prompt(&mut model.session().expect("a session starts")).logits
+        case.prompt(&mut model.session().expect("a session starts"))
+            .logits
     };
     assert_eq!(answer(None), answer(Some(100_000)));
 }
@@ -238,7 +323,13 @@ fn shards_and_one_file_are_the_same_model() {
 /// of the tile's size with splitting off stand for `[0, 0]`; other splits depend on the picture.
 #[test]
 fn unsplit_chats_become_the_recorded_ids() {
-    for name in ["tiny", "smolvlm_2b_patch_rule", "smolvlm2_omitted_keys", "tied", "text_only"] {
+    for name in [
+        "tiny",
+        "smolvlm_2b_patch_rule",
+        "smolvlm2_omitted_keys",
+        "tied",
+        "text_only",
+    ] {
         let case = Case::new(name);
         let model = case.load(Precision::F32);
         let message = |message: &fixture::Message| Message {
@@ -263,7 +354,9 @@ fn unsplit_chats_become_the_recorded_ids() {
             keep_stages: false,
         };
         let session = model.session().expect("a session starts");
-        let prompt = session.plan_prompt(&request).expect("the chat makes a prompt");
+        let prompt = session
+            .plan_prompt(&request)
+            .expect("the chat makes a prompt");
         assert_eq!(prompt.text, case.fixture.prompt, "{name}");
         assert_eq!(prompt.ids, case.fixture.input_ids, "{name}");
     }

@@ -25,7 +25,9 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
         )));
     }
     if args.choices.len() == 1 {
-        return Err(Fault::Argument("--choices has 1 choice, at least 2 are needed".to_owned()));
+        return Err(Fault::Argument(
+            "--choices has 1 choice, at least 2 are needed".to_owned(),
+        ));
     }
     args.answer.generate_options().sampling.validate()?;
     let mut progress = Progress::new(global);

@@ -61,7 +61,10 @@ pub fn run(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
         values[values.len() / 2]
     };
     let (encode_ms, prefill_ms, rate) = (median(0) * 1e3, median(1) * 1e3, median(2));
-    let file = vlm.pack().filter(|pack| pack.is_file_backed()).map_or(0, |pack| pack.len());
+    let file = vlm
+        .pack()
+        .filter(|pack| pack.is_file_backed())
+        .map_or(0, |pack| pack.len());
     let mut report = Map::new();
     report.insert("model".into(), json!(vlm.name()));
     report.insert("kernel".into(), json!(vlm.kernel_name()));
@@ -79,11 +82,20 @@ pub fn run(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
         writeln!(out, "{}", serde_json::Value::Object(report))?;
         return Ok(());
     }
-    writeln!(out, "model    {}, kernel {}, {} threads", vlm.name(), vlm.kernel_name(), vlm.n_threads())?;
+    writeln!(
+        out,
+        "model    {}, kernel {}, {} threads",
+        vlm.name(),
+        vlm.kernel_name(),
+        vlm.n_threads()
+    )?;
     writeln!(out, "load     {:9.1} ms", load.as_secs_f64() * 1e3)?;
     writeln!(out, "encode   {encode_ms:9.1} ms a tile of {side} px")?;
     writeln!(out, "prefill  {prefill_ms:9.1} ms for {prefill} tokens")?;
-    writeln!(out, "decode   {rate:9.1} tokens a second over {decode} tokens")?;
+    writeln!(
+        out,
+        "decode   {rate:9.1} tokens a second over {decode} tokens"
+    )?;
     writeln!(
         out,
         "memory   {:9.1} MB at most, mapped pack of {:.1} MB included",

@@ -40,7 +40,10 @@ pub fn run(global: &Global, args: &CaptionArgs) -> Result<(), Fault> {
     }
     match failed {
         0 => Ok(()),
-        failed => Err(Fault::SomeImages { failed, total: args.images.len() }),
+        failed => Err(Fault::SomeImages {
+            failed,
+            total: args.images.len(),
+        }),
     }
 }
 

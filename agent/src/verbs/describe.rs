@@ -27,7 +27,10 @@ pub fn man() -> Result<(), Fault> {
     command.build();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+    for verb in command
+        .get_subcommands()
+        .filter(|verb| verb.get_name() != "help")
+    {
         writeln!(page, ".SH \"OCELLI {}\"", verb.get_name().to_uppercase())?;
         let verb = clap_mangen::Man::new(verb.clone());
         verb.render_description_section(&mut page)?;

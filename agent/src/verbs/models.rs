@@ -46,9 +46,10 @@ pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
 
 fn open(name: &str) -> Result<Pack, Fault> {
     let pack = match model::resolve(name)? {
-        ModelSource::Embedded(name, bytes) => {
-            Pack::from_region(Region::from_static(bytes), &format!("the embedded model {name}"))
-        }
+        ModelSource::Embedded(name, bytes) => Pack::from_region(
+            Region::from_static(bytes),
+            &format!("the embedded model {name}"),
+        ),
         ModelSource::Path(path) if path.is_dir() => {
             return Err(Fault::Argument(format!(
                 "{} is a model directory; `ocelli pack` makes a pack of it",

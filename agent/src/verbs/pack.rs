@@ -35,9 +35,18 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     progress.show(&format!("reading {}", args.source.display()));
     let files = ModelFiles::read(&args.source).map_err(PackModelError::from)?;
     let checkpoint = Checkpoint::open(&args.source).map_err(PackModelError::from)?;
-    let name = args.name.clone().unwrap_or_else(|| directory_name(&args.source));
-    let file_fault = |source| Fault::File { path: args.output.clone(), source };
-    let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| directory_name(&args.source));
+    let file_fault = |source| Fault::File {
+        path: args.output.clone(),
+        source,
+    };
+    let parent = args
+        .output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     // Removed on drop unless it is persisted.
     let partial = tempfile::Builder::new()
@@ -50,11 +59,16 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     let out = packer::pack_model(&name, &files, &checkpoint, out, &mut |done, total| {
         progress.show(&format!("quantising {done}/{total} tensors"));
     })?;
-    out.into_inner().map_err(|error| file_fault(error.into_error()))?;
+    out.into_inner()
+        .map_err(|error| file_fault(error.into_error()))?;
     partial.as_file().sync_all().map_err(file_fault)?;
     let len = partial.as_file().metadata().map_err(file_fault)?.len();
-    partial.persist(&args.output).map_err(|error| file_fault(error.error))?;
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(file_fault)?;
+    partial
+        .persist(&args.output)
+        .map_err(|error| file_fault(error.error))?;
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(file_fault)?;
     progress.clear();
     if global.json {
         let report = json!({
@@ -62,12 +76,19 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         });
         writeln!(io::stdout(), "{report}")?;
     } else if !global.quiet {
-        eprintln!("ocelli: wrote {} ({:.1} MB)", args.output.display(), len as f64 / 1e6);
+        eprintln!(
+            "ocelli: wrote {} ({:.1} MB)",
+            args.output.display(),
+            len as f64 / 1e6
+        );
     }
     Ok(())
 }
 
 fn directory_name(dir: &Path) -> String {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    full.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    full.file_name().map_or_else(
+        || "model".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -50,8 +50,10 @@ impl Int8Model {
     /// A plan tract cannot start.
     pub fn start(&self) -> Result<Int8Engine, LoadError> {
         let spawn = |stage: &'static str, plan: &Arc<TypedSimplePlan>| {
-            plan.spawn()
-                .map_err(|error| LoadError::Plan { stage, message: format!("{error:#}") })
+            plan.spawn().map_err(|error| LoadError::Plan {
+                stage,
+                message: format!("{error:#}"),
+            })
         };
         let kv: SharedKv = Arc::new(Mutex::new(KvCache::new(self.model.config())));
         let mut decoder = spawn("decoder", &self.decoder)?;
@@ -77,7 +79,10 @@ fn plan(
 ) -> Result<Arc<TypedSimplePlan>, LoadError> {
     model
         .and_then(TypedSimplePlan::new)
-        .map_err(|error| LoadError::Plan { stage, message: format!("{error:#}") })
+        .map_err(|error| LoadError::Plan {
+            stage,
+            message: format!("{error:#}"),
+        })
 }
 
 /// One conversation on an [`Int8Model`].
@@ -101,14 +106,23 @@ fn run(
     state: &mut TypedSimpleState,
     inputs: TVec<TValue>,
 ) -> Result<TValue, RunError> {
-    state
+    let outcome = state
         .run(inputs)
-        .and_then(|mut outputs| outputs.pop().context("the plan has one output"))
-        .map_err(|error| engine_error(stage, &error))
+        .and_then(|mut outputs| outputs.pop().context("the plan has one output"));
+    outcome.map_err(|error| {
+        // A failed turn leaves its symbols bound; without this the next one would clash with them.
+        if let Err(reset) = state.reset_turn() {
+            return engine_error(stage, &reset);
+        }
+        engine_error(stage, &error)
+    })
 }
 
 fn engine_error(stage: &'static str, error: &TractError) -> RunError {
-    RunError::Engine { stage, message: format!("{error:#}") }
+    RunError::Engine {
+        stage,
+        message: format!("{error:#}"),
+    }
 }
 
 /// The values of an f32 output.
@@ -147,7 +161,10 @@ impl Engine for Int8Engine {
         let wide: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
         let n_rows = image_rows.len() / self.hidden_size;
         let tensors = Tensor::from_shape(&[ids.len()], &wide).and_then(|ids| {
-            Ok((ids, Tensor::from_shape(&[n_rows, self.hidden_size], image_rows)?))
+            Ok((
+                ids,
+                Tensor::from_shape(&[n_rows, self.hidden_size], image_rows)?,
+            ))
         });
         let (ids_in, rows_in) = tensors.map_err(|error| engine_error(stage, &error))?;
         let inputs = tvec!(ids_in.into_tvalue(), rows_in.into_tvalue());

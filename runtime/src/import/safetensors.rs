@@ -5,8 +5,10 @@
 
 use crate::weights::Region;
 use ocelli_kernels::half;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +72,9 @@ pub enum CheckpointError {
         dtype: String,
     },
     /// A weight is NaN or infinite.
-    #[error("tensor {name} holds {value} at index {index}; the weights are damaged, download them again")]
+    #[error(
+        "tensor {name} holds {value} at index {index}; the weights are damaged, download them again"
+    )]
     NotFinite {
         /// Name of the tensor.
         name: String,
@@ -106,6 +110,33 @@ struct RawEntry {
     data_offsets: [u64; 2],
 }
 
+/// The members of a JSON object in file order, repeated names kept.
+struct Members(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
 #[derive(Deserialize)]
 struct RawIndex {
     weight_map: BTreeMap<String, String>,
@@ -126,10 +157,15 @@ impl Checkpoint {
         } else if index.exists() {
             shard_paths(dir, &index)?
         } else {
-            return Err(CheckpointError::NoWeights { dir: dir.to_path_buf() });
+            return Err(CheckpointError::NoWeights {
+                dir: dir.to_path_buf(),
+            });
         };
-        let mut checkpoint =
-            Checkpoint { dir: dir.to_path_buf(), files: Vec::new(), entries: BTreeMap::new() };
+        let mut checkpoint = Checkpoint {
+            dir: dir.to_path_buf(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+        };
         for path in paths {
             checkpoint.add_file(path)?;
         }
@@ -137,10 +173,15 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: PathBuf) -> Result<(), CheckpointError> {
-        let region = Region::map(&path)
-            .map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
+        let region = Region::map(&path).map_err(|source| CheckpointError::Io {
+            path: path.clone(),
+            source,
+        })?;
         let file = self.files.len();
-        let malformed = |what: String| CheckpointError::Malformed { path: path.clone(), what };
+        let malformed = |what: String| CheckpointError::Malformed {
+            path: path.clone(),
+            what,
+        };
         for (name, entry) in read_header(&region, file).map_err(malformed)? {
             if self.entries.contains_key(&name) {
                 return Err(malformed(format!("tensor {name} is also in another shard")));
@@ -153,7 +194,9 @@ impl Checkpoint {
 
     /// The files, with their bytes, in the order they were read.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
-        self.files.iter().map(|(path, region)| (path.as_path(), &region[..]))
+        self.files
+            .iter()
+            .map(|(path, region)| (path.as_path(), &region[..]))
     }
 
     /// Whether a tensor of this name exists.
@@ -167,10 +210,13 @@ impl Checkpoint {
     ///
     /// Missing tensor, other shape, a dtype that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let entry = self.entries.get(name).ok_or_else(|| CheckpointError::Missing {
-            name: name.to_owned(),
-            dir: self.dir.clone(),
-        })?;
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| CheckpointError::Missing {
+                name: name.to_owned(),
+                dir: self.dir.clone(),
+            })?;
         if entry.shape != shape {
             return Err(CheckpointError::Shape {
                 name: name.to_owned(),
@@ -189,8 +235,10 @@ impl Checkpoint {
                 .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
                 .collect(),
             "F16" => {
-                let bits: Vec<u16> =
-                    bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+                let bits: Vec<u16> = bytes
+                    .chunks_exact(2)
+                    .map(|b| u16::from_le_bytes([b[0], b[1]]))
+                    .collect();
                 let mut values = vec![0f32; bits.len()];
                 half::f16_to_f32(&bits, &mut values);
                 values
@@ -215,10 +263,14 @@ impl Checkpoint {
 
 /// Files an index names, each once, in name order.
 fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let text = std::fs::read(index)
-        .map_err(|source| CheckpointError::Io { path: index.to_path_buf(), source })?;
-    let malformed =
-        |what: String| CheckpointError::Malformed { path: index.to_path_buf(), what };
+    let text = std::fs::read(index).map_err(|source| CheckpointError::Io {
+        path: index.to_path_buf(),
+        source,
+    })?;
+    let malformed = |what: String| CheckpointError::Malformed {
+        path: index.to_path_buf(),
+        what,
+    };
     let raw: RawIndex = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
     let mut names: Vec<&String> = raw.weight_map.values().collect();
     names.sort();
@@ -229,11 +281,15 @@ fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError
     names
         .into_iter()
         .map(|name| {
-            let plain = Path::new(name).file_name().is_some_and(|f| f.to_str() == Some(name));
+            let plain = Path::new(name)
+                .file_name()
+                .is_some_and(|f| f.to_str() == Some(name));
             if plain {
                 Ok(dir.join(name))
             } else {
-                Err(malformed(format!("shard {name:?} is not a plain file name")))
+                Err(malformed(format!(
+                    "shard {name:?} is not a plain file name"
+                )))
             }
         })
         .collect()
@@ -246,7 +302,9 @@ fn read_header(bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>, String
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
-        return Err(format!("header length {length} is over the limit of {MAX_HEADER_BYTES}"));
+        return Err(format!(
+            "header length {length} is over the limit of {MAX_HEADER_BYTES}"
+        ));
     }
     let length = usize::try_from(length).map_err(|e| e.to_string())?;
     if length > rest.len() {
@@ -256,10 +314,14 @@ fn read_header(bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>, String
         ));
     }
     let (header, data) = rest.split_at(length);
-    let raw: BTreeMap<String, serde_json::Value> =
+    let raw: Members =
         serde_json::from_slice(header).map_err(|e| format!("header is not JSON: {e}"))?;
-    let mut entries = Vec::with_capacity(raw.len());
-    for (name, value) in raw {
+    let mut names = BTreeSet::new();
+    let mut entries = Vec::with_capacity(raw.0.len());
+    for (name, value) in raw.0 {
+        if !names.insert(name.clone()) {
+            return Err(format!("tensor {name} is listed twice"));
+        }
         if name == "__metadata__" {
             continue;
         }
@@ -267,10 +329,19 @@ fn read_header(bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>, String
             serde_json::from_value(value).map_err(|e| format!("tensor {name}: {e}"))?;
         let entry = check_entry(&name, raw, data.len(), file)?;
         let base = 8 + length;
-        entries.push((name, Entry { start: base + entry.start, end: base + entry.end, ..entry }));
+        entries.push((
+            name,
+            Entry {
+                start: base + entry.start,
+                end: base + entry.end,
+                ..entry
+            },
+        ));
     }
-    let mut spans: Vec<(usize, usize, &str)> =
-        entries.iter().map(|(name, e)| (e.start, e.end, name.as_str())).collect();
+    let mut spans: Vec<(usize, usize, &str)> = entries
+        .iter()
+        .map(|(name, e)| (e.start, e.end, name.as_str()))
+        .collect();
     spans.sort_unstable();
     for pair in spans.windows(2) {
         if pair[1].0 < pair[0].1 {
@@ -294,7 +365,10 @@ fn check_entry(name: &str, raw: RawEntry, data: usize, file: usize) -> Result<En
         "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => 1,
         other => return Err(format!("tensor {name} has unknown dtype {other:?}")),
     };
-    let bytes = raw.shape.iter().try_fold(size, |product, d| product.checked_mul(*d));
+    let bytes = raw
+        .shape
+        .iter()
+        .try_fold(size, |product, d| product.checked_mul(*d));
     if bytes != Some(end - start) {
         return Err(format!(
             "tensor {name} of shape {:?} and dtype {} does not fill its {} bytes",
@@ -309,7 +383,13 @@ fn check_entry(name: &str, raw: RawEntry, data: usize, file: usize) -> Result<En
         .iter()
         .map(|d| usize::try_from(*d).map_err(|_| format!("tensor {name} has dimension {d}")))
         .collect::<Result<Vec<usize>, String>>()?;
-    Ok(Entry { file, dtype: raw.dtype, shape, start: start as usize, end: end as usize })
+    Ok(Entry {
+        file,
+        dtype: raw.dtype,
+        shape,
+        start: start as usize,
+        end: end as usize,
+    })
 }
 
 #[cfg(test)]
@@ -332,10 +412,34 @@ mod tests {
             (u64::MAX.to_le_bytes().to_vec(), "over the limit"),
             (1000u64.to_le_bytes().to_vec(), "beyond the end"),
             (file("{", 0), "not JSON"),
-            (file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 7), "0..8"),
-            (file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8), "8..0"),
-            (file(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, 8), "does not fill"),
-            (file(r#"{"a":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}}"#, 8), "unknown dtype"),
+            (
+                file(
+                    r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+                    7,
+                ),
+                "0..8",
+            ),
+            (
+                file(
+                    r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
+                    8,
+                ),
+                "8..0",
+            ),
+            (
+                file(
+                    r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+                    8,
+                ),
+                "does not fill",
+            ),
+            (
+                file(
+                    r#"{"a":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}}"#,
+                    8,
+                ),
+                "unknown dtype",
+            ),
             (
                 file(
                     r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
@@ -344,10 +448,14 @@ mod tests {
                 "does not fill",
             ),
             (file(two, 12), "overlap"),
+            (file(&two.replace("\"b\"", "\"a\""), 12), "listed twice"),
         ];
         for (bytes, expected) in cases {
             let error = read_header(&bytes, 0).unwrap_err();
-            assert!(error.contains(expected), "{error:?} should contain {expected:?}");
+            assert!(
+                error.contains(expected),
+                "{error:?} should contain {expected:?}"
+            );
         }
     }
 

@@ -80,7 +80,12 @@ impl<W: Write + Seek> PackWriter<W> {
             return Err(PackError::HeaderTooLong(header_len));
         }
         let data_start = data_start(header_len);
-        let mut writer = PackWriter { out, header, data_start, next: 0 };
+        let mut writer = PackWriter {
+            out,
+            header,
+            data_start,
+            next: 0,
+        };
         writer.out.seek(SeekFrom::Start(data_start as u64))?;
         Ok(writer)
     }
@@ -96,8 +101,15 @@ impl<W: Write + Seek> PackWriter<W> {
     /// When name or length are not those of the plan's next tensor.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
         let entry = &mut self.header.tensors[self.next];
-        assert_eq!(entry.name, name, "tensors are written in the order of the plan");
-        assert_eq!(entry.len, bytes.len() as u64, "tensor {name} has the planned length");
+        assert_eq!(
+            entry.name, name,
+            "tensors are written in the order of the plan"
+        );
+        assert_eq!(
+            entry.len,
+            bytes.len() as u64,
+            "tensor {name} has the planned length"
+        );
         entry.crc32 = crc32fast::hash(bytes).to_le_bytes();
         self.out.write_all(bytes)?;
         let padding = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
@@ -116,7 +128,11 @@ impl<W: Write + Seek> PackWriter<W> {
     ///
     /// When a planned tensor was not written.
     pub fn finish(mut self) -> Result<W, PackError> {
-        assert_eq!(self.next, self.header.tensors.len(), "every planned tensor was written");
+        assert_eq!(
+            self.next,
+            self.header.tensors.len(),
+            "every planned tensor was written"
+        );
         let header = postcard::to_stdvec(&self.header)?;
         assert_eq!(
             data_start(header.len()),

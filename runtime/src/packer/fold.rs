@@ -20,7 +20,10 @@ impl Linear {
         let k = parts[0].k;
         let has_bias = parts.iter().any(|part| part.bias.is_some());
         Linear {
-            weight: parts.iter().flat_map(|part| part.weight.iter().copied()).collect(),
+            weight: parts
+                .iter()
+                .flat_map(|part| part.weight.iter().copied())
+                .collect(),
             bias: has_bias.then(|| {
                 parts
                     .iter()
@@ -41,7 +44,12 @@ impl Linear {
             .zip(second.weight.chunks(chunk))
             .flat_map(|(a, b)| a.iter().chain(b).copied())
             .collect();
-        Linear { weight, bias: None, n: 2 * first.n, k: first.k }
+        Linear {
+            weight,
+            bias: None,
+            n: 2 * first.n,
+            k: first.k,
+        }
     }
 
     /// Folds `x ← x ⊙ scale` in front: `W[:, j] ← W[:, j]·scale[j mod len]`.
@@ -143,11 +151,18 @@ mod tests {
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut random = SplitMix(seed);
-        (0..n).map(|_| (random.uniform() * 2.0 - 1.0) as f32).collect()
+        (0..n)
+            .map(|_| (random.uniform() * 2.0 - 1.0) as f32)
+            .collect()
     }
 
     fn linear(n: usize, k: usize) -> Linear {
-        Linear { weight: random(n * k, 1), bias: Some(random(n, 2)), n, k }
+        Linear {
+            weight: random(n * k, 1),
+            bias: Some(random(n, 2)),
+            n,
+            k,
+        }
     }
 
     fn apply(linear: &Linear, x: &[f32]) -> Vec<f32> {
@@ -188,8 +203,11 @@ mod tests {
         let plain = linear(8, 32);
         let (scale, shift) = (random(16, 6), random(16, 7));
         let x = random(32, 8);
-        let normed: Vec<f32> =
-            x.iter().enumerate().map(|(i, x)| x * scale[i % 16] + shift[i % 16]).collect();
+        let normed: Vec<f32> = x
+            .iter()
+            .enumerate()
+            .map(|(i, x)| x * scale[i % 16] + shift[i % 16])
+            .collect();
         let mut folded = plain.clone();
         folded.fold_input_bias(&shift);
         folded.fold_input_scale(&scale);
@@ -223,8 +241,16 @@ mod tests {
 
     #[test]
     fn gate_and_up_alternate_by_eight_rows() {
-        let gate = Linear { weight: (0..32).map(|i| i as f32).collect(), bias: None, n: 16, k: 2 };
-        let up = Linear { weight: (100..132).map(|i| i as f32).collect(), ..gate.clone() };
+        let gate = Linear {
+            weight: (0..32).map(|i| i as f32).collect(),
+            bias: None,
+            n: 16,
+            k: 2,
+        };
+        let up = Linear {
+            weight: (100..132).map(|i| i as f32).collect(),
+            ..gate.clone()
+        };
         let both = Linear::alternate(&gate, &up, 8);
         assert_eq!(both.weight[15], 15.0);
         assert_eq!(both.weight[16], 100.0);

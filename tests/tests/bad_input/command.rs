@@ -17,7 +17,10 @@ struct Desk {
 
 impl Desk {
     fn new() -> Desk {
-        let desk = Desk { model: sound_directory(), files: tempfile::tempdir().expect("a temporary folder") };
+        let desk = Desk {
+            model: sound_directory(),
+            files: tempfile::tempdir().expect("a temporary folder"),
+        };
         desk.put("sound.png", &png(70, 50));
         desk
     }
@@ -39,8 +42,15 @@ impl Desk {
     /// Names of all files in the output folder.
     fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(self.files.path()).expect("the folder is there");
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
         names.sort();
         names
     }
@@ -53,12 +63,25 @@ fn assert_fails(outcome: &Outcome, code: i32, wanted: &[&str]) {
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
     assert!(!outcome.stderr.trim().is_empty(), "a fault has a message");
     for part in wanted {
-        assert!(outcome.stderr.contains(part), "{part:?} is not in {:?}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(part),
+            "{part:?} is not in {:?}",
+            outcome.stderr
+        );
     }
 }
 
 fn caption(picture: &str, model: &str) -> Outcome {
-    ocelli(["caption", picture, "--model", model, "--max-tokens", "2", "--max-tiles", "0"])
+    ocelli([
+        "caption",
+        picture,
+        "--model",
+        model,
+        "--max-tokens",
+        "2",
+        "--max-tiles",
+        "0",
+    ])
 }
 
 #[test]
@@ -66,9 +89,18 @@ fn sound_input_is_answered() {
     let desk = Desk::new();
     let outcome = caption(&desk.path("sound.png"), &desk.model());
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let outcome = ocelli(["caption", &desk.path("sound.png"), "--json", "--max-tokens", "2", "--model", &desk.model()]);
+    let outcome = ocelli([
+        "caption",
+        &desk.path("sound.png"),
+        "--json",
+        "--max-tokens",
+        "2",
+        "--model",
+        &desk.model(),
+    ]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let line: serde_json::Value = serde_json::from_str(outcome.stdout.trim()).expect("one JSON object");
+    let line: serde_json::Value =
+        serde_json::from_str(outcome.stdout.trim()).expect("one JSON object");
     assert_eq!(line["tiles"], 4 * 3 + 1, "{line}");
 }
 
@@ -84,15 +116,54 @@ fn bad_arguments_exit_with_2() {
         &["caption", &picture, "--model", &model, "--threads", "0"],
         &["caption", &picture, "--model", &model, "--threads", "many"],
         &["caption", &picture, "--model", &model, "--max-tokens", "-1"],
-        &["caption", &picture, "--model", &model, "--temperature", "-1"],
-        &["caption", &picture, "--model", &model, "--temperature", "NaN"],
+        &[
+            "caption",
+            &picture,
+            "--model",
+            &model,
+            "--temperature",
+            "-1",
+        ],
+        &[
+            "caption",
+            &picture,
+            "--model",
+            &model,
+            "--temperature",
+            "NaN",
+        ],
         &["caption", &picture, "--model", &model, "--top-p", "0"],
         &["caption", &picture, "--model", &model, "--top-p", "2"],
-        &["caption", &picture, "--model", &model, "--repetition-penalty", "0"],
+        &[
+            "caption",
+            &picture,
+            "--model",
+            &model,
+            "--repetition-penalty",
+            "0",
+        ],
         &["caption", &picture, "--model", &model, "--precision", "f8"],
         &["ask", &picture],
-        &["ask", &picture, "What?", "--model", &model, "--choices", "a,,b"],
-        &["ask", &picture, "What?", "--model", &model, "--choices", "yes,no", "--unsure-below", "NaN"],
+        &[
+            "ask",
+            &picture,
+            "What?",
+            "--model",
+            &model,
+            "--choices",
+            "a,,b",
+        ],
+        &[
+            "ask",
+            &picture,
+            "What?",
+            "--model",
+            &model,
+            "--choices",
+            "yes,no",
+            "--unsure-below",
+            "NaN",
+        ],
         &["pack", &model],
     ];
     for args in cases {
@@ -111,13 +182,25 @@ fn bad_pictures_exit_with_2_and_are_named() {
         ("cut.png".to_owned(), png(70, 50)[..60].to_vec()),
         ("cut.jpg".to_owned(), sound[..sound.len() / 2].to_vec()),
     ];
-    cases.extend(declared_40000().into_iter().map(|(format, bytes)| (format!("huge.{format}"), bytes)));
+    cases.extend(
+        declared_40000()
+            .into_iter()
+            .map(|(format, bytes)| (format!("huge.{format}"), bytes)),
+    );
     for (name, bytes) in cases {
         let path = desk.put(&name, &bytes);
         assert_fails(&caption(&path, &desk.model()), 2, &[&name]);
     }
-    assert_fails(&caption(&desk.path("nowhere.png"), &desk.model()), 2, &["nowhere.png"]);
-    assert_fails(&caption(&desk.files.path().display().to_string(), &desk.model()), 2, &[]);
+    assert_fails(
+        &caption(&desk.path("nowhere.png"), &desk.model()),
+        2,
+        &["nowhere.png"],
+    );
+    assert_fails(
+        &caption(&desk.files.path().display().to_string(), &desk.model()),
+        2,
+        &[],
+    );
 }
 
 /// One bad picture among several does not take the others' answers away.
@@ -126,10 +209,30 @@ fn a_bad_picture_among_good_ones_is_reported() {
     let desk = Desk::new();
     let bad = desk.put("bad.png", b"");
     let good = desk.path("sound.png");
-    let outcome = ocelli(["caption", &good, &bad, &good, "--json", "--max-tokens", "2", "--max-tiles", "0", "--model", &desk.model()]);
+    let outcome = ocelli([
+        "caption",
+        &good,
+        &bad,
+        &good,
+        "--json",
+        "--max-tokens",
+        "2",
+        "--max-tiles",
+        "0",
+        "--model",
+        &desk.model(),
+    ]);
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
     assert!(outcome.stderr.contains("bad.png"), "{outcome:?}");
-    assert_eq!(outcome.stdout.lines().filter(|line| line.contains("sound.png")).count(), 2, "{outcome:?}");
+    assert_eq!(
+        outcome
+            .stdout
+            .lines()
+            .filter(|line| line.contains("sound.png"))
+            .count(),
+        2,
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -137,11 +240,19 @@ fn missing_and_unusable_models_exit_with_3() {
     let desk = Desk::new();
     let picture = desk.path("sound.png");
     assert_fails(&caption(&picture, "no-such-model"), 3, &["no-such-model"]);
-    assert_fails(&caption(&picture, &desk.path("nowhere.ocelli")), 3, &["nowhere.ocelli"]);
+    assert_fails(
+        &caption(&picture, &desk.path("nowhere.ocelli")),
+        3,
+        &["nowhere.ocelli"],
+    );
     assert_fails(&caption(&picture, &picture), 3, &["sound.png"]);
     let empty = desk.files.path().join("empty");
     fs::create_dir(&empty).expect("the folder can be written");
-    assert_fails(&caption(&picture, &empty.display().to_string()), 3, &["config.json"]);
+    assert_fails(
+        &caption(&picture, &empty.display().to_string()),
+        3,
+        &["config.json"],
+    );
 
     let pack = desk.put("cut.ocelli", &sound_pack()[..sound_pack().len() / 2]);
     assert_fails(&caption(&picture, &pack), 3, &["cut.ocelli"]);
@@ -157,8 +268,14 @@ fn missing_and_unusable_models_exit_with_3() {
     fs::write(&weights, &whole[..whole.len() / 2]).expect("the folder can be written");
     assert_fails(&caption(&picture, &desk.model()), 3, &[WEIGHTS]);
     fs::write(&weights, whole).expect("the folder can be written");
-    edit_json(desk.model.path(), "config.json", |json| json["text_config"]["num_attention_heads"] = 0.into());
-    assert_fails(&caption(&picture, &desk.model()), 3, &["config.json", "num_attention_heads"]);
+    edit_json(desk.model.path(), "config.json", |json| {
+        json["text_config"]["num_attention_heads"] = 0.into()
+    });
+    assert_fails(
+        &caption(&picture, &desk.model()),
+        3,
+        &["config.json", "num_attention_heads"],
+    );
 }
 
 #[test]
@@ -166,9 +283,24 @@ fn a_prompt_longer_than_the_context_exits_with_2() {
     let desk = Desk::new();
     let picture = desk.path("sound.png");
     let long = "word ".repeat(600);
-    let outcome = ocelli(["ask", &picture, &long, "--model", &desk.model(), "--max-tiles", "0"]);
+    let outcome = ocelli([
+        "ask",
+        &picture,
+        &long,
+        "--model",
+        &desk.model(),
+        "--max-tiles",
+        "0",
+    ]);
     assert_fails(&outcome, 2, &["512", "context"]);
-    let outcome = ocelli(["caption", &picture, "--model", &desk.model(), "--max-tokens", "5000"]);
+    let outcome = ocelli([
+        "caption",
+        &picture,
+        "--model",
+        &desk.model(),
+        "--max-tokens",
+        "5000",
+    ]);
     assert_fails(&outcome, 2, &["512", "5000"]);
 }
 
@@ -196,14 +328,22 @@ fn failed_packing_leaves_no_file() {
 
     let head = "lm_head.weight";
     file.data[at..at + 4].copy_from_slice(&1f32.to_le_bytes());
-    file.header.as_object_mut().expect("the header is an object").remove(head);
+    file.header
+        .as_object_mut()
+        .expect("the header is an object")
+        .remove(head);
     file.write(path);
     unfinished(path);
 
     fs::remove_file(path.join("tokenizer.json")).expect("the folder can be written");
     unfinished(path);
 
-    let outcome = ocelli(["pack", &desk.path("nowhere"), "-o", &desk.path("new.ocelli")]);
+    let outcome = ocelli([
+        "pack",
+        &desk.path("nowhere"),
+        "-o",
+        &desk.path("new.ocelli"),
+    ]);
     assert!(matches!(outcome.code, Some(2 | 3)), "{outcome:?}");
     assert_eq!(desk.left(), before);
 }

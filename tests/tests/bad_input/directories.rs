@@ -30,12 +30,25 @@ fn truncated_weights_are_refused_at_every_length() {
     let whole = fs::read(&path).expect("the file is there");
     let data = 8 + header_length(&whole);
     let around = |at: usize| [at - 1, at, at + 1];
-    let mut lengths = vec![0, 1, 7, 8, 9, 100, data / 2, data + (whole.len() - data) / 2];
+    let mut lengths = vec![
+        0,
+        1,
+        7,
+        8,
+        9,
+        100,
+        data / 2,
+        data + (whole.len() - data) / 2,
+    ];
     lengths.extend(around(data));
     lengths.extend([whole.len() - 4, whole.len() - 1]);
     for length in lengths {
         fs::write(&path, &whole[..length]).expect("the folder can be written");
-        assert_refused(dir.path(), &format!("{length} bytes"), &[WEIGHTS, "safetensors"]);
+        assert_refused(
+            dir.path(),
+            &format!("{length} bytes"),
+            &[WEIGHTS, "safetensors"],
+        );
     }
 }
 
@@ -45,7 +58,18 @@ fn header_lengths_that_lie_are_refused() {
     let path = dir.path().join(WEIGHTS);
     let whole = fs::read(&path).expect("the file is there");
     let (length, size) = (header_length(&whole) as u64, whole.len() as u64);
-    for lie in [0, 1, length - 8, length + 8, size - 8, size, 100 << 20, 1 << 40, 1 << 63, u64::MAX] {
+    for lie in [
+        0,
+        1,
+        length - 8,
+        length + 8,
+        size - 8,
+        size,
+        100 << 20,
+        1 << 40,
+        1 << 63,
+        u64::MAX,
+    ] {
         let mut bytes = whole.clone();
         bytes[..8].copy_from_slice(&lie.to_le_bytes());
         fs::write(&path, bytes).expect("the folder can be written");
@@ -68,7 +92,10 @@ fn flipped_header_bits_do_not_panic() {
         match load(dir.path(), Precision::F32) {
             Err(error) => {
                 let text = chain(&error);
-                assert!(text.contains("safetensors") || text.contains("tensor"), "bit {bit}: {text}");
+                assert!(
+                    text.contains("safetensors") || text.contains("tensor"),
+                    "bit {bit}: {text}"
+                );
                 refused += 1;
             }
             Ok(_) => loaded += 1,
@@ -83,7 +110,10 @@ fn every_missing_tensor_is_named() {
     let sound = Safetensors::read(dir.path());
     for tensor in Checkpoint::of_fixture("tiny").tensors() {
         let mut header = sound.header.clone();
-        header.as_object_mut().expect("the header is an object").remove(&tensor.name);
+        header
+            .as_object_mut()
+            .expect("the header is an object")
+            .remove(&tensor.name);
         sound.write_with_header(dir.path(), &header.to_string());
         assert_refused(dir.path(), &tensor.name, &["missing", &tensor.name]);
     }
@@ -95,7 +125,11 @@ fn header_entries_that_lie_are_refused() {
     let cases: &[(&str, &str, Value)] = &[
         ("an end beyond the file", "data_offsets", span(0, 1 << 40)),
         ("an end before the begin", "data_offsets", span(64, 0)),
-        ("the largest offsets", "data_offsets", span(u64::MAX - 1, u64::MAX)),
+        (
+            "the largest offsets",
+            "data_offsets",
+            span(u64::MAX - 1, u64::MAX),
+        ),
         ("a span shorter than the shape", "data_offsets", span(0, 4)),
         ("a negative offset", "data_offsets", json!([-4, 0])),
         ("an offset with a fraction", "data_offsets", json!([0.5, 4])),
@@ -103,7 +137,11 @@ fn header_entries_that_lie_are_refused() {
         ("three offsets", "data_offsets", json!([0, 4, 8])),
         ("no offsets", "data_offsets", Value::Null),
         ("a shape of another size", "shape", json!([128, 127])),
-        ("a shape whose product overflows", "shape", json!([1u64 << 32, 1u64 << 32, 1u64 << 32])),
+        (
+            "a shape whose product overflows",
+            "shape",
+            json!([1u64 << 32, 1u64 << 32, 1u64 << 32]),
+        ),
         ("a negative dimension", "shape", json!([-128, -128])),
         ("a text for a shape", "shape", json!("128x128")),
         ("an unknown dtype", "dtype", json!("Q7")),
@@ -127,12 +165,20 @@ fn overlapping_tensors_are_refused() {
     let other = "model.text_model.layers.0.self_attn.q_proj.weight";
     file.header[Q_PROJ]["data_offsets"] = file.header[other]["data_offsets"].clone();
     file.write(dir.path());
-    assert_refused(dir.path(), "the same span", &[WEIGHTS, "overlap", Q_PROJ, other]);
+    assert_refused(
+        dir.path(),
+        "the same span",
+        &[WEIGHTS, "overlap", Q_PROJ, other],
+    );
 
     let [begin, end] = Safetensors::read(dir.path()).span(other);
     file.header[Q_PROJ]["data_offsets"] = json!([begin + 4, end + 4]);
     file.write(dir.path());
-    assert_refused(dir.path(), "shifted by one value", &[WEIGHTS, "overlap", Q_PROJ]);
+    assert_refused(
+        dir.path(),
+        "shifted by one value",
+        &[WEIGHTS, "overlap", Q_PROJ],
+    );
 }
 
 /// JSON keeps the last of two equal keys; which one the writer meant cannot be known.
@@ -151,7 +197,16 @@ fn headers_of_other_json_are_refused() {
     let dir = sound_directory();
     let file = Safetensors::read(dir.path());
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    for header in ["", "[]", "null", "{", "{\"a\":1}", "{}", "\u{0}\u{0}", deep.as_str()] {
+    for header in [
+        "",
+        "[]",
+        "null",
+        "{",
+        "{\"a\":1}",
+        "{}",
+        "\u{0}\u{0}",
+        deep.as_str(),
+    ] {
         file.write_with_header(dir.path(), header);
         assert_refused(dir.path(), &header[..header.len().min(20)], &["tensor"]);
     }
@@ -161,7 +216,15 @@ fn headers_of_other_json_are_refused() {
 fn dtypes_that_are_no_weights_are_refused() {
     let dir = sound_directory();
     let sound = Safetensors::read(dir.path());
-    for (dtype, width) in [("F64", 8), ("I64", 8), ("I32", 4), ("I16", 2), ("I8", 1), ("U8", 1), ("BOOL", 1)] {
+    for (dtype, width) in [
+        ("F64", 8),
+        ("I64", 8),
+        ("I32", 4),
+        ("I16", 2),
+        ("I8", 1),
+        ("U8", 1),
+        ("BOOL", 1),
+    ] {
         let mut header = sound.header.clone();
         let begin = sound.data.len();
         header[Q_PROJ]["dtype"] = json!(dtype);
@@ -177,7 +240,12 @@ fn dtypes_that_are_no_weights_are_refused() {
 fn shapes_of_another_model_are_refused() {
     let dir = sound_directory();
     let sound = Safetensors::read(dir.path());
-    for shape in [json!([64, 256]), json!([256, 64]), json!([16384]), json!([1, 128, 128])] {
+    for shape in [
+        json!([64, 256]),
+        json!([256, 64]),
+        json!([16384]),
+        json!([1, 128, 128]),
+    ] {
         let mut header = sound.header.clone();
         header[Q_PROJ]["shape"] = shape;
         sound.write_with_header(dir.path(), &header.to_string());
@@ -197,12 +265,25 @@ fn weights_that_are_not_finite_are_named_with_their_index() {
     for (dtype, bytes, value) in bad {
         let dir = directory_of(&Checkpoint::of_fixture("tiny").with_dtype(dtype));
         let sound = Safetensors::read(dir.path());
-        for name in [EMBEDDING, Q_PROJ, "model.vision_model.post_layernorm.bias", "lm_head.weight"] {
+        for name in [
+            EMBEDDING,
+            Q_PROJ,
+            "model.vision_model.post_layernorm.bias",
+            "lm_head.weight",
+        ] {
             let mut data = sound.data.clone();
             let at = sound.span(name)[0] + 37 * bytes.len();
             data[at..at + bytes.len()].copy_from_slice(bytes);
-            Safetensors { header: sound.header.clone(), data }.write(dir.path());
-            assert_refused(dir.path(), &format!("{value} in {name}"), &[name, value, "37"]);
+            Safetensors {
+                header: sound.header.clone(),
+                data,
+            }
+            .write(dir.path());
+            assert_refused(
+                dir.path(),
+                &format!("{value} in {name}"),
+                &[name, value, "37"],
+            );
         }
     }
 }
@@ -213,15 +294,25 @@ fn weights_that_are_not_finite_are_named_with_their_index() {
 fn the_largest_finite_weights_do_not_panic() {
     let dir = sound_directory();
     let sound = Safetensors::read(dir.path());
-    for name in [EMBEDDING, Q_PROJ, "lm_head.weight", "model.text_model.norm.weight"] {
-        let mut file = Safetensors { header: sound.header.clone(), data: sound.data.clone() };
+    for name in [
+        EMBEDDING,
+        Q_PROJ,
+        "lm_head.weight",
+        "model.text_model.norm.weight",
+    ] {
+        let mut file = Safetensors {
+            header: sound.header.clone(),
+            data: sound.data.clone(),
+        };
         let [begin, end] = file.span(name);
         for value in file.data[begin..end].chunks_exact_mut(4) {
             value.copy_from_slice(&f32::MAX.to_le_bytes());
         }
         file.write(dir.path());
         for precision in [Precision::Int8, Precision::F32] {
-            let Ok(model) = load(dir.path(), precision) else { continue };
+            let Ok(model) = load(dir.path(), precision) else {
+                continue;
+            };
             let mut session = model.session().expect("a session starts");
             let _ = session.prompt_ids(&[1, 2, 3], &[]);
             if let Ok(generation) = session.generate(Default::default()) {
@@ -236,7 +327,11 @@ fn the_largest_finite_weights_do_not_panic() {
 fn weights_of_zero_give_finite_logits() {
     let dir = sound_directory();
     let mut file = Safetensors::read(dir.path());
-    for name in [Q_PROJ, "model.text_model.layers.0.mlp.down_proj.weight", "model.connector.modality_projection.proj.weight"] {
+    for name in [
+        Q_PROJ,
+        "model.text_model.layers.0.mlp.down_proj.weight",
+        "model.connector.modality_projection.proj.weight",
+    ] {
         let [begin, end] = file.span(name);
         file.data[begin..end].fill(0);
     }
@@ -245,7 +340,9 @@ fn weights_of_zero_give_finite_logits() {
         let model = load(dir.path(), precision).expect("zeros are weights");
         let mut session = model.session().expect("a session starts");
         let ids = [1, 398, 398, 398, 398, 5];
-        let stages = session.prompt_ids(&ids, &[vec![255; 64 * 64 * 3]]).expect("the prompt runs");
+        let stages = session
+            .prompt_ids(&ids, &[vec![255; 64 * 64 * 3]])
+            .expect("the prompt runs");
         assert!(stages.logits.iter().all(|v| v.is_finite()), "{precision:?}");
     }
 }
@@ -266,7 +363,11 @@ fn damaged_shard_indexes_are_refused() {
     assert_refused(path, "a shard is gone", &[shard]);
     fs::write(path.join(shard), b"").expect("the folder can be written");
     assert_refused(path, "a shard is empty", &[shard]);
-    fs::copy(path.join("model-00001-of-00005.safetensors"), path.join(shard)).expect("a copy");
+    fs::copy(
+        path.join("model-00001-of-00005.safetensors"),
+        path.join(shard),
+    )
+    .expect("a copy");
     assert_refused(path, "a shard is a copy of another", &[shard]);
     fs::rename(&moved, path.join(shard)).expect("the folder can be written");
 
@@ -276,7 +377,10 @@ fn damaged_shard_indexes_are_refused() {
         ("no map", r#"{"metadata":{}}"#.to_owned()),
         ("an empty map", r#"{"weight_map":{}}"#.to_owned()),
         ("a map of numbers", r#"{"weight_map":{"a":1}}"#.to_owned()),
-        ("a shard above the folder", text.replace(shard, "../../etc/passwd")),
+        (
+            "a shard above the folder",
+            text.replace(shard, "../../etc/passwd"),
+        ),
         ("an absolute shard", text.replace(shard, "/etc/passwd")),
     ] {
         fs::write(path.join(index), content).expect("the folder can be written");
@@ -290,13 +394,25 @@ fn damaged_shard_indexes_are_refused() {
 #[test]
 fn damaged_small_files_are_named() {
     let dir = sound_directory();
-    for file in ["config.json", "preprocessor_config.json", "chat_template.json", "tokenizer.json"] {
+    for file in [
+        "config.json",
+        "preprocessor_config.json",
+        "chat_template.json",
+        "tokenizer.json",
+    ] {
         let path = dir.path().join(file);
         let sound = fs::read(&path).expect("the file is there");
         fs::remove_file(&path).expect("the folder can be written");
         assert_refused(dir.path(), "absent", &[file]);
         let deep = "[".repeat(200_000).into_bytes();
-        for content in [&b""[..], &sound[..sound.len() / 2], b"\xff\xfe\x00", b"[]", b"null", &deep] {
+        for content in [
+            &b""[..],
+            &sound[..sound.len() / 2],
+            b"\xff\xfe\x00",
+            b"[]",
+            b"null",
+            &deep,
+        ] {
             fs::write(&path, content).expect("the folder can be written");
             assert_refused(dir.path(), "not JSON", &[file]);
         }
@@ -324,15 +440,25 @@ fn impossible_configurations_name_the_field() {
         ("text_config", "vocab_size"),
         ("text_config", "max_position_embeddings"),
     ];
-    let impossible =
-        [json!(0), json!(-1), json!(1.5), json!("64"), json!(u64::MAX), json!(1u64 << 40), json!([64]), json!({})];
+    let impossible = [
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!("64"),
+        json!(u64::MAX),
+        json!(1u64 << 40),
+        json!([64]),
+        json!({}),
+    ];
     let dir = sound_directory();
     let path = dir.path().join("config.json");
     let sound = fs::read(&path).expect("the file is there");
     for (section, field) in sizes {
         for value in &impossible {
             fs::write(&path, &sound).expect("the folder can be written");
-            edit_json(dir.path(), "config.json", |json| json[section][field] = value.clone());
+            edit_json(dir.path(), "config.json", |json| {
+                json[section][field] = value.clone()
+            });
             assert_refused(dir.path(), &format!("{field} = {value}"), &["config.json"]);
         }
     }
@@ -348,8 +474,14 @@ fn impossible_configurations_name_the_field() {
     ];
     for (field, value) in others {
         fs::write(&path, &sound).expect("the folder can be written");
-        edit_json(dir.path(), "config.json", |json| json[field] = value.clone());
-        assert_refused(dir.path(), &format!("{field} = {value}"), &["config.json", field]);
+        edit_json(dir.path(), "config.json", |json| {
+            json[field] = value.clone()
+        });
+        assert_refused(
+            dir.path(),
+            &format!("{field} = {value}"),
+            &["config.json", field],
+        );
     }
 }
 
@@ -361,13 +493,19 @@ fn files_of_another_model_are_refused() {
     let path = dir.path();
 
     let sound = fs::read(path.join("tokenizer.json")).expect("the file is there");
-    fs::write(path.join("tokenizer.json"), other.tokenizer_json()).expect("the folder can be written");
+    fs::write(path.join("tokenizer.json"), other.tokenizer_json())
+        .expect("the folder can be written");
     assert_refused(path, "another model's tokenizer", &["tokenizer.json", "<"]);
     fs::write(path.join("tokenizer.json"), &sound).expect("the folder can be written");
 
-    for file in ["preprocessor_config.json", "processor_config.json", "generation_config.json"] {
+    for file in [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "generation_config.json",
+    ] {
         let sound = fs::read(path.join(file)).expect("the file is there");
-        fs::write(path.join(file), other.small_files[file].to_string()).expect("the folder can be written");
+        fs::write(path.join(file), other.small_files[file].to_string())
+            .expect("the folder can be written");
         assert_refused(path, "another model's file", &[file]);
         fs::write(path.join(file), sound).expect("the folder can be written");
     }
@@ -379,9 +517,20 @@ fn wrong_tokenizers_are_refused() {
     let dir = sound_directory();
     let sound = fs::read_to_string(dir.path().join("tokenizer.json")).expect("the file is there");
     let cases = [
-        ("without <image>", sound.replace("\"<image>\"", "\"<picture>\"")),
-        ("without <fake_token_around_image>", sound.replace("<fake_token_around_image>", "<around>")),
-        ("with <image> elsewhere", sound.replace("\"<image>\"", "\"<x>\"").replace("\"<global-img>\"", "\"<image>\"")),
+        (
+            "without <image>",
+            sound.replace("\"<image>\"", "\"<picture>\""),
+        ),
+        (
+            "without <fake_token_around_image>",
+            sound.replace("<fake_token_around_image>", "<around>"),
+        ),
+        (
+            "with <image> elsewhere",
+            sound
+                .replace("\"<image>\"", "\"<x>\"")
+                .replace("\"<global-img>\"", "\"<image>\""),
+        ),
     ];
     for (what, text) in cases {
         fs::write(dir.path().join("tokenizer.json"), text).expect("the folder can be written");
@@ -392,8 +541,14 @@ fn wrong_tokenizers_are_refused() {
 #[test]
 fn broken_chat_templates_are_refused() {
     let dir = sound_directory();
-    for template in ["{% for m in messages %}", "{{ messages | nonsense( }}", "{% endif %}"] {
-        edit_json(dir.path(), "chat_template.json", |json| json["chat_template"] = json!(template));
+    for template in [
+        "{% for m in messages %}",
+        "{{ messages | nonsense( }}",
+        "{% endif %}",
+    ] {
+        edit_json(dir.path(), "chat_template.json", |json| {
+            json["chat_template"] = json!(template)
+        });
         assert_refused(dir.path(), template, &["template"]);
     }
 }

@@ -45,7 +45,10 @@ fn forged(change: impl FnOnce(&mut Header)) -> Vec<u8> {
 
 #[test]
 fn a_sound_pack_opens_and_so_does_its_forgery() {
-    open(sound_pack()).expect("the sound pack opens").verify().expect("every checksum holds");
+    open(sound_pack())
+        .expect("the sound pack opens")
+        .verify()
+        .expect("every checksum holds");
     assert_eq!(forged(|_| ()), sound_pack());
     start(sound_pack()).expect("the sound pack starts");
 }
@@ -56,9 +59,18 @@ fn truncated_packs_are_refused_at_every_length() {
     let header = PREFIX_BYTES + header_length();
     let near_header = header - 70..header + 70;
     let spread = (0..whole.len() - 64).step_by(4099);
-    for length in (0..PREFIX_BYTES + 9).chain(near_header).chain(spread).chain([whole.len() - 64]) {
-        let Err(error) = open(&whole[..length]) else { panic!("{length} bytes open") };
-        assert!(error.to_string().contains("the test pack"), "{length} bytes: {error}");
+    for length in (0..PREFIX_BYTES + 9)
+        .chain(near_header)
+        .chain(spread)
+        .chain([whole.len() - 64])
+    {
+        let Err(error) = open(&whole[..length]) else {
+            panic!("{length} bytes open")
+        };
+        assert!(
+            error.to_string().contains("the test pack"),
+            "{length} bytes: {error}"
+        );
     }
 }
 
@@ -68,8 +80,13 @@ fn every_flipped_bit_before_the_tensors_is_found() {
     let header_bits = 8 * (PREFIX_BYTES + header_length());
     for bit in (0..8 * PREFIX_BYTES).chain((8 * PREFIX_BYTES..header_bits).step_by(13)) {
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let Err(error) = open(&bytes) else { panic!("bit {bit} of byte {} is not noticed", bit / 8) };
-        assert!(error.to_string().contains("the test pack"), "bit {bit}: {error}");
+        let Err(error) = open(&bytes) else {
+            panic!("bit {bit} of byte {} is not noticed", bit / 8)
+        };
+        assert!(
+            error.to_string().contains("the test pack"),
+            "bit {bit}: {error}"
+        );
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
 }
@@ -81,7 +98,11 @@ fn every_flipped_tensor_bit_is_found_by_verify() {
     let mut bytes = sound_pack().to_vec();
     for entry in &pack.header().tensors {
         let begin = data + entry.offset as usize;
-        for (at, bit) in [(begin, 0), (begin + entry.len as usize / 2, 3), (begin + entry.len as usize - 1, 7)] {
+        for (at, bit) in [
+            (begin, 0),
+            (begin + entry.len as usize / 2, 3),
+            (begin + entry.len as usize - 1, 7),
+        ] {
             bytes[at] ^= 1 << bit;
             let error = open(&bytes).expect("tensors are not read on open").verify();
             let error = error.expect_err("a flipped bit is noticed").to_string();
@@ -97,9 +118,17 @@ fn flipped_tensor_bits_do_not_panic() {
     let pack = open(sound_pack()).expect("the sound pack opens");
     let data = (PREFIX_BYTES + header_length()).next_multiple_of(64);
     let mut bytes = sound_pack().to_vec();
-    for entry in pack.header().tensors.iter().filter(|entry| entry.layout != Layout::Bytes) {
+    for entry in pack
+        .header()
+        .tensors
+        .iter()
+        .filter(|entry| entry.layout != Layout::Bytes)
+    {
         let begin = data + entry.offset as usize;
-        for byte in bytes[begin..begin + entry.len as usize].iter_mut().step_by(5) {
+        for byte in bytes[begin..begin + entry.len as usize]
+            .iter_mut()
+            .step_by(5)
+        {
             *byte ^= 0x7F;
         }
     }
@@ -114,7 +143,13 @@ fn flipped_tensor_bits_do_not_panic() {
 
 #[test]
 fn things_that_are_no_pack_are_refused() {
-    for bytes in [&b""[..], b"OCELLIPK", b"\x89PNG\r\n\x1a\n", &[0; 4096], &[0xFF; 4096]] {
+    for bytes in [
+        &b""[..],
+        b"OCELLIPK",
+        b"\x89PNG\r\n\x1a\n",
+        &[0; 4096],
+        &[0xFF; 4096],
+    ] {
         assert!(open(bytes).is_err(), "{bytes:?}");
     }
 }
@@ -124,7 +159,9 @@ fn another_format_version_says_so() {
     let mut bytes = sound_pack().to_vec();
     for version in [0u32, 2, 77, u32::MAX] {
         bytes[8..12].copy_from_slice(&version.to_le_bytes());
-        let error = open(&bytes).expect_err("another version is refused").to_string();
+        let error = open(&bytes)
+            .expect_err("another version is refused")
+            .to_string();
         assert!(error.contains(&version.to_string()), "{error}");
     }
 }
@@ -133,7 +170,16 @@ fn another_format_version_says_so() {
 fn header_lengths_that_lie_are_refused() {
     let sound = header_length() as u32;
     let mut bytes = sound_pack().to_vec();
-    for lie in [0, 1, sound - 1, sound + 1, sound + 64, 16 << 20, (16 << 20) + 1, u32::MAX] {
+    for lie in [
+        0,
+        1,
+        sound - 1,
+        sound + 1,
+        sound + 64,
+        16 << 20,
+        (16 << 20) + 1,
+        u32::MAX,
+    ] {
         bytes[12..16].copy_from_slice(&lie.to_le_bytes());
         assert!(open(&bytes).is_err(), "{lie}");
     }
@@ -145,39 +191,65 @@ fn headers_that_lie_are_refused() {
     type Change = fn(&mut Header);
     let cases: &[(&str, Change)] = &[
         ("an offset off alignment", |h| h.tensors[3].offset += 4),
-        ("an offset beyond the end", |h| h.tensors[3].offset = 1 << 40),
-        ("an offset that overflows", |h| h.tensors[3].offset = u64::MAX - 63),
+        ("an offset beyond the end", |h| {
+            h.tensors[3].offset = 1 << 40
+        }),
+        ("an offset that overflows", |h| {
+            h.tensors[3].offset = u64::MAX - 63
+        }),
         ("a length beyond the end", |h| h.tensors[3].len = 1 << 40),
         ("a length of nothing", |h| h.tensors[3].len = 0),
         ("a shape of another size", |h| h.tensors[3].shape[0] += 8),
         ("a shape of nothing", |h| h.tensors[3].shape = [0, 0]),
-        ("a shape that overflows", |h| h.tensors[3].shape = [usize::MAX, usize::MAX]),
+        ("a shape that overflows", |h| {
+            h.tensors[3].shape = [usize::MAX, usize::MAX]
+        }),
         ("groups that do not divide", |h| h.tensors[3].group = 48),
         ("groups beyond the row", |h| h.tensors[3].group = 1 << 40),
-        ("a tensor twice", |h| h.tensors[4].name = h.tensors[3].name.clone()),
-        ("two tensors in one place", |h| h.tensors[2].offset = h.tensors[1].offset),
+        ("a tensor twice", |h| {
+            h.tensors[4].name = h.tensors[3].name.clone()
+        }),
+        ("two tensors in one place", |h| {
+            h.tensors[2].offset = h.tensors[1].offset
+        }),
         ("a missing tensor", |h| drop(h.tensors.pop())),
         ("no tensors", |h| h.tensors.clear()),
-        ("another name", |h| h.tensors[3].name = "vision.0.qkw".into()),
+        ("another name", |h| {
+            h.tensors[3].name = "vision.0.qkw".into()
+        }),
         ("another layout", |h| h.tensors[2].layout = Layout::Bytes),
         ("another panel layout", |h| h.panel_layout = "9x9".into()),
         ("no heads", |h| h.config.text.n_heads = 0),
         ("more layers than tensors", |h| h.config.text.n_layers = 3),
         ("a wider model", |h| h.config.text.hidden_size *= 2),
         ("no patches", |h| h.config.vision.patch_size = 0),
-        ("patches beyond the picture", |h| h.config.vision.patch_size = 65),
+        ("patches beyond the picture", |h| {
+            h.config.vision.patch_size = 65
+        }),
         ("a scale factor of nothing", |h| h.config.scale_factor = 0),
-        ("an epsilon that is no number", |h| h.config.text.rms_norm_eps = f32::NAN),
-        ("a rope theta of nothing", |h| h.config.text.rope_theta = 0.0),
-        ("an image token beyond the vocabulary", |h| h.config.image_token_id = 400),
-        ("a stop token beyond the vocabulary", |h| h.generation.stop_token_ids = vec![400]),
+        ("an epsilon that is no number", |h| {
+            h.config.text.rms_norm_eps = f32::NAN
+        }),
+        ("a rope theta of nothing", |h| {
+            h.config.text.rope_theta = 0.0
+        }),
+        ("an image token beyond the vocabulary", |h| {
+            h.config.image_token_id = 400
+        }),
+        ("a stop token beyond the vocabulary", |h| {
+            h.generation.stop_token_ids = vec![400]
+        }),
         ("no stop token", |h| h.generation.stop_token_ids.clear()),
         ("another tile size", |h| h.preprocess.tile_size = 65),
         ("a tile size of nothing", |h| h.preprocess.tile_size = 0),
         ("a std of nothing", |h| h.preprocess.std = [0.0; 3]),
-        ("a mean that is no number", |h| h.preprocess.mean = [f32::NAN; 3]),
+        ("a mean that is no number", |h| {
+            h.preprocess.mean = [f32::NAN; 3]
+        }),
         ("other image tokens a frame", |h| h.image_seq_len = 5),
-        ("a broken chat template", |h| h.chat_template = "{% for".into()),
+        ("a broken chat template", |h| {
+            h.chat_template = "{% for".into()
+        }),
     ];
     let mut accepted = Vec::new();
     for (what, change) in cases {
@@ -192,8 +264,13 @@ fn headers_that_lie_are_refused() {
 /// Packs hold int8 weights only; the checking path says what it needs.
 #[test]
 fn a_pack_cannot_run_in_f32() {
-    let options = LoadOptions { threads: 1, precision: Precision::F32, verify: false };
+    let options = LoadOptions {
+        threads: 1,
+        precision: Precision::F32,
+        verify: false,
+    };
     let source = ModelSource::Embedded("sound", sound_pack());
-    let error = Vlm::load(&source, &options, &mut |_, _| {}).expect_err("a pack has no f32 weights");
+    let error =
+        Vlm::load(&source, &options, &mut |_, _| {}).expect_err("a pack has no f32 weights");
     assert!(error.to_string().contains("f32"), "{error}");
 }

@@ -16,7 +16,10 @@ pub(crate) fn file(name: &str) -> Vec<u8> {
     let text = fs::read(folder().join("preprocess/files.json")).expect("the fixture is there");
     let json: Value = serde_json::from_slice(&text).expect("the fixture is JSON");
     let files = json["files"].as_array().expect("a list of files");
-    let found = files.iter().find(|file| file["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+    let found = files
+        .iter()
+        .find(|file| file["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}"));
     let hex = found["hex"].as_str().expect("hex digits");
     let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
     (0..hex.len()).step_by(2).map(byte).collect()
@@ -26,7 +29,9 @@ pub(crate) fn file(name: &str) -> Vec<u8> {
 pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     let picture = image::RgbImage::from_pixel(width, height, image::Rgb([200, 30, 90]));
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG can be written");
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .expect("a PNG can be written");
     bytes.into_inner()
 }
 
@@ -46,7 +51,10 @@ pub(crate) fn declared_40000() -> Vec<(&'static str, Vec<u8>)> {
     gif[6..10].copy_from_slice(&[0x40, 0x9C, 0x40, 0x9C]);
 
     let mut jpeg = file("soft.jpg");
-    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).expect("a frame header");
+    let frame = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xC0])
+        .expect("a frame header");
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0x9C, 0x40, 0x9C, 0x40]);
 
     // VP8X: three bytes for each side less one.
@@ -59,14 +67,28 @@ pub(crate) fn declared_40000() -> Vec<(&'static str, Vec<u8>)> {
     }
 
     let pnm = b"P6 40000 40000 255\n\x01\x02\x03".to_vec();
-    vec![("png", png), ("bmp", bmp), ("gif", gif), ("jpg", jpeg), ("webp", webp), ("tiff", tiff), ("ppm", pnm)]
+    vec![
+        ("png", png),
+        ("bmp", bmp),
+        ("gif", gif),
+        ("jpg", jpeg),
+        ("webp", webp),
+        ("tiff", tiff),
+        ("ppm", pnm),
+    ]
 }
 
 /// The most memory this process has had, in kB.
 fn peak_kilobytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("the peak is told");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number of kB")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .expect("the peak is told");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kb| kb.parse().ok())
+        .expect("a number of kB")
 }
 
 #[test]
@@ -115,11 +137,16 @@ fn odd_pictures_are_answered() {
                 answer_tokens: 3,
                 keep_stages: true,
             };
-            let stats = session.prompt(&request, &mut |_| {}).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let stats = session
+                .prompt(&request, &mut |_| {})
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(stats.image_tokens, 4 * stats.frames, "{what}");
             let stages = session.stages().expect("stages were kept");
             assert!(stages.logits.iter().all(|v| v.is_finite()), "{what}");
-            assert!(stages.image_features.iter().all(|v| v.is_finite()), "{what}");
+            assert!(
+                stages.image_features.iter().all(|v| v.is_finite()),
+                "{what}"
+            );
         }
     }
 }
@@ -129,7 +156,8 @@ fn odd_pictures_are_answered() {
 fn exif_rotation_reaches_the_model() {
     let features = |name: &str| {
         let picture = Rgb8::decode(&file(name)).expect("a picture");
-        let model = load(sound_directory().path(), Precision::Int8).expect("the sound directory loads");
+        let model =
+            load(sound_directory().path(), Precision::Int8).expect("the sound directory loads");
         let mut session = model.session().expect("a session starts");
         let request = PromptRequest {
             messages: &[Message::image_and_text("x")],
@@ -138,8 +166,14 @@ fn exif_rotation_reaches_the_model() {
             answer_tokens: 1,
             keep_stages: true,
         };
-        session.prompt(&request, &mut |_| {}).expect("the prompt runs");
-        session.stages().expect("stages were kept").image_features.clone()
+        session
+            .prompt(&request, &mut |_| {})
+            .expect("the prompt runs");
+        session
+            .stages()
+            .expect("stages were kept")
+            .image_features
+            .clone()
     };
     assert_ne!(features("orientation_1.jpg"), features("orientation_3.jpg"));
     assert_ne!(features("orientation_1.jpg"), features("orientation_6.jpg"));
@@ -148,9 +182,27 @@ fn exif_rotation_reaches_the_model() {
 
 #[test]
 fn truncated_pictures_are_refused() {
-    for name in ["rgb.png", "soft.jpg", "progressive.jpg", "cmyk.jpg", "palette.gif", "soft.webp", "rgb.bmp", "rgb.tiff", "rgb.ppm"] {
+    for name in [
+        "rgb.png",
+        "soft.jpg",
+        "progressive.jpg",
+        "cmyk.jpg",
+        "palette.gif",
+        "soft.webp",
+        "rgb.bmp",
+        "rgb.tiff",
+        "rgb.ppm",
+    ] {
         let bytes = file(name);
-        for length in [0, 1, 2, 10, bytes.len() / 4, bytes.len() / 2, bytes.len() - 40] {
+        for length in [
+            0,
+            1,
+            2,
+            10,
+            bytes.len() / 4,
+            bytes.len() / 2,
+            bytes.len() - 40,
+        ] {
             let error = Rgb8::decode(&bytes[..length]).map(|_| ()).expect_err(name);
             assert!(!error.to_string().is_empty(), "{name} at {length}");
         }

@@ -21,7 +21,9 @@ pub(crate) fn sound_directory() -> TempDir {
 /// A checkpoint written out.
 pub(crate) fn directory_of(checkpoint: &Checkpoint) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    checkpoint.write(dir.path()).expect("the folder can be written");
+    checkpoint
+        .write(dir.path())
+        .expect("the folder can be written");
     dir
 }
 
@@ -31,14 +33,23 @@ pub(crate) fn sound_pack() -> &'static [u8] {
     PACK.get_or_init(|| {
         let dir = sound_directory();
         let pack = packer::pack_directory(dir.path(), Cursor::new(Vec::new()), &mut |_, _| {});
-        pack.expect("the sound directory can be packed").into_inner()
+        pack.expect("the sound directory can be packed")
+            .into_inner()
     })
 }
 
 /// Loads a pack or directory.
 pub(crate) fn load(path: &Path, precision: Precision) -> Result<Vlm, LoadError> {
-    let options = LoadOptions { threads: 1, precision, verify: false };
-    Vlm::load(&ModelSource::Path(path.to_path_buf()), &options, &mut |_, _| {})
+    let options = LoadOptions {
+        threads: 1,
+        precision,
+        verify: false,
+    };
+    Vlm::load(
+        &ModelSource::Path(path.to_path_buf()),
+        &options,
+        &mut |_, _| {},
+    )
 }
 
 /// The message of an error and of all its causes, as the command prints it.
@@ -55,10 +66,15 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// Asserts that neither path loads the directory and that both say every one of `wanted`.
 pub(crate) fn assert_refused(dir: &Path, what: &str, wanted: &[&str]) {
     for precision in [Precision::Int8, Precision::F32] {
-        let Err(error) = load(dir, precision) else { panic!("{what}: {precision:?} loads it") };
+        let Err(error) = load(dir, precision) else {
+            panic!("{what}: {precision:?} loads it")
+        };
         let text = chain(&error);
         for part in wanted {
-            assert!(text.contains(part), "{what}, {precision:?}: {part:?} is not in {text:?}");
+            assert!(
+                text.contains(part),
+                "{what}, {precision:?}: {part:?} is not in {text:?}"
+            );
         }
     }
 }
@@ -86,7 +102,10 @@ impl Safetensors {
         let bytes = fs::read(dir.join(WEIGHTS)).expect("the file is there");
         let length = header_length(&bytes);
         let header = serde_json::from_slice(&bytes[8..8 + length]).expect("the header is JSON");
-        Safetensors { header, data: bytes[8 + length..].to_vec() }
+        Safetensors {
+            header,
+            data: bytes[8 + length..].to_vec(),
+        }
     }
 
     /// Puts the weights of `dir` together again.
@@ -104,7 +123,11 @@ impl Safetensors {
 
     /// Begin and end of a tensor in the data.
     pub(crate) fn span(&self, name: &str) -> [usize; 2] {
-        [0, 1].map(|at| self.header[name]["data_offsets"][at].as_u64().expect("an offset") as usize)
+        [0, 1].map(|at| {
+            self.header[name]["data_offsets"][at]
+                .as_u64()
+                .expect("an offset") as usize
+        })
     }
 }
 

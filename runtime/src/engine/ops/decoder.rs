@@ -77,7 +77,15 @@ impl DecoderModel {
             .collect::<Result<Vec<Layer>, OpenError>>()?;
         let head = pack.matrix("text.head", t.vocab_size, hidden)?;
         let rope = RopeTable::new(t.head_dim, f64::from(t.rope_theta), t.max_positions);
-        Ok(DecoderModel { pack, compute, config, image_token_id, rope, layers, head })
+        Ok(DecoderModel {
+            pack,
+            compute,
+            config,
+            image_token_id,
+            rope,
+            layers,
+            head,
+        })
     }
 
     /// Wires the decoder: ids `[S]` and image rows `[R, hidden]` → hidden states `[S, hidden]`.
@@ -89,19 +97,44 @@ impl DecoderModel {
         let ids = graph.add_source("ids", i64::fact([s]))?;
         let image_rows = graph.add_source("image_rows", f32::fact([r, hidden]))?;
         let model = || self.clone();
-        let x = graph.wire_node("embed", Embed { model: model(), layer: 0 }, &[ids])?[0];
-        let op = Merge { model: model(), layer: 0 };
+        let x = graph.wire_node(
+            "embed",
+            Embed {
+                model: model(),
+                layer: 0,
+            },
+            &[ids],
+        )?[0];
+        let op = Merge {
+            model: model(),
+            layer: 0,
+        };
         let mut x = graph.wire_node("merge", op, &[x, ids, image_rows])?[0];
         for layer in 0..self.layers.len() {
-            let op = QkvRope { model: model(), layer };
+            let op = QkvRope {
+                model: model(),
+                layer,
+            };
             let qkv = graph.wire_node(format!("{layer}.qkv"), op, &[x])?;
-            let op = Attention { model: model(), layer };
+            let op = Attention {
+                model: model(),
+                layer,
+            };
             let ctx = graph.wire_node(format!("{layer}.attention"), op, &qkv)?[0];
-            let op = OutProject { model: model(), layer };
+            let op = OutProject {
+                model: model(),
+                layer,
+            };
             x = graph.wire_node(format!("{layer}.out"), op, &[x, ctx])?[0];
-            let op = GateUp { model: model(), layer };
+            let op = GateUp {
+                model: model(),
+                layer,
+            };
             let rows = graph.wire_node(format!("{layer}.gate_up"), op, &[x])?;
-            let op = Down { model: model(), layer };
+            let op = Down {
+                model: model(),
+                layer,
+            };
             x = graph.wire_node(format!("{layer}.down"), op, &[x, rows[0], rows[1]])?[0];
         }
         graph.select_output_outlets(&[x])?;
@@ -112,7 +145,14 @@ impl DecoderModel {
     pub(in crate::engine) fn typed_head(self: &Arc<Self>) -> TractResult<TypedModel> {
         let mut graph = TypedModel::default();
         let x = graph.add_source("x", f32::fact([1, self.config.hidden_size]))?;
-        let logits = graph.wire_node("head", Head { model: self.clone(), layer: 0 }, &[x])?;
+        let logits = graph.wire_node(
+            "head",
+            Head {
+                model: self.clone(),
+                layer: 0,
+            },
+            &[x],
+        )?;
         graph.select_output_outlets(&logits)?;
         Ok(graph)
     }
@@ -159,8 +199,10 @@ impl Embed {
         let ids = ids.try_as_plain_ram()?.as_slice::<i64>()?;
         let model = &self.model;
         let (vocab, hidden) = (model.config.vocab_size, model.config.hidden_size);
-        let table =
-            model.pack.tensor("text.embed", Layout::F16, [vocab, hidden]).map_err(to_tract)?;
+        let table = model
+            .pack
+            .tensor("text.embed", Layout::F16, [vocab, hidden])
+            .map_err(to_tract)?;
         let mut bits = vec![0u16; hidden];
         fill(&[ids.len(), hidden], |x| {
             for (row, id) in x.chunks_exact_mut(hidden).zip(ids) {
@@ -224,7 +266,11 @@ impl QkvRope {
         let [x] = inputs(values)?;
         let model = &self.model;
         let t = &model.config;
-        let (width, q, kv) = (model.qkv_width(), t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        let (width, q, kv) = (
+            model.qkv_width(),
+            t.n_heads * t.head_dim,
+            t.n_kv_heads * t.head_dim,
+        );
         let rows = model.normed(f32s(&x)?);
         let m = x.len() / t.hidden_size;
         let mut cache = cache(ctx)?;
@@ -233,7 +279,9 @@ impl QkvRope {
             let weights = model.pack.panels(&model.layers[self.layer].qkv);
             linear(&model.compute, rows.rows(), weights, out, Store::Overwrite);
             // The q and k heads lie side by side and turn by the same angles.
-            model.rope.apply(out, width, t.n_heads + t.n_kv_heads, first);
+            model
+                .rope
+                .apply(out, width, t.n_heads + t.n_kv_heads, first);
             for (i, row) in out.chunks_exact(width).enumerate() {
                 let (k, v) = row[q..].split_at(kv);
                 cache.write(self.layer, first + i, k, v);
@@ -296,7 +344,13 @@ impl OutProject {
         let quantised = rows.reshape(ctx.len() / matrix.k, matrix.k, matrix.group);
         quantize::quantize_rows(&model.compute, f32s(&ctx)?, quantised);
         update(x, |x| {
-            linear(&model.compute, rows.rows(), model.pack.panels(matrix), x, Store::Add);
+            linear(
+                &model.compute,
+                rows.rows(),
+                model.pack.panels(matrix),
+                x,
+                Store::Add,
+            );
             Ok(())
         })
     }
@@ -321,7 +375,13 @@ impl GateUp {
         let rows = model.normed(f32s(&x)?);
         let mut gate_up = vec![0f32; m * 2 * inter];
         let weights = model.pack.panels(&layer.gate_up);
-        linear(&model.compute, rows.rows(), weights, &mut gate_up, Store::Overwrite);
+        linear(
+            &model.compute,
+            rows.rows(),
+            weights,
+            &mut gate_up,
+            Store::Overwrite,
+        );
         fill_int8(m, inter, layer.down.group, |out| {
             activation::swiglu_quantize_rows(&model.compute, &gate_up, inter, out);
             Ok(())
@@ -350,7 +410,13 @@ impl Down {
         let m = x.len() / matrix.n;
         let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, m, matrix.k, matrix.group)?;
         update(x, |x| {
-            linear(&model.compute, rows, model.pack.panels(matrix), x, Store::Add);
+            linear(
+                &model.compute,
+                rows,
+                model.pack.panels(matrix),
+                x,
+                Store::Add,
+            );
             Ok(())
         })
     }

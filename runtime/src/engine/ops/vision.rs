@@ -9,7 +9,9 @@
 //! x → Connector → image features f32 [image tokens, text hidden]
 //! ```
 
-use super::{add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update};
+use super::{
+    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update,
+};
 use crate::config::ModelConfig;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::quantize::{self, k_padded, n_groups};
@@ -63,10 +65,20 @@ impl VisionModel {
             })
             .collect::<Result<Vec<Layer>, OpenError>>()?;
         let shuffled = hidden * config.scale_factor * config.scale_factor;
-        let patch_embed =
-            pack.matrix("vision.patch_embed", hidden, 3 * v.patch_size * v.patch_size)?;
+        let patch_embed = pack.matrix(
+            "vision.patch_embed",
+            hidden,
+            3 * v.patch_size * v.patch_size,
+        )?;
         let connector = pack.matrix("connector", config.text.hidden_size, shuffled)?;
-        Ok(VisionModel { patch_embed, layers, connector, config, compute, pack })
+        Ok(VisionModel {
+            patch_embed,
+            layers,
+            connector,
+            config,
+            compute,
+            pack,
+        })
     }
 
     /// Wires the ops into a model from one frame to its image features.
@@ -75,21 +87,42 @@ impl VisionModel {
         let side = self.config.vision.image_size;
         let frame = graph.add_source("frame", u8::fact([side, side, 3]))?;
         let model = || self.clone();
-        let op = PatchEmbed { model: model(), layer: 0 };
+        let op = PatchEmbed {
+            model: model(),
+            layer: 0,
+        };
         let mut x = graph.wire_node("patch_embed", op, &[frame])?[0];
         for layer in 0..self.layers.len() {
-            let op = NormQkv { model: model(), layer };
+            let op = NormQkv {
+                model: model(),
+                layer,
+            };
             let qkv = graph.wire_node(format!("{layer}.qkv"), op, &[x])?;
-            let op = VisionAttention { model: model(), layer };
+            let op = VisionAttention {
+                model: model(),
+                layer,
+            };
             let ctx = graph.wire_node(format!("{layer}.attention"), op, &qkv)?[0];
-            let op = OutProject { model: model(), layer };
+            let op = OutProject {
+                model: model(),
+                layer,
+            };
             x = graph.wire_node(format!("{layer}.out"), op, &[x, ctx])?[0];
-            let op = NormFc1Gelu { model: model(), layer };
+            let op = NormFc1Gelu {
+                model: model(),
+                layer,
+            };
             let rows = graph.wire_node(format!("{layer}.fc1"), op, &[x])?;
-            let op = Fc2 { model: model(), layer };
+            let op = Fc2 {
+                model: model(),
+                layer,
+            };
             x = graph.wire_node(format!("{layer}.fc2"), op, &[x, rows[0], rows[1]])?[0];
         }
-        let op = Connector { model: model(), layer: 0 };
+        let op = Connector {
+            model: model(),
+            layer: 0,
+        };
         let features = graph.wire_node("connector", op, &[x])?;
         graph.select_output_outlets(&features)?;
         Ok(graph)
@@ -129,9 +162,15 @@ impl PatchEmbed {
         let [frame] = inputs(values)?;
         let pixels = frame.try_as_plain_ram()?.as_slice::<u8>()?;
         let model = &self.model;
-        let (side, patch) = (model.config.vision.image_size, model.config.vision.patch_size);
-        let (grid, n, hidden) =
-            (model.config.vision.patches_per_side(), model.n_patches(), model.hidden());
+        let (side, patch) = (
+            model.config.vision.image_size,
+            model.config.vision.patch_size,
+        );
+        let (grid, n, hidden) = (
+            model.config.vision.patches_per_side(),
+            model.n_patches(),
+            model.hidden(),
+        );
         let k = 3 * patch * patch;
         let mut buffer = Int8RowsBuf::new();
         let mut rows = buffer.reshape(n, k, 0);
@@ -148,8 +187,10 @@ impl PatchEmbed {
                 }
             }
         }
-        let positions =
-            model.pack.tensor("vision.positions", Layout::F32, [n, hidden]).map_err(to_tract)?;
+        let positions = model
+            .pack
+            .tensor("vision.positions", Layout::F32, [n, hidden])
+            .map_err(to_tract)?;
         fill(&[n, hidden], |x| {
             let weights = model.pack.panels(&model.patch_embed);
             linear(&model.compute, buffer.rows(), weights, x, Store::Overwrite);
@@ -159,7 +200,10 @@ impl PatchEmbed {
     }
 }
 
-fused_op!(PatchEmbed, |op, _| tvec!(f32::fact([op.model.n_patches(), op.model.hidden()])));
+fused_op!(PatchEmbed, |op, _| tvec!(f32::fact([
+    op.model.n_patches(),
+    op.model.hidden()
+])));
 
 /// Norm and the stacked q, k, v projection: `x → [patches, 3·hidden]`.
 #[derive(Clone)]
@@ -181,7 +225,10 @@ impl NormQkv {
     }
 }
 
-fused_op!(NormQkv, |op, _| tvec!(f32::fact([op.model.n_patches(), 3 * op.model.hidden()])));
+fused_op!(NormQkv, |op, _| tvec!(f32::fact([
+    op.model.n_patches(),
+    3 * op.model.hidden()
+])));
 
 /// Full softmax attention over all patches: `[patches, 3·hidden] → [patches, hidden]`.
 #[derive(Clone)]
@@ -203,7 +250,10 @@ impl VisionAttention {
     }
 }
 
-fused_op!(VisionAttention, |op, _| tvec!(f32::fact([op.model.n_patches(), op.model.hidden()])));
+fused_op!(VisionAttention, |op, _| tvec!(f32::fact([
+    op.model.n_patches(),
+    op.model.hidden()
+])));
 
 /// Output projection added to the residual stream: `x, ctx → x`.
 #[derive(Clone)]
@@ -221,7 +271,13 @@ impl OutProject {
         let quantised = rows.reshape(model.n_patches(), matrix.k, matrix.group);
         quantize::quantize_rows(&model.compute, f32s(&ctx)?, quantised);
         update(x, |x| {
-            linear(&model.compute, rows.rows(), model.pack.panels(matrix), x, Store::Add);
+            linear(
+                &model.compute,
+                rows.rows(),
+                model.pack.panels(matrix),
+                x,
+                Store::Add,
+            );
             Ok(())
         })
     }
@@ -248,14 +304,23 @@ impl NormFc1Gelu {
         let mut strip = vec![0f32; STRIP_ROWS.min(model.n_patches()) * k];
         let mut data_view = data.try_as_plain_ram_mut()?;
         let mut scales_view = scales.try_as_plain_ram_mut()?;
-        let data_strips = data_view.as_slice_mut::<i8>()?.chunks_mut(STRIP_ROWS * k_padded(k));
-        let scale_strips =
-            scales_view.as_slice_mut::<f32>()?.chunks_mut(STRIP_ROWS * n_groups(k, group));
+        let data_strips = data_view
+            .as_slice_mut::<i8>()?
+            .chunks_mut(STRIP_ROWS * k_padded(k));
+        let scale_strips = scales_view
+            .as_slice_mut::<f32>()?
+            .chunks_mut(STRIP_ROWS * n_groups(k, group));
         let x_strips = f32s(&x)?.chunks(STRIP_ROWS * model.hidden());
         for ((x, data), scales) in x_strips.zip(data_strips).zip(scale_strips) {
             let m = x.len() / model.hidden();
             let strip = &mut strip[..m * k];
-            linear(&model.compute, model.normed(x).rows(), weights, strip, Store::Overwrite);
+            linear(
+                &model.compute,
+                model.normed(x).rows(),
+                weights,
+                strip,
+                Store::Overwrite,
+            );
             let rows = Int8RowsMut::new(data, scales, m, k, group)?;
             activation::gelu_tanh_quantize_rows(&model.compute, strip, rows);
         }
@@ -283,7 +348,13 @@ impl Fc2 {
         let n = model.n_patches();
         let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, n, matrix.k, matrix.group)?;
         update(x, |x| {
-            linear(&model.compute, rows, model.pack.panels(matrix), x, Store::Add);
+            linear(
+                &model.compute,
+                rows,
+                model.pack.panels(matrix),
+                x,
+                Store::Add,
+            );
             Ok(())
         })
     }
