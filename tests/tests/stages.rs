@@ -17,22 +17,23 @@ use tempfile::TempDir;
 /// promise is 1e-3.
 const F32_BOUND: f64 = 1e-4;
 
-/// Cosine of int8 and f32 image features over all rows. Observed at least 0.99957.
+/// Cosine of int8 and f32 image features over all rows. Observed at least 0.9996.
 const INT8_FEATURES: f64 = 0.999;
 
-/// The same for the worst row of a true width. Observed at least 0.99949.
+/// The same for the worst row of a true width. Observed at least 0.9995.
 const INT8_WIDE_ROW: f64 = 0.999;
 
-/// The same for the worst row of a narrow shape, where single rows scatter. Observed 0.99887 on
-/// `gqa5`; the number formats alone, simulated in f32, give 0.99899 there.
+/// The same for the worst row of a narrow shape, where single rows scatter. Observed at least
+/// 0.9992; the number formats alone, simulated in f32 with another rotation, give 0.9990 to 0.9997.
 const INT8_NARROW_ROW: f64 = 0.998;
 
-/// Cosine of int8 and f32 logits after the prompt. Observed at least 0.99887.
-const INT8_LOGITS: f64 = 0.998;
+/// Cosine of int8 and f32 logits after the prompt. Random weights amplify more than trained ones:
+/// observed at least 0.9967, on `gqa5`; the number formats alone give 0.9974 there.
+const INT8_LOGITS: f64 = 0.995;
 
 /// A greedy token must be the same where its lead over the next, in standard deviations of the
-/// logits, is above this. A cosine of 0.9988 moves a difference of two logits by 0.07.
-const DECISIVE_GAP: f64 = 0.25;
+/// logits, is above this. A cosine of 0.9967 moves the difference of two logits by 0.11.
+const DECISIVE_GAP: f64 = 0.35;
 
 /// A fixture with its checkpoint written out.
 struct Case {
