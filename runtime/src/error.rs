@@ -124,6 +124,16 @@ pub enum RunError {
         /// Which choice, from 1.
         index: usize,
     },
+    /// A choice contains one of the model's own tokens.
+    #[error(
+        "choice {index} contains {token}, which is a token of the model; choices are plain text"
+    )]
+    TokenInChoice {
+        /// Which choice, from 1.
+        index: usize,
+        /// The token.
+        token: String,
+    },
     /// A sampling setting is out of its range.
     #[error("{field} is {value}, allowed is {allowed}")]
     Sampling {

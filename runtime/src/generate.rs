@@ -148,6 +148,10 @@ impl<'s> Generation<'s> {
         }
         if self.finish.is_none() {
             let mut logits = self.session.logits()?;
+            // An image token asks for image features, which only a prompt can bring.
+            if let Some(logit) = logits.get_mut(self.session.image_token() as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
             let token = self.sampler.sample(&mut logits, self.session.ids());
             if self.session.is_stop_token(token) {
                 self.finish = Some(FinishReason::Stop);

@@ -135,6 +135,10 @@ impl Session {
         &self.model.tokenizer
     }
 
+    pub(crate) fn image_token(&self) -> u32 {
+        self.model.config.image_token_id
+    }
+
     pub(crate) fn is_stop_token(&self, token: u32) -> bool {
         self.model.generation.stop_token_ids.contains(&token)
     }
@@ -347,6 +351,12 @@ impl Session {
             let text = choice.trim();
             if text.is_empty() {
                 return Err(RunError::EmptyChoice { index: index + 1 });
+            }
+            if let Some(token) = self.model.tokenizer.added_token_in(text) {
+                return Err(RunError::TokenInChoice {
+                    index: index + 1,
+                    token: token.to_owned(),
+                });
             }
             // Answers of this family begin with a space after `Assistant:`.
             let ids = self.model.tokenizer.encode(&format!(" {text}"))?;

@@ -274,6 +274,37 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("choice 2"), "{error}");
+    let error = session
+        .score(&["a <image>".into(), "b".into()])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("choice 1") && error.contains("<image>"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_image_token_is_never_generated() {
+    // Nearly even odds for every token: without the rule it comes up within these draws.
+    let image_token = model().config().image_token_id;
+    let mut session = model().session().unwrap();
+    for seed in 0..20 {
+        session.truncate(0);
+        session.extend(&[40]).unwrap();
+        let sampling = Sampling {
+            temperature: 100.0,
+            seed,
+            ..Sampling::default()
+        };
+        let options = GenerateOptions {
+            max_tokens: 200,
+            sampling,
+            stop: Vec::new(),
+        };
+        let (tokens, _, _) = answer(&mut session, options);
+        assert!(!tokens.contains(&image_token));
+    }
 }
 
 #[test]

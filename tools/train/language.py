@@ -58,7 +58,7 @@ def plural(noun):
 
 
 def held_pair(a, b):
-    """Whether the kinds `a` and `b` may meet only in held-out pictures (one pair in seven)."""
+    """Whether the kinds `a` and `b` may meet only in held-out pictures (one pair in eight)."""
     i, j = sorted((INDEX[a], INDEX[b]))
     return (i * 31 + j * 17 + i * j) % 7 == 3
 

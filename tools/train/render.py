@@ -44,7 +44,7 @@ light power switch level speed limit slow fast start end begin caution wet paint
 here press button call help test unit box lot part serial model type size made in out off on low high full empty mixed paper
 glass metal plastic sun moon star green blue red black white silver gold king queen club radio video photo music book news
 zone area block line track platform bay dock cargo ship fish meat rice salt oil gas fuel pump car taxi van truck bike""".split()
-WORDS_HELD = """closed cash taxi pull south noon office library station harbor camera storage battery warning voltage honey
+WORDS_HELD = """closed cash pull south noon office library station harbor camera storage battery warning voltage honey
 lemon orange tomato butter cheese museum theatre castle island forest summer winter monday friday engine filter handle""".split()
 
 
