@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SAMPLES = pathlib.Path("models/samples")
 COMMANDS = [
-    ("scene-1.png", ["caption", "{}"]),
-    ("scene-2.png", ["ask", "{}", "How many {kind} are there?"]),
-    ("text-1.png", ["ask", "{}", "What does it say?"]),
-    ("scene-3.png", ["ask", "{}", "Is there a dog?", "--choices", "yes,no", "--verbose"]),
+    ("bells-hats.jpg", ["caption", "{}"]),
+    ("apple-stars.jpg", ["ask", "{}", "How many stars are there?"]),
+    ("sign-office.jpg", ["ask", "{}", "What does it say?"]),
+    ("trees.jpg", ["ask", "{}", "Is there a dog?", "--choices", "Yes.,No.", "--verbose"]),
 ]
 WIDTH, LINE, SIDE, MARGIN = 980, 24, 150, 24
 BACK, TEXT, DIM, MARK = (24, 26, 31), (226, 228, 232), (140, 146, 158), (126, 200, 120)

@@ -108,7 +108,7 @@ def pick_kinds(rng, n, held):
     for _ in range(200):
         names = rng.sample(language.NAMES, n)
         if rng.random() < 0.3 and n > 1:
-            group = [k for k in rng.choice(language.ALIKE) if k != names[0]]
+            group = sorted(rng.choice(language.ALIKE) - {names[0]})
             names[1] = rng.choice(group)
             if len(set(names)) < n:
                 continue

@@ -149,7 +149,7 @@ def save(path, value):
 
 
 class Shared:
-    """What the training processes share: weights, averaged weights, gradients and a meeting point."""
+    """What the training processes share: weights, averaged weights, gradients, the clock and a meeting point."""
 
     def __init__(self, model, heads, ema, workers):
         self.model, self.heads, self.ema = model.share_memory(), heads.share_memory(), ema
@@ -157,78 +157,155 @@ class Shared:
             v.share_memory_()
         size = sum(p.numel() for p in [*model.parameters(), *heads.parameters()])
         self.grads = torch.zeros(workers, size).share_memory_()
+        # seconds trained; whether to save now
+        self.clock = torch.zeros(2, dtype=torch.float64).share_memory_()
         self.barrier = torch.multiprocessing.get_context("spawn").Barrier(workers)
 
 
+def cost(name, p):
+    """A rough time of a parameter's update: Newton-Schulz for matrices, memory for the rest."""
+    return p.numel() * (min(p.shape) if p.dim() == 2 and inner(name) else 10)
+
+
+def deal(named, workers):
+    """Deals the parameters (name, parameter) out to the workers so that all updates take the same time: a set of indices each."""
+    hands, load = [set() for _ in range(workers)], [0.0] * workers
+    for i in sorted(range(len(named)), key=lambda i: -cost(*named[i])):
+        r = load.index(min(load))
+        load[r] += cost(*named[i])
+        hands[r].add(i)
+    return hands
+
+
+class Update:
+    """One process's share of the parameter updates, and its optimizer state."""
+
+    def __init__(self, rank, args, shared, resumed):
+        self.rank, self.shared = rank, shared
+        named = [*shared.model.named_parameters(), *shared.heads.named_parameters()]
+        self.params = [p for _, p in named]
+        self.offsets = np.cumsum([0] + [p.numel() for p in self.params])
+        self.mine = sorted(deal(named, args.workers)[rank])
+        self.optimizers = split([named[i] for i in self.mine], args.lr, args.lr_rest)
+        self.peaks = (args.lr, args.lr_rest)
+        self.average = [(shared.ema[named[i][0]], self.params[i]) for i in self.mine if named[i][0] in shared.ema]
+        self.path = os.path.join(args.out, f"optimizer{rank}.pt")
+        if resumed and os.path.exists(self.path):
+            for opt, state in zip(self.optimizers, torch.load(self.path, weights_only=True)):
+                opt.load_state_dict(state)
+
+    def save(self):
+        save(self.path, [opt.state_dict() for opt in self.optimizers])
+
+    def _slot(self, i):
+        return slice(self.offsets[i], self.offsets[i + 1])
+
+    def step(self, rate, number):
+        """Hands in this process's gradients and, when all have, updates its share; returns the seconds waited."""
+        for i, p in enumerate(self.params):
+            slot = self.shared.grads[self.rank, self._slot(i)]
+            slot.zero_() if p.grad is None else slot.copy_(p.grad.flatten())
+            p.grad = None
+        wait = time.time()
+        self.shared.barrier.wait()
+        wait = time.time() - wait
+        for i in self.mine:
+            self.params[i].grad = self.shared.grads[:, self._slot(i)].mean(0).view_as(self.params[i])
+        muon, adam = self.optimizers
+        torch.nn.utils.clip_grad_norm_([p for g in adam.param_groups for p in g["params"]], 0.7)
+        for opt, peak in zip(self.optimizers, self.peaks):
+            for g in opt.param_groups:
+                g["lr"] = peak * rate
+            opt.step()
+        for i in self.mine:
+            self.params[i].grad = None
+        with torch.no_grad():
+            torch._foreach_lerp_([e for e, _ in self.average], [p for _, p in self.average], 1 - min(0.998, number / (19 + number)))
+        self.shared.barrier.wait()
+        return wait
+
+
+class Report:
+    """The log of a run: means over some steps, and looks at the held-out set."""
+
+    def __init__(self, args, shape):
+        self.file = open(os.path.join(args.out, "log.jsonl"), "a", buffering=1)
+        self.quick = HeldOut(os.path.join(args.out, "quick.npz"), shape.tile, 60, 50)
+        self.sums, self.count, self.stall, self.since = {}, 0, 0.0, time.time()
+
+    def note(self, **fields):
+        line = json.dumps(fields)
+        self.file.write(line + "\n")
+        print(line, flush=True)
+
+    def add(self, losses, told, guess, classes):
+        """Adds the losses of a step and how many patches were seen rightly."""
+        values = dict(zip(("patch", "token", "order", "centre"), losses.tolist()))
+        if told is not None:
+            values["say"] = told.item()
+        y = classes.flatten(1).long()
+        for k, sel in (("see_objects", (y > 0) & (y < render.CHAR_CLASS)), ("see_letters", y >= render.CHAR_CLASS)):
+            if sel.any():
+                values[k] = (guess.argmax(-1) == y)[sel].float().mean().item()
+        for k, v in values.items():
+            self.sums[k] = self.sums.get(k, 0) + v
+        self.count += 1
+
+    def flush(self, pictures, **fields):
+        now = time.time()
+        self.note(**fields, speed=round(pictures / (now - self.since), 1), stall=round(self.stall / (now - self.since), 2),
+                  **{k: round(v / self.count, 4) for k, v in self.sums.items()})
+        self.sums, self.count, self.stall, self.since = {}, 0, 0.0, now
+
+    def look(self, ema, shape, codec, **fields):
+        """Evaluates the averaged weights on the quick held-out set."""
+        probe = Ocelli(shape)
+        probe.load_state_dict(ema)
+        result, examples = self.quick.look(probe, codec)
+        self.note(eval=result, **fields, examples=examples[:12])
+        self.since = time.time()
+
+
 def work(rank, args, shared, start):
-    """One training process; process 0 also looks, notes and saves."""
+    """One training process; process 0 also keeps the clock, reports and saves."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed + rank)
     codec = Codec()
     model, heads, ema = shared.model, shared.heads, shared.ema
     shape = model.shape
-    named = [*model.named_parameters(), *heads.named_parameters()]
-    params = [p for _, p in named]
-    for p in params:
-        p.grad = None
-    offsets = np.cumsum([0] + [p.numel() for p in params])
-    # deal the parameters out by the work they cause, so that both updates take the same time
-    mine, load = set(), [0.0] * args.workers
-    for i in sorted(range(len(params)), key=lambda i: -cost(named[i][0], params[i])):
-        r = load.index(min(load))
-        load[r] += cost(named[i][0], params[i])
-        if r == rank:
-            mine.add(i)
-    muon, adam = split([named[i] for i in sorted(mine)], args.lr, args.lr_rest)
-    state_path = os.path.join(args.out, f"optimizer{rank}.pt")
-    if start["resumed"] and os.path.exists(state_path):
-        st = torch.load(state_path, weights_only=True)
-        muon.load_state_dict(st["muon"])
-        adam.load_state_dict(st["adam"])
-    mine_ema = [(ema[named[i][0]], params[i]) for i in sorted(mine) if named[i][0] in ema]
-
+    update = Update(rank, args, shared, start["resumed"])
     step, seen, before = start["step"], start["seen"], start["elapsed"]
     data = Batches(shape, codec, args.seed * 100003 + seen * 7 + rank)
     aux, say = patch_losses, model.say
     if not args.no_compile:
         aux, say = torch.compile(patch_losses, dynamic=False), torch.compile(model.say, dynamic=False)
     first = codec.prefix(shape.image_tokens).index(codec.image)
-    if rank == 0:
-        log = open(os.path.join(args.out, "log.jsonl"), "a", buffering=1)
-        note = lambda **kw: (log.write(json.dumps(kw) + "\n"), print(json.dumps(kw), flush=True))
-        note(parameters=sum(p.numel() for p in model.parameters()), shape=shape.as_dict(), arguments=vars(args))
-        quick = HeldOut(os.path.join(args.out, "quick.npz"), shape.tile, 60, 50)
-    names = ("patch", "token", "order", "centre")
-    sums, window, stall = {}, 0, 0.0
-    total = args.minutes * 60
-    clock = last_eval = last_save = window_start = time.time()
+    report = Report(args, shape) if rank == 0 else None
+    if report:
+        report.note(parameters=sum(p.numel() for p in model.parameters()), shape=shape.as_dict(), arguments=vars(args))
+    clock = last_look = last_save = time.time()
 
     while True:
         # process 0 sets the clock, so that all take the same decisions
-        if rank == 0:
+        if report:
             now = time.time()
-            start["clock"][0] = before + now - clock
-            start["clock"][1] = float(now - last_save > args.save_minutes * 60)
+            stop = before + now - clock >= args.minutes * 60 or os.path.exists(os.path.join(args.out, "stop"))
+            shared.clock[0], shared.clock[1] = before + now - clock, 2.0 if stop else float(now - last_save > args.save_minutes * 60)
         shared.barrier.wait()
-        elapsed, saving = start["clock"].tolist()
+        elapsed, command = shared.clock.tolist()
         shared.barrier.wait()
-        done = elapsed / total
-        stop = done >= 1 or os.path.exists(os.path.join(args.out, "stop"))
-        if saving or stop:
-            save(state_path, dict(muon=muon.state_dict(), adam=adam.state_dict()))
-            if rank == 0:
+        if command:
+            update.save()
+            if report:
                 save(os.path.join(args.out, "last.pt"), dict(model=model.state_dict(), heads=heads.state_dict(), ema=ema,
                                                              step=step, seen=seen, elapsed=elapsed, shape=shape.as_dict()))
                 save(os.path.join(args.out, "ema.pt"), {k: v.bfloat16() for k, v in ema.items()})
                 last_save = time.time()
-        if stop:
+        if command == 2:
             break
-        ease = max(0.0, 1 - done / args.easy_until)
-        sign_ease = max(0.0, 1 - done / args.easy_signs_until)
+        done = min(1.0, elapsed / (args.minutes * 60))
+        ease, sign_ease = (max(0.0, 1 - done / until) if until > 0 else 0.0 for until in (args.easy_until, args.easy_signs_until))
         rate = min(1, (step + 1) / 120) * (0.5 * (1 + math.cos(math.pi * done)) * 0.99 + 0.01)
-        for opt, peak in ((muon, args.lr), (adam, args.lr_rest)):
-            for g in opt.param_groups:
-                g["lr"] = peak * rate
         tower_only = done < args.tower_first
         crowd_share = 0.65 if tower_only else 0.18 * (1 - 0.7 * done)
 
@@ -248,61 +325,27 @@ def work(rank, args, shared, start):
             told = (each * w).sum() / w.sum()
             loss = loss + 1.5 * told
         loss.backward()
-        for i, p in enumerate(params):
-            slot = shared.grads[rank, offsets[i]:offsets[i + 1]]
-            slot.zero_() if p.grad is None else slot.copy_(p.grad.flatten())
-            p.grad = None
-        wait = time.time()
-        shared.barrier.wait()
-        stall += time.time() - wait
-        for i in mine:
-            params[i].grad = shared.grads[:, offsets[i]:offsets[i + 1]].mean(0).view_as(params[i])
-        torch.nn.utils.clip_grad_norm_([p for g in adam.param_groups for p in g["params"]], 0.7)
-        muon.step()
-        adam.step()
-        for i in mine:
-            params[i].grad = None
         step += 1
         seen += args.batch * args.workers
-        with torch.no_grad():
-            torch._foreach_lerp_([e for e, _ in mine_ema], [p for _, p in mine_ema], 1 - min(0.998, (1 + step) / (20 + step)))
-        shared.barrier.wait()
-
-        if rank == 0 and step % 5 == 0:
-            for k, v in zip(names, losses.tolist()):
-                sums[k] = sums.get(k, 0) + v
-            if told is not None:
-                sums["say"] = sums.get("say", 0) + told.item()
-            y = classes.flatten(1).long()
-            for k, sel in (("see_objects", (y > 0) & (y < render.CHAR_CLASS)), ("see_letters", y >= render.CHAR_CLASS)):
-                if sel.any():
-                    sums[k] = sums.get(k, 0) + (guess.argmax(-1) == y)[sel].float().mean().item()
-            window += 1
-            if window == 10:
-                now = time.time()
-                note(step=step, seen=seen, minute=round(elapsed / 60, 1), ease=round(ease, 2), rate=round(rate, 3),
-                     speed=round(50 * args.batch * args.workers / (now - window_start), 1), stall=round(stall / (now - window_start), 2),
-                     **{k: round(v / window, 4) for k, v in sums.items()})
-                sums, window, window_start, stall = {}, 0, now, 0.0
-        if rank == 0 and not tower_only and time.time() - last_eval > args.eval_minutes * 60:
-            look(ema, shape, codec, quick, note, seen, elapsed)
-            last_eval = window_start = time.time()
-    if rank == 0:
-        look(ema, shape, codec, quick, note, seen, elapsed)
-
-
-def cost(name, p):
-    """A rough time of a parameter's update: Newton-Schulz for matrices, memory for the rest."""
-    if p.dim() == 2 and inner(name):
-        return p.numel() * min(p.shape)
-    return p.numel() * 10
+        wait = update.step(rate, step)
+        if report:
+            report.stall += wait
+            if step % 5 == 0:
+                report.add(losses, told, guess, classes)
+            if step % 50 == 0:
+                report.flush(50 * args.batch * args.workers, step=step, seen=seen, minute=round(elapsed / 60, 1), ease=round(ease, 2), rate=round(rate, 3))
+            if not tower_only and time.time() - last_look > args.eval_minutes * 60:
+                report.look(ema, shape, codec, seen=seen, minute=round(elapsed / 60, 1))
+                last_look = time.time()
+    if report:
+        report.look(ema, shape, codec, seen=seen, minute=round(elapsed / 60, 1))
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", required=True)
     ap.add_argument("--minutes", type=float, default=100)
-    ap.add_argument("--batch", type=int, default=48, help="pictures a step in each process")
+    ap.add_argument("--batch", type=int, default=24, help="pictures a step in each process")
     ap.add_argument("--workers", type=int, default=2, help="processes, one a core")
     ap.add_argument("--lr", type=float, default=4e-3, help="peak learning rate of the matrices (Muon)")
     ap.add_argument("--lr-rest", type=float, default=2e-3, help="peak learning rate of everything else (AdamW)")
@@ -322,7 +365,7 @@ def main():
     model = Ocelli(Shape(vocab=Codec().size))
     heads = Heads(model.shape, render.CLASSES, render.ORDERS)
     ema = {k: v.clone() for k, v in model.state_dict().items()}
-    start = dict(step=0, seen=0, elapsed=0.0, resumed=bool(args.resume), clock=torch.zeros(2, dtype=torch.float64).share_memory_())
+    start = dict(step=0, seen=0, elapsed=0.0, resumed=bool(args.resume))
     if args.resume:
         st = torch.load(args.resume, weights_only=True)
         model.load_state_dict(st["model"])
@@ -337,14 +380,6 @@ def main():
         ema = {k: v.clone() for k, v in model.state_dict().items()}
     shared = Shared(model, heads, ema, args.workers)
     torch.multiprocessing.spawn(work, (args, shared, start), args.workers)
-
-
-def look(ema, shape, codec, quick, note, seen, elapsed):
-    """Evaluates the averaged weights on the quick held-out set and notes the result."""
-    probe = Ocelli(shape)
-    probe.load_state_dict(ema)
-    result, examples = quick.look(probe, codec)
-    note(eval=result, seen=seen, minute=round(elapsed / 60, 1), examples=examples[:12])
 
 
 if __name__ == "__main__":
