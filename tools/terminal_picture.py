@@ -16,11 +16,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SAMPLES = pathlib.Path("models/samples")
 COMMANDS = [
     ("bells-hats.jpg", ["caption", "{}"]),
-    ("apple-stars.jpg", ["ask", "{}", "How many stars are there?"]),
+    ("trees.jpg", ["ask", "{}", "How many trees are there?"]),
     ("sign-office.jpg", ["ask", "{}", "What does it say?"]),
-    ("trees.jpg", ["ask", "{}", "Is there a dog?", "--choices", "Yes.,No.", "--verbose"]),
+    ("bell-cat-pizza.jpg", ["ask", "{}", "Is there a dog?", "--choices", "Yes.,No.", "--verbose"]),
 ]
-WIDTH, LINE, SIDE, MARGIN = 980, 24, 150, 24
+WIDTH, LINE, SIDE, MARGIN = 1180, 24, 150, 24
 BACK, TEXT, DIM, MARK = (24, 26, 31), (226, 228, 232), (140, 146, 158), (126, 200, 120)
 
 
