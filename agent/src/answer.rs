@@ -187,6 +187,24 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// The report of a generated answer.
+    pub fn answer_report(
+        &self,
+        image: &Path,
+        stats: &PromptStats,
+        answer: &Answer,
+    ) -> Map<String, Value> {
+        let mut report = self.report(image, stats, answer.decode);
+        report.insert("text".into(), json!(answer.text.trim_end()));
+        report.insert("token_ids".into(), json!(answer.tokens));
+        report.insert("finish_reason".into(), json!(answer.finish.name()));
+        report.insert(
+            "decode_tokens_per_second".into(),
+            json!(tokens_per_second(answer.steps, answer.decode)),
+        );
+        report
+    }
+
     /// Says on stderr how long each stage took, with `--verbose`.
     pub fn remark(&self, stats: &PromptStats, answer: &Answer) {
         if self.global.verbose {

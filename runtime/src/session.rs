@@ -89,6 +89,8 @@ pub struct Session {
     ids: Vec<u32>,
     cancel: CancelFlag,
     stages: Option<Stages>,
+    /// Logits after the last token, where scoring moved the engine away and back.
+    known_logits: Option<Vec<f32>>,
 }
 
 /// An engine that can be printed.
@@ -103,6 +105,7 @@ impl Session {
             ids: Vec::new(),
             cancel: CancelFlag::new(),
             stages: None,
+            known_logits: None,
         }
     }
 
@@ -302,6 +305,7 @@ impl Session {
     }
 
     pub(crate) fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
+        self.known_logits = None;
         self.engine.append(ids, image_rows)?;
         self.ids.extend_from_slice(ids);
         Ok(())
@@ -314,6 +318,9 @@ impl Session {
     /// [`RunError::NothingAppended`] before any prompt; [`RunError::NotFinite`] when
     /// damaged weights left no usable number.
     pub fn logits(&mut self) -> Result<Vec<f32>, RunError> {
+        if let Some(logits) = &self.known_logits {
+            return Ok(logits.clone());
+        }
         let logits = self.engine.logits()?;
         if logits.iter().any(|logit| logit.is_finite()) {
             Ok(logits)
@@ -324,6 +331,7 @@ impl Session {
 
     /// Forgets every token from position `len` on.
     pub fn truncate(&mut self, len: usize) {
+        self.known_logits = None;
         self.engine.truncate(len);
         self.ids.truncate(len);
     }
@@ -338,15 +346,14 @@ impl Session {
     }
 
     /// Scores closed answers: the probability of each choice's text, ended by the
-    /// stop token, relative to the other choices. The prompt is run once.
+    /// stop token, relative to the other choices. The prompt is run once, and stays as
+    /// it is: it can be scored again or answered.
     ///
     /// # Errors
     ///
     /// No prompt yet, an empty choice, a choice too long for the context.
     pub fn score(&mut self, choices: &[String]) -> Result<Vec<ChoiceScore>, RunError> {
-        let after_prompt = self.logits()?;
-        let start = self.engine.position();
-        let mut scores = Vec::with_capacity(choices.len());
+        let mut encoded = Vec::with_capacity(choices.len());
         for (index, choice) in choices.iter().enumerate() {
             let text = choice.trim();
             if text.is_empty() {
@@ -359,9 +366,15 @@ impl Session {
                 });
             }
             // Answers of this family begin with a space after `Assistant:`.
-            let ids = self.model.tokenizer.encode(&format!(" {text}"))?;
-            let score = self.score_tokens(&after_prompt, &ids);
+            encoded.push(self.model.tokenizer.encode(&format!(" {text}"))?);
+        }
+        let after_prompt = self.logits()?;
+        let start = self.engine.position();
+        let mut scores = Vec::with_capacity(choices.len());
+        for (choice, ids) in choices.iter().zip(&encoded) {
+            let score = self.score_tokens(&after_prompt, ids);
             self.truncate(start);
+            self.known_logits = Some(after_prompt.clone());
             scores.push((choice.clone(), score?));
         }
         let best = scores.iter().fold(f64::NEG_INFINITY, |m, (_, s)| m.max(*s));

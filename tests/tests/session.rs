@@ -247,6 +247,7 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
     let total: f64 = scores.iter().map(|s| s.probability).sum();
     assert!((total - 1.0).abs() < 1e-9);
     assert_eq!(session.ids(), before);
+    assert_eq!(session.score(&choices).unwrap(), scores);
 
     // By hand: the first choice token by token.
     let mut by_hand = 0.0;

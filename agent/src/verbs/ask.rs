@@ -1,6 +1,6 @@
 //! `ocelli ask`: one answer to a question, open or among choices.
 
-use crate::answer::{Asker, print_json, tokens_per_second};
+use crate::answer::{Asker, print_json};
 use crate::cli::{AskArgs, Global};
 use crate::fault::Fault;
 use crate::model;
@@ -47,15 +47,8 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
         out.flush()
     })?;
     if json {
-        let mut report = asker.report(&args.image, &stats, answer.decode);
+        let mut report = asker.answer_report(&args.image, &stats, &answer);
         report.insert("question".into(), json!(args.question));
-        report.insert("text".into(), json!(answer.text.trim_end()));
-        report.insert("token_ids".into(), json!(answer.tokens));
-        report.insert("finish_reason".into(), json!(answer.finish.name()));
-        report.insert(
-            "decode_tokens_per_second".into(),
-            json!(tokens_per_second(answer.steps, answer.decode)),
-        );
         print_json(report)?;
     } else {
         writeln!(out)?;

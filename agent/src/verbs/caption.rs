@@ -1,11 +1,10 @@
 //! `ocelli caption`: describes pictures, one after the other.
 
-use crate::answer::{Asker, print_json, tokens_per_second};
+use crate::answer::{Asker, print_json};
 use crate::cli::{CaptionArgs, Global};
 use crate::fault::Fault;
 use crate::model;
 use crate::progress::Progress;
-use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -56,14 +55,7 @@ fn caption(
     let stats = asker.prompt(path, &args.prompt, progress)?;
     if asker.global.json {
         let answer = asker.generate(|_| Ok(()))?;
-        let mut report = asker.report(path, &stats, answer.decode);
-        report.insert("text".into(), json!(answer.text.trim_end()));
-        report.insert("token_ids".into(), json!(answer.tokens));
-        report.insert("finish_reason".into(), json!(answer.finish.name()));
-        report.insert(
-            "decode_tokens_per_second".into(),
-            json!(tokens_per_second(answer.steps, answer.decode)),
-        );
+        let report = asker.answer_report(path, &stats, &answer);
         print_json(report)?;
         asker.remark(&stats, &answer);
         return Ok(());
