@@ -6,7 +6,7 @@ use ocelli_runtime::packer::PackModelError;
 use ocelli_runtime::{LoadError, RunError};
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a verb ended early.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum Fault {
     #[error("{0}")]
     Argument(String),
     /// A picture cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", image_message(path, source))]
     Image {
         /// The picture's file.
         path: PathBuf,
@@ -87,6 +87,16 @@ impl Fault {
     /// Writes the message and its causes to stderr.
     pub fn report(&self) {
         eprintln!("ocelli: {}", with_causes(self));
+    }
+}
+
+/// The message of a picture's error, with its path in front unless it says it itself.
+fn image_message(path: &Path, source: &ImageError) -> String {
+    let (path, message) = (path.display().to_string(), source.to_string());
+    if message.starts_with(&path) {
+        message
+    } else {
+        format!("{path}: {message}")
     }
 }
 
