@@ -12,14 +12,15 @@
 //! Keys and values live with the host: it installs a [`SharedKv`] in the turn's
 //! shared map, and the ops of layer `i` read and write layer `i` of it.
 
-use super::{f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update};
+use super::{
+    f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, product_add, project_add, to_tract,
+    update,
+};
 use crate::config::TextConfig;
 use crate::kv_cache::KvCache;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::rope::RopeTable;
-use ocelli_kernels::{
-    Compute, Int8Rows, Int8RowsBuf, Store, activation, attention, half, linear, norm, quantize,
-};
+use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Store, activation, attention, half, linear};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tract_core::internal::*;
 use tract_core::{as_op, not_out_of_plan, op_as_typed_op};
@@ -168,12 +169,12 @@ impl DecoderModel {
 
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
     fn normed(&self, x: &[f32]) -> Int8RowsBuf {
-        let hidden = self.config.hidden_size;
-        let mut rows = Int8RowsBuf::new();
-        let eps = self.config.rms_norm_eps;
-        let out = rows.reshape(x.len() / hidden, hidden, 0);
-        norm::rms_norm_quantize_rows(&self.compute, x, eps, out);
-        rows
+        super::normed(
+            &self.compute,
+            x,
+            self.config.hidden_size,
+            self.config.rms_norm_eps,
+        )
     }
 }
 
@@ -340,19 +341,8 @@ impl OutProject {
         let [x, ctx] = inputs(values)?;
         let model = &self.model;
         let matrix = &model.layers[self.layer].out;
-        let mut rows = Int8RowsBuf::new();
-        let quantised = rows.reshape(ctx.len() / matrix.k, matrix.k, matrix.group);
-        quantize::quantize_rows(&model.compute, f32s(&ctx)?, quantised);
-        update(x, |x| {
-            linear(
-                &model.compute,
-                rows.rows(),
-                model.pack.panels(matrix),
-                x,
-                Store::Add,
-            );
-            Ok(())
-        })
+        let weights = (model.pack.panels(matrix), matrix.group);
+        project_add(&model.compute, weights, x, f32s(&ctx)?)
     }
 }
 
@@ -409,16 +399,7 @@ impl Down {
         let matrix = &model.layers[self.layer].down;
         let m = x.len() / matrix.n;
         let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, m, matrix.k, matrix.group)?;
-        update(x, |x| {
-            linear(
-                &model.compute,
-                rows,
-                model.pack.panels(matrix),
-                x,
-                Store::Add,
-            );
-            Ok(())
-        })
+        product_add(&model.compute, model.pack.panels(matrix), x, rows)
     }
 }
 

@@ -10,13 +10,14 @@
 //! ```
 
 use super::{
-    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update,
+    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, product_add, project_add,
+    to_tract,
 };
 use crate::config::ModelConfig;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
-use ocelli_kernels::quantize::{self, k_padded, n_groups};
+use ocelli_kernels::quantize::{k_padded, n_groups};
 use ocelli_kernels::{
-    Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention, linear, norm,
+    Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention, linear,
 };
 use std::sync::Arc;
 use tract_core::internal::*;
@@ -138,12 +139,8 @@ impl VisionModel {
 
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
     fn normed(&self, x: &[f32]) -> Int8RowsBuf {
-        let hidden = self.hidden();
-        let mut rows = Int8RowsBuf::new();
         let eps = self.config.vision.layer_norm_eps;
-        let out = rows.reshape(x.len() / hidden, hidden, 0);
-        norm::rms_norm_quantize_rows(&self.compute, x, eps, out);
-        rows
+        super::normed(&self.compute, x, self.hidden(), eps)
     }
 }
 
@@ -267,19 +264,8 @@ impl OutProject {
         let [x, ctx] = inputs(values)?;
         let model = &self.model;
         let matrix = &model.layers[self.layer].out;
-        let mut rows = Int8RowsBuf::new();
-        let quantised = rows.reshape(model.n_patches(), matrix.k, matrix.group);
-        quantize::quantize_rows(&model.compute, f32s(&ctx)?, quantised);
-        update(x, |x| {
-            linear(
-                &model.compute,
-                rows.rows(),
-                model.pack.panels(matrix),
-                x,
-                Store::Add,
-            );
-            Ok(())
-        })
+        let weights = (model.pack.panels(matrix), matrix.group);
+        project_add(&model.compute, weights, x, f32s(&ctx)?)
     }
 }
 
@@ -347,16 +333,7 @@ impl Fc2 {
         let matrix = &model.layers[self.layer].fc2;
         let n = model.n_patches();
         let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, n, matrix.k, matrix.group)?;
-        update(x, |x| {
-            linear(
-                &model.compute,
-                rows,
-                model.pack.panels(matrix),
-                x,
-                Store::Add,
-            );
-            Ok(())
-        })
+        product_add(&model.compute, model.pack.panels(matrix), x, rows)
     }
 }
 
