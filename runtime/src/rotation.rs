@@ -45,7 +45,7 @@ impl Rotation {
     /// Whether the parts fit each other; false for a damaged pack header.
     pub fn is_consistent(&self) -> bool {
         self.rest > 0
-            && self.mix.len() == self.rest * self.rest
+            && self.rest.checked_mul(self.rest) == Some(self.mix.len())
             && self.signs.len().is_multiple_of(self.rest)
             && (self.signs.len() / self.rest).is_power_of_two()
     }
@@ -204,6 +204,18 @@ mod tests {
                 .map(|(x, y)| (x - y).abs())
                 .fold(0f32, f32::max);
             assert!(worst < 1e-5, "width {width}: off by {worst}");
+        }
+    }
+
+    #[test]
+    fn a_rest_whose_square_overflows_is_inconsistent() {
+        for rest in [1 << 32, usize::MAX, 3] {
+            let damaged = Rotation {
+                rest,
+                mix: Vec::new(),
+                ..Rotation::new(64, 1)
+            };
+            assert!(!damaged.is_consistent(), "{rest}");
         }
     }
 
