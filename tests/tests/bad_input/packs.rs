@@ -3,6 +3,7 @@
 use std::fs;
 
 use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack};
+use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadError, LoadOptions, ModelSource, Precision, Vlm};
 
@@ -41,6 +42,16 @@ fn forged(change: impl FnOnce(&mut Header)) -> Vec<u8> {
     bytes.resize(bytes.len().next_multiple_of(64), 0);
     bytes.extend_from_slice(data);
     bytes
+}
+
+/// The sound pack's rotation with another odd part, as the format stores it.
+fn rotation(rest: usize) -> Rotation {
+    let pack = open(sound_pack()).expect("the sound pack opens");
+    let bytes = postcard::to_stdvec(&pack.header().text_rotation).expect("it can be written");
+    let (signs, mix, _): (Vec<f32>, Vec<f32>, usize) =
+        postcard::from_bytes(&bytes).expect("signs, mix and odd part");
+    let bytes = postcard::to_stdvec(&(signs, mix, rest)).expect("it can be written");
+    postcard::from_bytes(&bytes).expect("any odd part can be read")
 }
 
 #[test]
@@ -247,6 +258,13 @@ fn headers_that_lie_are_refused() {
             h.preprocess.mean = [f32::NAN; 3]
         }),
         ("other image tokens a frame", |h| h.image_seq_len = 5),
+        ("a rotation of nothing", |h| h.text_rotation = rotation(0)),
+        ("a rotation of another width", |h| {
+            h.text_rotation = rotation(3)
+        }),
+        ("a rotation that overflows", |h| {
+            h.text_rotation = rotation(usize::MAX)
+        }),
         ("a broken chat template", |h| {
             h.chat_template = "{% for".into()
         }),
