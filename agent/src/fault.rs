@@ -1,7 +1,7 @@
 //! What ends a verb early, and the exit code it means.
 
 use ocelli_runtime::image::ImageError;
-use ocelli_runtime::pack::{OpenError, PackError};
+use ocelli_runtime::pack::PackError;
 use ocelli_runtime::packer::PackModelError;
 use ocelli_runtime::{LoadError, RunError};
 use std::error::Error;
@@ -73,7 +73,6 @@ impl Fault {
             Fault::Argument(_) | Fault::Image { .. } | Fault::SomeImages { .. } => 2,
             Fault::NoModel { .. } => 3,
             Fault::Load(LoadError::Compute(_) | LoadError::NoFloatWeights { .. }) => 2,
-            Fault::Load(LoadError::Pack(OpenError::Io { .. })) => 3,
             Fault::Load(_) => 3,
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
             Fault::Packer(_) => 3,

@@ -30,6 +30,7 @@ pub mod kv_cache;
 pub mod pack;
 pub mod packer;
 pub mod prompt;
+mod random;
 pub mod reference;
 pub mod rotation;
 pub mod sampler;

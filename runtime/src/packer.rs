@@ -75,15 +75,17 @@ pub fn pack_directory<W: Write + Seek>(
 ) -> Result<W, PackModelError> {
     let files = ModelFiles::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
-    let name = dir
-        .canonicalize()
-        .ok()
-        .and_then(|path| {
-            path.file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-        })
-        .unwrap_or_else(|| "model".to_owned());
+    let name = directory_name(dir);
     pack_model(&name, &files, &checkpoint, out, progress)
+}
+
+/// The name a model directory gives its pack: its last component, links resolved.
+pub fn directory_name(dir: &Path) -> String {
+    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    full.file_name().map_or_else(
+        || "model".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// Packs an opened checkpoint under a name.

@@ -1,7 +1,7 @@
 //! From logits to the next token: logits filters and the draw.
 
 use crate::error::RunError;
-use crate::rotation::SplitMix;
+use crate::random::SplitMix;
 
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]

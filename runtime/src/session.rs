@@ -210,26 +210,14 @@ impl Session {
         stats.preprocess = start.elapsed();
 
         let start = Instant::now();
-        let mut image_rows = Vec::new();
-        for (done, frame) in frames.iter().enumerate() {
-            self.cancel.check()?;
-            progress(PromptProgress::Encode(done, frames.len()));
-            image_rows.extend(self.engine.encode(frame)?);
-        }
+        let image_rows = self.encode_frames(&frames, progress)?;
         stats.encode = start.elapsed();
 
         let start = Instant::now();
         self.prefill(&prompt.ids, &image_rows, progress)?;
         stats.prefill = start.elapsed();
         if request.keep_stages {
-            self.engine.to_model_basis(&mut image_rows);
-            self.stages = Some(Stages {
-                input_ids: prompt.ids,
-                tile_size: self.model.preprocess.tile_size,
-                frames,
-                image_features: image_rows,
-                logits: self.logits()?,
-            });
+            self.stages = Some(self.stages_of(prompt.ids, frames, image_rows)?);
         }
         Ok(stats)
     }
@@ -262,27 +250,49 @@ impl Session {
         Ok(())
     }
 
-    /// Starts over with given tokens and image features in the published model's
-    /// basis: the entry for checks that bring their own inputs.
-    ///
-    /// # Errors
-    ///
-    /// Too many tokens, other numbers of rows than image tokens, engine faults.
-    pub fn prompt_ids(&mut self, ids: &[u32], frames: &[Vec<u8>]) -> Result<Stages, RunError> {
-        self.truncate(0);
+    /// Image features of all frames in the engine's basis. `[image tokens, hidden]`
+    fn encode_frames(
+        &mut self,
+        frames: &[Vec<u8>],
+        progress: &mut dyn FnMut(PromptProgress),
+    ) -> Result<Vec<f32>, RunError> {
         let mut image_rows = Vec::new();
-        for frame in frames {
+        for (done, frame) in frames.iter().enumerate() {
+            self.cancel.check()?;
+            progress(PromptProgress::Encode(done, frames.len()));
             image_rows.extend(self.engine.encode(frame)?);
         }
-        self.prefill(ids, &image_rows, &mut |_| {})?;
+        Ok(image_rows)
+    }
+
+    /// The stages of a prompt that was just run; turns `image_rows` to the model's basis.
+    fn stages_of(
+        &mut self,
+        input_ids: Vec<u32>,
+        frames: Vec<Vec<u8>>,
+        mut image_rows: Vec<f32>,
+    ) -> Result<Stages, RunError> {
         self.engine.to_model_basis(&mut image_rows);
         Ok(Stages {
-            input_ids: ids.to_vec(),
-            frames: frames.to_vec(),
+            input_ids,
+            frames,
             tile_size: self.model.preprocess.tile_size,
             image_features: image_rows,
             logits: self.logits()?,
         })
+    }
+
+    /// Starts over with given tokens and frames (`[T, T, 3]` bytes each): the entry for
+    /// checks that bring their own inputs.
+    ///
+    /// # Errors
+    ///
+    /// Too many tokens, other numbers of rows than image tokens, cancellation, engine faults.
+    pub fn prompt_ids(&mut self, ids: &[u32], frames: &[Vec<u8>]) -> Result<Stages, RunError> {
+        self.truncate(0);
+        let image_rows = self.encode_frames(frames, &mut |_| {})?;
+        self.prefill(ids, &image_rows, &mut |_| {})?;
+        self.stages_of(ids.to_vec(), frames.to_vec(), image_rows)
     }
 
     /// Image features of one frame (`[T, T, 3]` bytes) in the engine's basis, which

@@ -43,6 +43,15 @@ fn request<'a>(messages: &'a [Message], images: &'a [Rgb8]) -> PromptRequest<'a>
     }
 }
 
+/// Starts the session over with one question about one picture.
+fn ask_picture(session: &mut Session, question: &str) -> Result<(), RunError> {
+    let messages = [Message::image_and_text(question)];
+    let images = [picture(64, 48)];
+    session
+        .prompt(&request(&messages, &images), &mut |_| {})
+        .map(drop)
+}
+
 fn answer(session: &mut Session, options: GenerateOptions) -> (Vec<u32>, String, FinishReason) {
     let mut generation = session.generate(options).unwrap();
     let mut text = String::new();
@@ -105,13 +114,9 @@ fn several_pictures_a_system_message_and_several_turns_make_one_prompt() {
 
 #[test]
 fn the_same_question_gives_the_same_answer_again() {
-    let messages = [Message::image_and_text("What is this?")];
-    let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
     let mut answers = (0..2).map(|_| {
-        session
-            .prompt(&request(&messages, &images), &mut |_| {})
-            .unwrap();
+        ask_picture(&mut session, "What is this?").unwrap();
         answer(&mut session, greedy(8))
     });
     assert_eq!(answers.next(), answers.next());
@@ -193,18 +198,12 @@ fn the_answer_ends_at_the_context_and_says_so() {
 
 #[test]
 fn a_stop_text_ends_the_answer_in_front_of_it() {
-    let messages = [Message::image_and_text("What is this?")];
-    let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
     let (_, whole, _) = answer(&mut session, greedy(8));
     let stop: String = whole.chars().skip(3).take(2).collect();
     let expected = whole.split(&stop).next().unwrap().to_owned();
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
     let options = GenerateOptions {
         stop: vec![stop],
         ..greedy(8)
@@ -215,32 +214,22 @@ fn a_stop_text_ends_the_answer_in_front_of_it() {
 
 #[test]
 fn a_raised_flag_ends_prompt_and_answer() {
-    let messages = [Message::image_and_text("What is this?")];
-    let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
     let flag = session.cancel_flag().clone();
     let mut generation = session.generate(greedy(8)).unwrap();
     assert!(generation.next().unwrap().is_ok());
     flag.cancel();
     assert!(matches!(generation.next(), Some(Err(RunError::Cancelled))));
     assert!(generation.next().is_none());
-    let error = session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap_err();
+    let error = ask_picture(&mut session, "What is this?").unwrap_err();
     assert!(matches!(error, RunError::Cancelled));
 }
 
 #[test]
 fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
-    let messages = [Message::image_and_text("Which?")];
-    let images = [picture(64, 48)];
     let mut session = model().session().unwrap();
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "Which?").unwrap();
     let before = session.ids().to_vec();
     let choices: Vec<String> = ["yes", "no", "maybe"].map(String::from).to_vec();
     let scores = session.score(&choices).unwrap();
@@ -251,9 +240,7 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
 
     // By hand: the first choice token by token.
     let mut by_hand = 0.0;
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "Which?").unwrap();
     let ids = model().tokenizer().encode(" yes").unwrap();
     for id in ids.iter().chain([&model().generation().stop_token_ids[0]]) {
         let logits = session.logits().unwrap();
@@ -267,9 +254,7 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
         "{by_hand} {scores:?}"
     );
 
-    session
-        .prompt(&request(&messages, &images), &mut |_| {})
-        .unwrap();
+    ask_picture(&mut session, "Which?").unwrap();
     let error = session
         .score(&["yes".into(), " ".into()])
         .unwrap_err()

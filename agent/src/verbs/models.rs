@@ -17,23 +17,13 @@ use std::io::{self, Write};
 pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
     if !args.names.is_empty() {
         for name in &args.names {
-            let pack = open(name)?;
-            if args.verify {
-                pack.verify().map_err(LoadError::from)?;
-            }
-            print(global, name, &pack, args.verify)?;
+            print(global, name, &open(name, args.verify)?, args.verify)?;
         }
         return Ok(());
     }
     let mut first_fault = None;
     for name in std::iter::once(DEFAULT.to_owned()).chain(model::installed_names()) {
-        let opened = open(&name).and_then(|pack| {
-            if args.verify {
-                pack.verify().map_err(LoadError::from)?;
-            }
-            Ok(pack)
-        });
-        match opened {
+        match open(&name, args.verify) {
             Ok(pack) => print(global, &name, &pack, args.verify)?,
             Err(fault) => {
                 fault.report();
@@ -44,7 +34,7 @@ pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
     first_fault.map_or(Ok(()), Err)
 }
 
-fn open(name: &str) -> Result<Pack, Fault> {
+fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
     let pack = match model::resolve(name)? {
         ModelSource::Embedded(name, bytes) => Pack::from_region(
             Region::from_static(bytes),
@@ -58,7 +48,11 @@ fn open(name: &str) -> Result<Pack, Fault> {
         }
         ModelSource::Path(path) => Pack::open(&path),
     };
-    Ok(pack.map_err(LoadError::from)?)
+    let pack = pack.map_err(LoadError::from)?;
+    if verify {
+        pack.verify().map_err(LoadError::from)?;
+    }
+    Ok(pack)
 }
 
 fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result<()> {

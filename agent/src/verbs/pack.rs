@@ -38,7 +38,7 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     let name = args
         .name
         .clone()
-        .unwrap_or_else(|| directory_name(&args.source));
+        .unwrap_or_else(|| packer::directory_name(&args.source));
     let file_fault = |source| Fault::File {
         path: args.output.clone(),
         source,
@@ -83,12 +83,4 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         );
     }
     Ok(())
-}
-
-fn directory_name(dir: &Path) -> String {
-    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    full.file_name().map_or_else(
-        || "model".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }

@@ -403,6 +403,14 @@ mod tests {
         bytes
     }
 
+    /// A file with one tensor `a` and this many bytes of data.
+    fn one(dtype: &str, shape: &str, offsets: &str, data: usize) -> Vec<u8> {
+        let header = format!(
+            r#"{{"a":{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{offsets}]}}}}"#
+        );
+        file(&header, data)
+    }
+
     #[test]
     fn every_lie_in_a_header_is_named() {
         let two = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
@@ -412,39 +420,12 @@ mod tests {
             (u64::MAX.to_le_bytes().to_vec(), "over the limit"),
             (1000u64.to_le_bytes().to_vec(), "beyond the end"),
             (file("{", 0), "not JSON"),
+            (one("F32", "2", "0,8", 7), "0..8"),
+            (one("F32", "2", "8,0", 8), "8..0"),
+            (one("F32", "3", "0,8", 8), "does not fill"),
+            (one("Q7", "2", "0,8", 8), "unknown dtype"),
             (
-                file(
-                    r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
-                    7,
-                ),
-                "0..8",
-            ),
-            (
-                file(
-                    r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
-                    8,
-                ),
-                "8..0",
-            ),
-            (
-                file(
-                    r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
-                    8,
-                ),
-                "does not fill",
-            ),
-            (
-                file(
-                    r#"{"a":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}}"#,
-                    8,
-                ),
-                "unknown dtype",
-            ),
-            (
-                file(
-                    r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
-                    0,
-                ),
+                one("F32", "4611686018427387904,4", "0,0", 0),
                 "does not fill",
             ),
             (file(two, 12), "overlap"),

@@ -147,7 +147,7 @@ pub(super) fn centre(values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rotation::SplitMix;
+    use crate::random::SplitMix;
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut random = SplitMix(seed);
