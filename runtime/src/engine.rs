@@ -6,6 +6,8 @@
 
 pub mod int8;
 mod ops;
+#[cfg(feature = "onnx")]
+pub mod plain;
 
 use crate::error::RunError;
 

@@ -16,11 +16,15 @@
 //! folds, rotates and quantises, [`pack`] writes and maps the result, [`weights`]
 //! holds its bytes.
 //!
+//! Beside the model, `detector` runs ordinary ONNX files (feature `onnx`).
+//!
 //! Tract's names stay inside [`engine`]; `unsafe` stays inside the one mmap call.
 
 #![deny(unsafe_code)]
 
 pub mod config;
+#[cfg(feature = "onnx")]
+pub mod detector;
 pub mod engine;
 pub mod error;
 pub mod generate;
