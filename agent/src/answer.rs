@@ -5,7 +5,7 @@ use crate::fault::Fault;
 use crate::npy;
 use crate::progress::Progress;
 use nix::sys::resource::{UsageWho, getrusage};
-use ocelli_runtime::image::{PixelValues, Rgb8};
+use ocelli_runtime::image::{ImageError, PixelValues, Rgb8};
 use ocelli_runtime::prompt::{Message, Role};
 use ocelli_runtime::{
     ChoiceScore, FinishReason, PromptProgress, PromptRequest, PromptStats, Session, Stages, Vlm,
@@ -62,21 +62,19 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Runs picture and question through the model up to the answer.
+    /// Runs picture and question through the model up to the answer. `name` says on
+    /// the progress line which picture it is.
     ///
     /// # Errors
     ///
-    /// A picture or prompt that cannot be used, engine faults.
+    /// A prompt that cannot be used, engine faults.
     pub fn prompt(
         &mut self,
-        path: &Path,
+        image: &Rgb8,
+        name: &str,
         question: &str,
         progress: &mut Progress,
     ) -> Result<PromptStats, Fault> {
-        let image = Rgb8::open(path).map_err(|source| Fault::Image {
-            path: path.to_path_buf(),
-            source,
-        })?;
         let system = self
             .args
             .system
@@ -85,24 +83,17 @@ impl<'a> Asker<'a> {
         let messages: Vec<Message> = system.chain([Message::image_and_text(question)]).collect();
         let request = PromptRequest {
             messages: &messages,
-            images: std::slice::from_ref(&image),
+            images: std::slice::from_ref(image),
             max_tiles: self.args.max_tiles,
             answer_tokens: self.args.max_tokens,
             keep_stages: self.args.dump_stages.is_some(),
         };
         let stats = self.session.prompt(&request, &mut |step| match step {
             PromptProgress::Encode(done, total) => {
-                progress.show(&format!(
-                    "{}: encoding tile {}/{total}",
-                    path.display(),
-                    done + 1
-                ));
+                progress.show(&format!("{name}: encoding tile {}/{total}", done + 1));
             }
             PromptProgress::Prefill(done, total) => {
-                progress.show(&format!(
-                    "{}: reading prompt {done}/{total}",
-                    path.display()
-                ));
+                progress.show(&format!("{name}: reading prompt {done}/{total}"));
             }
         })?;
         progress.clear();
@@ -156,15 +147,10 @@ impl<'a> Asker<'a> {
     }
 
     /// The fields every JSON report has.
-    pub fn report(
-        &self,
-        image: &Path,
-        stats: &PromptStats,
-        decode: Duration,
-    ) -> Map<String, Value> {
+    pub fn report(&self, image: &str, stats: &PromptStats, decode: Duration) -> Map<String, Value> {
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let fields = json!({
-            "image": image.display().to_string(),
+            "image": image,
             "prompt_tokens": stats.prompt_tokens,
             "image_tokens": stats.image_tokens,
             "tiles": stats.frames,
@@ -190,7 +176,7 @@ impl<'a> Asker<'a> {
     /// The report of a generated answer.
     pub fn answer_report(
         &self,
-        image: &Path,
+        image: &str,
         stats: &PromptStats,
         answer: &Answer,
     ) -> Map<String, Value> {
@@ -222,6 +208,28 @@ impl<'a> Asker<'a> {
             );
         }
     }
+}
+
+/// Reads a picture file.
+///
+/// # Errors
+///
+/// [`Fault::Image`].
+pub fn open(path: &Path) -> Result<Rgb8, Fault> {
+    Rgb8::open(path).map_err(|source| Fault::Image {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// A camera's picture as the model takes it.
+///
+/// # Errors
+///
+/// A picture over the limits of [`Rgb8`].
+pub fn from_camera(picture: ocelli_camera::Rgb) -> Result<Rgb8, ImageError> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    Rgb8::new(width, height, picture.pixels)
 }
 
 /// Decode steps a second; 0 when there was none.

@@ -1,9 +1,16 @@
 //! The command line: one definition for parsing, help, completions and the man page.
 
+use crate::watch::PictureType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ocelli_camera::Polygon;
+use ocelli_camera::zone::{Sensitivity, Zone};
 use ocelli_runtime::{GenerateOptions, Precision, Sampling};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is asked about a picture unless the user asks something else.
+const DEFAULT_PROMPT: &str = "Can you describe this image?";
 
 /// Describes pictures and answers questions about them, on this machine alone.
 #[derive(Debug, Parser)]
@@ -11,7 +18,7 @@ use std::path::PathBuf;
     name = "ocelli",
     version,
     after_help = "Answers go to stdout, everything else to stderr.\n\
-                  Exit codes: 0 done, 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable."
+                  Exit codes: 0 done, 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable, 4 device missing."
 )]
 pub struct Cli {
     /// Flags every verb understands.
@@ -76,12 +83,16 @@ pub enum Verb {
     Caption(CaptionArgs),
     /// Ask a question about a picture
     Ask(AskArgs),
+    /// Watch through a camera and say what is seen
+    Watch(Box<WatchArgs>),
     /// Turn a model directory into a pack
     Pack(PackArgs),
     /// List the models at hand, or look at some of them
     Models(ModelsArgs),
     /// Measure encode, prefill, decode, memory and start
     Bench(BenchArgs),
+    /// Say what this machine has, what is missing and how to mend it
+    Doctor,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -153,7 +164,7 @@ pub struct CaptionArgs {
     #[arg(
         long,
         value_name = "TEXT",
-        default_value = "Can you describe this image?"
+        default_value = DEFAULT_PROMPT
     )]
     pub prompt: String,
     /// How the answer is made.
@@ -179,6 +190,118 @@ pub struct AskArgs {
     /// How the answer is made.
     #[command(flatten)]
     pub answer: AnswerArgs,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Camera or other source: /dev/video0, v4l2:..., pipe:rpicam, pipe:COMMAND, replay:PATH, http://..., rtsp://...
+    /// [default: the first camera]
+    #[arg(long, value_name = "URI")]
+    pub source: Option<String>,
+    /// Look when something moves; this is what happens unless --every is given
+    #[arg(long)]
+    pub on_change: bool,
+    /// Look every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub every: Option<Duration>,
+    /// Least time between two looks because something moved
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    pub cooldown: Duration,
+    /// Part of the picture that movement counts in: NAME:x,y x,y (a rectangle) or NAME:x,y x,y x,y..., from 0 to 1;
+    /// NAME@1 to NAME@100 sets its sensitivity (may be given several times)
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Vec<Zone>,
+    /// Part of the picture that nobody may see, not even the model: x,y x,y (a rectangle) or x,y x,y x,y... (may be given several times)
+    #[arg(long, value_name = "AREA")]
+    pub mask: Vec<Polygon>,
+    /// How little movement counts, 1 to 100
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub sensitivity: Sensitivity,
+    /// ONNX detector that has to confirm a movement; FILE.json beside it says what it finds
+    #[cfg(feature = "onnx")]
+    #[arg(long, value_name = "FILE.onnx")]
+    pub detector: Option<PathBuf>,
+    /// Look at dark, blurred and blown pictures too
+    #[arg(long)]
+    pub any_quality: bool,
+    /// Size wanted of the camera
+    #[arg(long, value_name = "WxH", default_value = "640x480", value_parser = size)]
+    pub size: (u32, u32),
+    /// Pictures a second that are compared, 0.1 to 30
+    #[arg(long, value_name = "N", default_value = "5", value_parser = rate)]
+    pub rate: f64,
+    /// Turn the picture clockwise: 0, 90, 180 or 270 degrees
+    #[arg(long, value_name = "DEGREES", default_value = "0", value_parser = ["0", "90", "180", "270"])]
+    pub rotate: String,
+    /// Exchange left and right
+    #[arg(long)]
+    pub mirror: bool,
+    /// Set a control of the camera, for instance exposure_time_absolute=200 (may be given several times)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub control: Vec<(String, String)>,
+    /// What to ask about every picture
+    #[arg(long, value_name = "TEXT", default_value = DEFAULT_PROMPT)]
+    pub prompt: String,
+    /// Keep every picture that was looked at, and what was said of it, in this folder
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// How pictures are kept
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "TYPE",
+        requires = "save"
+    )]
+    pub save_as: PictureType,
+    /// Stop after so many answers
+    #[arg(long, value_name = "N")]
+    pub count: Option<NonZeroUsize>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub stop_after: Option<Duration>,
+    /// How the answer is made.
+    #[command(flatten)]
+    pub answer: AnswerArgs,
+}
+
+fn number_within(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if !(least..=most).contains(&number) {
+        return Err(format!(
+            "{text} is out of range; allowed is {least} to {most}"
+        ));
+    }
+    Ok(number)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    number_within(text, 0.1, 86_400.0).map(Duration::from_secs_f64)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number_within(text, 0.1, 30.0)
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x');
+    let sides = sides.and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    match sides {
+        Some((w @ 1..=16_384, h @ 1..=16_384)) => Ok((w, h)),
+        _ => Err(format!(
+            "{text:?} is no size; write for instance 640x480, sides from 1 to 16384"
+        )),
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!(
+            "{text:?} has no `=`; write for instance brightness=128"
+        )),
+    }
 }
 
 /// Arguments of `pack`.

@@ -1,5 +1,6 @@
 //! What ends a verb early, and the exit code it means.
 
+use ocelli_camera::source::{self, SourceError};
 use ocelli_runtime::image::ImageError;
 use ocelli_runtime::pack::PackError;
 use ocelli_runtime::packer::PackModelError;
@@ -53,6 +54,21 @@ pub enum Fault {
     /// The model cannot be packed.
     #[error(transparent)]
     Packer(#[from] PackModelError),
+    /// The camera cannot be opened.
+    #[error(transparent)]
+    Camera(#[from] SourceError),
+    /// There is no camera to look through.
+    #[error(
+        "no camera was found ({seen}); plug one in or name a source with --source, and see `ocelli doctor`"
+    )]
+    NoCamera {
+        /// What was found instead, in words.
+        seen: String,
+    },
+    /// The detector cannot be used.
+    #[cfg(feature = "onnx")]
+    #[error(transparent)]
+    Detector(#[from] ocelli_runtime::detector::DetectorError),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -67,7 +83,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable.
+    /// 1 a fault while running, 2 bad arguments or input, 3 model missing or unusable, 4 device missing.
     pub fn exit_code(&self) -> u8 {
         match self {
             Fault::Argument(_) | Fault::Image { .. } | Fault::SomeImages { .. } => 2,
@@ -79,6 +95,13 @@ impl Fault {
             Fault::Run(RunError::Engine { .. } | RunError::Cancelled) => 1,
             Fault::Run(RunError::NotFinite) => 3,
             Fault::Run(_) => 2,
+            Fault::Camera(error) => match error.fault() {
+                source::Fault::Request => 2,
+                _ => 4,
+            },
+            Fault::NoCamera { .. } => 4,
+            #[cfg(feature = "onnx")]
+            Fault::Detector(_) => 2,
             Fault::File { .. } | Fault::Output(_) => 1,
         }
     }

@@ -6,6 +6,9 @@
 //! | [`verbs`] | what each verb does |
 //! | [`model`] | which model a name means |
 //! | [`answer`] | one question about one picture, and its report |
+//! | [`watch`] | from a camera to pictures worth a question |
+//! | [`link`] | serial lines and MQTT; not yet part of a verb |
+//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
 
@@ -14,7 +17,10 @@
 pub mod answer;
 pub mod cli;
 pub mod fault;
+pub mod journal;
+pub mod link;
 pub mod model;
 pub mod npy;
 pub mod progress;
 pub mod verbs;
+pub mod watch;

@@ -1,7 +1,7 @@
 //! The `ocelli` program: reads the command line, runs one verb, sets the exit code.
 //!
 //! Answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 a fault
-//! while running, 2 bad arguments or input, 3 model missing or unusable.
+//! while running, 2 bad arguments or input, 3 model missing or unusable, 4 device missing.
 
 #![forbid(unsafe_code)]
 
@@ -16,9 +16,11 @@ fn main() -> ExitCode {
     let outcome = match &cli.verb {
         Verb::Caption(args) => verbs::caption::run(&cli.global, args),
         Verb::Ask(args) => verbs::ask::run(&cli.global, args),
+        Verb::Watch(args) => verbs::watch::run(&cli.global, args),
         Verb::Pack(args) => verbs::pack::run(&cli.global, args),
         Verb::Models(args) => verbs::models::run(&cli.global, args),
         Verb::Bench(args) => verbs::bench::run(&cli.global, args),
+        Verb::Doctor => verbs::doctor::run(&cli.global),
         Verb::Completions { shell } => verbs::describe::completions(*shell),
         Verb::Man => verbs::describe::man(),
     };

@@ -4,5 +4,7 @@ pub mod ask;
 pub mod bench;
 pub mod caption;
 pub mod describe;
+pub mod doctor;
 pub mod models;
 pub mod pack;
+pub mod watch;

@@ -5,9 +5,11 @@
 writes tests/fuzz/corpus; PACK is a pack of the `tiny` checkpoint. Needs nothing but Python.
 """
 
+import hashlib
 import json
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +37,58 @@ def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
+def put_camera() -> None:
+    """Camera JPEGs and Y4M streams."""
+    jpegs = {path.stem: path.read_bytes() for path in (HERE.parent / "fixtures" / "camera").glob("*.jpg")}
+    for name, data in jpegs.items():
+        put("mjpeg", name, data)
+    put("mjpeg", "cut", jpegs["420"][: len(jpegs["420"]) * 2 // 3])
+    put("mjpeg", "rubbish_around", b"\r\n\r\n" + jpegs["420"] + bytes(9))
+    put("mjpeg", "stream_of_two", jpegs["grey"][:-2] + b"\x11\xff\xff\xd9--b\r\n" + jpegs["grey"])
+
+    frame = b"FRAME\n" + bytes(range(16, 36))
+    put("y4m", "420", b"YUV4MPEG2 W4 H3 F30:1 Ip A1:1 C420jpeg XYSCSS=420JPEG\n" + 2 * frame)
+    full = b"YUV4MPEG2 W3 H2 F30000:1001 It C422 XCOLORRANGE=FULL\nFRAME Ixyz\n"
+    put("y4m", "422_full", full + bytes(range(14)))
+    put("y4m", "444", b"YUV4MPEG2 W2 H2 F0:0 C444\nFRAME\n" + bytes(range(12)))
+    put("y4m", "mono_limited", b"YUV4MPEG2 W3 H2 Cmono XCOLORRANGE=LIMITED\nFRAME\n" + bytes(range(6)))
+    put("y4m", "cut_frame", b"YUV4MPEG2 W4 H4\nFRAME\nabc")
+    put("y4m", "ten_bits", b"YUV4MPEG2 W4 H4 C420p10\nFRAME\nabc")
+
+
+def counted(parts: list[bytes]) -> bytes:
+    """Parts, each behind a byte with its length."""
+    return b"".join(bytes([len(part)]) + part for part in parts)
+
+
+def put_wire() -> None:
+    """Serial packets, lines of text and journal segments."""
+    put("packet", "hello", bytes.fromhex("00 000102010ae3d294d00101013412010101 0804646f6f7263f600"))
+    put("packet", "set_pin", bytes.fromhex("00 05043412070d0209046c616d7002f403f2f400"))
+    put("packet", "edge", bytes.fromhex("00 05043412070b040370697201e807f3c200"))
+    put("packet", "heartbeat", bytes.fromhex("00 08013412ac02170800"))
+    hello = bytes.fromhex("000100e3d294d0010001341201389e0004") + b"door"
+    event = bytes.fromhex("04389e000000010004") + b"door" + b"\x06person" + bytes.fromhex("ffff03")
+    put("packet", "framed", b"\x01" + counted([hello, event, bytes.fromhex("040102070007")]))
+
+    asks = b'AT\r\nAT+LOOK?\r\nat+ask="who \\"x\\"?","a, b"\nAT+PIN=lamp,1\r'
+    put("line", "commands", asks + b"AT+STATE?\nAT+RULES?\nAT+VER?\nAT+HELP?\n")
+    wrong = b'AT+PIN=lamp,2\nAT+ASK="\xff"\nATZ\nOK\n+LOOK: x\n'
+    put("line", "wrong", wrong + b"AT" + b"x" * 300 + b"\n")
+
+    records = [bytes([n]) + bytes.fromhex("050180d095ffbc31070003") + b"abc\x05" for n in (1, 2, 3)]
+    put("journal", "payloads", b"\x01" + counted(records))
+    header = b"OCELLIJN" + struct.pack("<IQ", 1, 1) + bytes(32) + struct.pack("<Q", 5)
+    whole, last = header + struct.pack("<I", zlib.crc32(header)), bytes(32)
+    for record in records:
+        last = hashlib.sha256(last + record).digest()
+        numbers = struct.pack("<II", len(record), len(whole))
+        whole += b"OJR1" + numbers + struct.pack("<I", zlib.crc32(numbers + record + last)) + record + last
+    put("journal", "segment", b"\x00" + whole)
+    put("journal", "torn", b"\x00" + whole[:-20])
+    put("journal", "damaged", b"\x00" + whole[:90] + bytes([whole[90] ^ 1]) + whole[91:])
+
+
 def main() -> None:
     """Writes every seed."""
     pack = Path(sys.argv[1]).read_bytes()
@@ -59,6 +113,8 @@ def main() -> None:
     for file in files:
         if file["name"] in PICTURES:
             put("picture", file["name"], bytes.fromhex(file["hex"]))
+    put_camera()
+    put_wire()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! `ocelli ask`: one answer to a question, open or among choices.
 
-use crate::answer::{Asker, print_json};
+use crate::answer::{self, Asker, print_json};
 use crate::cli::{AskArgs, Global};
 use crate::fault::Fault;
 use crate::model;
@@ -33,9 +33,11 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
     let mut progress = Progress::new(global);
     let (vlm, load) = model::load(global, &mut progress)?;
     let mut asker = Asker::new(global, &args.answer, &vlm, load)?;
-    let stats = asker.prompt(&args.image, &args.question, &mut progress)?;
+    let name = args.image.display().to_string();
+    let image = answer::open(&args.image)?;
+    let stats = asker.prompt(&image, &name, &args.question, &mut progress)?;
     if !args.choices.is_empty() {
-        return choose(&mut asker, args, &stats);
+        return choose(&mut asker, args, &name, &stats);
     }
     let mut out = io::stdout();
     let json = global.json;
@@ -47,7 +49,7 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
         out.flush()
     })?;
     if json {
-        let mut report = asker.answer_report(&args.image, &stats, &answer);
+        let mut report = asker.answer_report(&name, &stats, &answer);
         report.insert("question".into(), json!(args.question));
         print_json(report)?;
     } else {
@@ -60,6 +62,7 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
 fn choose(
     asker: &mut Asker<'_>,
     args: &AskArgs,
+    name: &str,
     stats: &ocelli_runtime::PromptStats,
 ) -> Result<(), Fault> {
     let start = Instant::now();
@@ -71,7 +74,7 @@ fn choose(
         .filter(|best| best.probability >= args.unsure_below);
     let text = best.map_or(UNSURE, |best| best.choice.as_str());
     if asker.global.json {
-        let mut report = asker.report(&args.image, stats, elapsed);
+        let mut report = asker.report(name, stats, elapsed);
         report.insert("question".into(), json!(args.question));
         report.insert("text".into(), json!(text));
         report.insert("unsure".into(), json!(best.is_none()));

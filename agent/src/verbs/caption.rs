@@ -1,6 +1,6 @@
 //! `ocelli caption`: describes pictures, one after the other.
 
-use crate::answer::{Asker, print_json};
+use crate::answer::{self, Asker, print_json};
 use crate::cli::{CaptionArgs, Global};
 use crate::fault::Fault;
 use crate::model;
@@ -52,17 +52,19 @@ fn caption(
     args: &CaptionArgs,
     progress: &mut Progress,
 ) -> Result<(), Fault> {
-    let stats = asker.prompt(path, &args.prompt, progress)?;
+    let name = path.display().to_string();
+    let image = answer::open(path)?;
+    let stats = asker.prompt(&image, &name, &args.prompt, progress)?;
     if asker.global.json {
         let answer = asker.generate(|_| Ok(()))?;
-        let report = asker.answer_report(path, &stats, &answer);
+        let report = asker.answer_report(&name, &stats, &answer);
         print_json(report)?;
         asker.remark(&stats, &answer);
         return Ok(());
     }
     let mut out = io::stdout();
     if args.images.len() > 1 {
-        write!(out, "{}: ", path.display())?;
+        write!(out, "{name}: ")?;
     }
     let answer = asker.generate(|text| {
         out.write_all(text.as_bytes())?;
