@@ -1,4 +1,4 @@
-//! [`End`]: where a journal on the disk ends.
+//! Where a journal on the disk ends, and what was found there.
 
 use super::record::{Hash, Moment};
 use super::segment::{self, HEADER_BYTES, Header, MAX_SEGMENT_BYTES, Stretch, Stretches, Tail};
@@ -80,7 +80,7 @@ impl End {
             opened.torn = Some(torn(&name, tail.end, bytes.len()));
         }
         // Records read back may still be on their way to the disk.
-
+        storage.sync(&name).map_err(|e| fault("sync", &name, e))?;
         segment.n_bytes = tail.end as u64;
         let active = Active {
             created: Moment {

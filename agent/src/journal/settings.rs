@@ -7,9 +7,10 @@ use std::time::Duration;
 /// When records are synced. The time between is what a power cut may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// Before [`Journal::append`] returns.
+    /// Before [`Journal::append`](super::Journal::append) returns.
     EveryRecord,
-    /// Within this time, and at once with [`Journal::append_now`], which actions use.
+    /// Within this time, and at once with [`Journal::append_now`](super::Journal::append_now), which
+    /// actions use.
     Within(Duration),
 }
 
