@@ -88,7 +88,7 @@ mod tests {
         let size = (100.0, 100.0);
         let found = detection(Some(area));
         assert!(counts(&found, &[at(0, 0), at(45, 55)], size));
-        assert!(!counts(&found, &[at(0, 0), at(60, 50)], size));
+        assert!(!counts(&found, &[at(0, 0), at(61, 50)], size));
         assert!(counts(&found, &[], size));
         assert!(counts(&detection(None), &[at(0, 0)], size));
     }
