@@ -111,10 +111,7 @@ impl<'a> Asker<'a> {
     /// # Errors
     ///
     /// Sampling settings out of range, engine faults, an output that cannot be written.
-    pub fn generate(
-        &mut self,
-        mut emit: impl FnMut(&str) -> io::Result<()>,
-    ) -> Result<Answer, Fault> {
+    fn generate(&mut self, mut emit: impl FnMut(&str) -> io::Result<()>) -> Result<Answer, Fault> {
         let mut generation = self.session.generate(self.args.generate_options())?;
         let mut text = String::new();
         for piece in generation.by_ref() {
@@ -134,6 +131,24 @@ impl<'a> Asker<'a> {
             finish: generation.finish_reason().unwrap_or(FinishReason::Length),
             decode,
             steps,
+        })
+    }
+
+    /// Generates the answer and prints it as it becomes certain, without the end of the line; with
+    /// `--json` nothing is printed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Asker::generate`].
+    pub fn say(&mut self) -> Result<Answer, Fault> {
+        let json = self.global.json;
+        let mut out = io::stdout();
+        self.generate(|text| {
+            if json {
+                return Ok(());
+            }
+            out.write_all(text.as_bytes())?;
+            out.flush()
         })
     }
 

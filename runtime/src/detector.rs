@@ -212,28 +212,14 @@ impl Detector {
         let input = self.model.input();
         let found = detection::decode(&self.settings, &outputs, (input.width, input.height))
             .ok_or_else(|| self.output_error(&outputs))?;
+        let across = |x: f32| place(x * input.width as f32, placement.left, placement.width);
+        let down = |y: f32| place(y * input.height as f32, placement.top, placement.height);
         let onto_picture = |mut detection: Detection| {
             detection.area = detection.area.map(|area| Area {
-                left: place(
-                    area.left * input.width as f32,
-                    placement.left,
-                    placement.width,
-                ),
-                top: place(
-                    area.top * input.height as f32,
-                    placement.top,
-                    placement.height,
-                ),
-                right: place(
-                    area.right * input.width as f32,
-                    placement.left,
-                    placement.width,
-                ),
-                bottom: place(
-                    area.bottom * input.height as f32,
-                    placement.top,
-                    placement.height,
-                ),
+                left: across(area.left),
+                top: down(area.top),
+                right: across(area.right),
+                bottom: down(area.bottom),
             });
             detection
         };

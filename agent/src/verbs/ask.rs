@@ -39,21 +39,13 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
     if !args.choices.is_empty() {
         return choose(&mut asker, args, &name, &stats);
     }
-    let mut out = io::stdout();
-    let json = global.json;
-    let answer = asker.generate(|text| {
-        if json {
-            return Ok(());
-        }
-        out.write_all(text.as_bytes())?;
-        out.flush()
-    })?;
-    if json {
+    let answer = asker.say()?;
+    if global.json {
         let mut report = asker.answer_report(&name, &stats, &answer);
         report.insert("question".into(), json!(args.question));
         print_json(report)?;
     } else {
-        writeln!(out)?;
+        writeln!(io::stdout())?;
     }
     asker.remark(&stats, &answer);
     Ok(())

@@ -55,22 +55,16 @@ fn caption(
     let name = path.display().to_string();
     let image = answer::open(path)?;
     let stats = asker.prompt(&image, &name, &args.prompt, progress)?;
-    if asker.global.json {
-        let answer = asker.generate(|_| Ok(()))?;
-        let report = asker.answer_report(&name, &stats, &answer);
-        print_json(report)?;
-        asker.remark(&stats, &answer);
-        return Ok(());
-    }
     let mut out = io::stdout();
-    if args.images.len() > 1 {
+    if args.images.len() > 1 && !asker.global.json {
         write!(out, "{name}: ")?;
     }
-    let answer = asker.generate(|text| {
-        out.write_all(text.as_bytes())?;
-        out.flush()
-    })?;
-    writeln!(out)?;
+    let answer = asker.say()?;
+    if asker.global.json {
+        print_json(asker.answer_report(&name, &stats, &answer))?;
+    } else {
+        writeln!(out)?;
+    }
     asker.remark(&stats, &answer);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `ocelli watch`: says what a camera sees, as it happens.
 
-use crate::answer::{Asker, tokens_per_second};
+use crate::answer::Asker;
 use crate::cli::{Global, WatchArgs};
 use crate::fault::Fault;
 use crate::model;
@@ -109,13 +109,7 @@ impl Teller<'_> {
             write!(out, "{time} {}: ", sight.trigger)?;
             out.flush()?;
         }
-        let answer = self.asker.generate(|text| {
-            if global.json {
-                return Ok(());
-            }
-            out.write_all(text.as_bytes())?;
-            out.flush()
-        })?;
+        let answer = self.asker.say()?;
         self.answered += 1;
         let mut report = self.asker.answer_report(&self.source, &stats, &answer);
         report.insert("kind".into(), json!("caption"));
@@ -156,13 +150,7 @@ impl Teller<'_> {
         } else {
             writeln!(out)?;
         }
-        if global.verbose {
-            let speed = tokens_per_second(answer.steps, answer.decode);
-            eprintln!(
-                "ocelli: {} tokens at {speed:.1} a second",
-                answer.tokens.len()
-            );
-        }
+        self.asker.remark(&stats, &answer);
         Ok(())
     }
 

@@ -101,6 +101,16 @@ pub struct PictureInput {
     pub bytes: bool,
 }
 
+impl PictureInput {
+    /// Length of every axis of the input.
+    fn shape(&self) -> [usize; 4] {
+        match self.channels {
+            ChannelAxis::First => [1, 3, self.height, self.width],
+            ChannelAxis::Last => [1, self.height, self.width, 3],
+        }
+    }
+}
+
 /// One output, as f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
@@ -142,17 +152,13 @@ impl PlainModel {
         };
         let mut model = guarded(|| tract_onnx::onnx().model_for_path(path)).map_err(graph)?;
         let input = picture_input(&model, path, size)?;
-        let shape = match input.channels {
-            ChannelAxis::First => [1, 3, input.height, input.width],
-            ChannelAxis::Last => [1, input.height, input.width, 3],
-        };
         let datum = if input.bytes {
             u8::datum_type()
         } else {
             f32::datum_type()
         };
         let plan = guarded(move || {
-            model.set_input_fact(0, InferenceFact::dt_shape(datum, shape))?;
+            model.set_input_fact(0, InferenceFact::dt_shape(datum, input.shape()))?;
             model.into_optimized()?.into_runnable()
         })
         .map_err(graph)?;
@@ -179,12 +185,8 @@ impl PlainModel {
     ///
     /// [`PlainModelError::Run`], also when the number of values is another.
     pub fn run(&self, values: &[f32]) -> Result<Vec<Array>, PlainModelError> {
-        let PictureInput { width, height, .. } = self.input;
-        let shape = match self.input.channels {
-            ChannelAxis::First => [1, 3, height, width],
-            ChannelAxis::Last => [1, height, width, 3],
-        };
         let outputs = guarded(|| {
+            let shape = self.input.shape();
             let tensor = if self.input.bytes {
                 let bytes: Vec<u8> = values.iter().map(|v| v.round() as u8).collect();
                 Tensor::from_shape(&shape, &bytes)?
