@@ -51,33 +51,18 @@ fn outlook(
         return;
     };
     let Some(question) = &rule.ask else { return };
+    let permissions = |at| permission_of(policy, state, (index, rule), ActionIndex(at), local);
     for branch in [Branch::Then, Branch::Else, Branch::Unsure] {
         let actions = rule.branch(branch);
         if actions.is_empty() {
             continue;
         }
         lines.push(format!("if {}:", phrase::condition(rule, branch)));
-        for at in actions {
-            lines.extend(permission_of(
-                policy,
-                state,
-                (index, rule),
-                ActionIndex(at),
-                local,
-            ));
-        }
+        lines.extend(actions.flat_map(permissions));
     }
     if let Form::Pick { actions, .. } = &question.form {
         lines.push("if the model picks:".to_owned());
-        for at in actions.clone() {
-            lines.extend(permission_of(
-                policy,
-                state,
-                (index, rule),
-                ActionIndex(at),
-                local,
-            ));
-        }
+        lines.extend(actions.clone().flat_map(permissions));
     }
 }
 

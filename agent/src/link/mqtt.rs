@@ -22,6 +22,8 @@ pub mod discovery;
 pub mod message;
 pub mod payload;
 mod protocol;
+#[cfg(test)]
+mod schema;
 mod session;
 pub mod settings;
 pub mod topics;

@@ -1,8 +1,7 @@
+use super::super::schema::schema;
 use super::super::topics::{Direction, Names, TABLE};
 use super::*;
-use jsonschema::Validator;
 use proptest::prelude::*;
-use std::path::PathBuf;
 
 fn names() -> Names {
     Names::new("b", Some("ha"), "d").unwrap()
@@ -11,14 +10,6 @@ fn names() -> Names {
 fn parse_at(topic: &str, payload: &[u8]) -> Result<Parsed, CommandError> {
     let topic = format!("b/{topic}");
     parse(&names().heard(&topic).unwrap(), payload)
-}
-
-fn schema(name: &str) -> Validator {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/schemas")
-        .join(format!("{name}.json"));
-    let text = std::fs::read_to_string(path).unwrap();
-    jsonschema::draft202012::new(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
 /// Whether the schema of `topic` lets `payload` pass.

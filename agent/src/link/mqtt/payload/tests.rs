@@ -1,16 +1,7 @@
+use super::super::schema::schema;
 use super::*;
-use jsonschema::Validator;
 use proptest::prelude::*;
 use serde_json::Value;
-use std::path::PathBuf;
-
-fn schema(name: &str) -> Validator {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/schemas")
-        .join(format!("{name}.json"));
-    let text = std::fs::read_to_string(path).unwrap();
-    jsonschema::draft202012::new(&serde_json::from_str(&text).unwrap()).unwrap()
-}
 
 fn holds(name: &str, payload: &[u8]) -> Value {
     let value: Value = serde_json::from_slice(payload).unwrap();
