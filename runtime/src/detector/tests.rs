@@ -227,7 +227,7 @@ fn a_letterboxed_find_lies_where_it_is_in_the_picture() {
 }
 
 #[test]
-fn a_red_square_is_found_where_it_is() {
+fn a_find_that_reaches_over_the_bars_ends_with_the_picture() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mask.onnx");
     std::fs::copy(fixture("mask.onnx"), &path).unwrap();
@@ -272,4 +272,61 @@ fn settings_errors_name_file_key_value_and_limit() {
     std::fs::remove_file(dir.path().join("yolo.json")).unwrap();
     let error = Detector::open(&path).unwrap_err().to_string();
     assert!(error.contains("described by a JSON file"), "{error}");
+}
+
+#[test]
+fn the_picture_is_laid_out_as_the_settings_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("yolo.onnx");
+    std::fs::copy(fixture("yolo.onnx"), &path).unwrap();
+    let picture = Rgb8::new(4, 2, [10, 20, 30].repeat(8)).unwrap();
+    let bar = f32::from(LETTERBOX_GREY);
+    let plane = SIDE * SIDE;
+    // The 4 x 2 picture becomes rows 8 to 23 of the 32 x 32 input.
+    let cases = [
+        (r#""scale": 1"#, [10.0, 20.0, 30.0], [bar; 3]),
+        (
+            r#""scale": 1, "channels": "bgr""#,
+            [30.0, 20.0, 10.0],
+            [bar; 3],
+        ),
+        (
+            r#""scale": 1, "fit": "stretch""#,
+            [10.0, 20.0, 30.0],
+            [10.0, 20.0, 30.0],
+        ),
+        (
+            r#""scale": 0.5, "mean": [1, 2, 3], "std": [2, 4, 8]"#,
+            [2.0, 2.0, 1.5],
+            [
+                (bar / 2.0 - 1.0) / 2.0,
+                (bar / 2.0 - 2.0) / 4.0,
+                (bar / 2.0 - 3.0) / 8.0,
+            ],
+        ),
+        (
+            "\"fit\": \"letterbox\"",
+            [10.0, 20.0, 30.0].map(|v: f32| v / 255.0),
+            [bar / 255.0; 3],
+        ),
+    ];
+    for (settings, inside, above) in cases {
+        let text = format!(r#"{{"output": "yolo-v8", {settings}}}"#);
+        std::fs::write(path.with_extension("json"), text).unwrap();
+        let (values, _) = Detector::open(&path)
+            .unwrap()
+            .input_values(&picture)
+            .unwrap();
+        assert_eq!(values.len(), 3 * plane);
+        for channel in 0..3 {
+            let at = |row: usize| values[channel * plane + row * SIDE + 5];
+            for (row, wanted) in [(7, above), (8, inside), (23, inside), (24, above)] {
+                let (got, wanted) = (at(row), wanted[channel]);
+                assert!(
+                    (got - wanted).abs() < 1e-6,
+                    "{settings} {channel} {row}: {got} {wanted}"
+                );
+            }
+        }
+    }
 }
