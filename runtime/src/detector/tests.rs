@@ -191,6 +191,20 @@ fn a_mask_gives_one_box_a_connected_place() {
 }
 
 #[test]
+fn a_place_is_one_whichever_way_it_winds() {
+    let settings = settings(r#"{"output": "mask"}"#);
+    #[rustfmt::skip]
+    let values = [
+        0.9, 0.0, 0.9, 0.9, 0.9,
+        0.9, 0.0, 0.9, 0.0, 0.9,
+        0.9, 0.9, 0.9, 0.0, 0.9,
+        0.0, 0.0, 0.9, 0.9, 0.9,
+    ];
+    let found = detection::decode(&settings, &[array(&[1, 1, 4, 5], &values)], (5, 4)).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn classes_are_probabilities_whether_given_as_such_or_as_logits() {
     let settings = settings(r#"{"output": "classes", "labels": ["day", "night"]}"#);
     let (day, night) = (2.0_f32.exp(), 0.0_f32.exp());
@@ -222,6 +236,9 @@ fn a_letterboxed_find_lies_where_it_is_in_the_picture() {
     let placement = letterbox((200, 100), (64, 64));
     assert_eq!((placement.left, placement.top), (0, 16));
     assert_eq!((placement.width, placement.height), (64, 32));
+    let upright = letterbox((100, 200), (64, 64));
+    assert_eq!((upright.left, upright.top), (16, 0));
+    assert_eq!((upright.width, upright.height), (32, 64));
     assert_eq!(place(32.0, placement.top, placement.height), 0.5);
     assert_eq!(place(3.0, placement.top, placement.height), 0.0);
 }
@@ -241,6 +258,24 @@ fn a_find_that_reaches_over_the_bars_ends_with_the_picture() {
         (area.left, area.top, area.right, area.bottom),
         (0.0, 0.0, 1.0, 1.0)
     );
+}
+
+#[test]
+fn a_find_between_the_bars_is_given_in_the_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mask.onnx");
+    std::fs::copy(fixture("mask.onnx"), &path).unwrap();
+    // onnxruntime scores black 0.43, grey bars 0.03, the row below the upper bar 0.17 and the one
+    // above the lower bar over 0.3.
+    let settings = r#"{"output": "mask", "input": [32, 32], "threshold": 0.3}"#;
+    std::fs::write(path.with_extension("json"), settings).unwrap();
+    let picture = Rgb8::new(64, 32, vec![0; 64 * 32 * 3]).unwrap();
+    let found = Detector::open(&path).unwrap().detect(&picture).unwrap();
+    assert_eq!(found.len(), 1);
+    // Rows 9 to 23 of the input, of which the picture has 8 to 23.
+    let area = found[0].area.unwrap();
+    assert_eq!((area.top, area.bottom), (1.0 / 16.0, 1.0));
+    assert_eq!((area.left, area.right), (0.0, 1.0));
 }
 
 #[test]
