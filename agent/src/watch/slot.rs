@@ -154,19 +154,19 @@ mod tests {
     #[test]
     fn a_recording_waits_for_its_turn() {
         let slot = Slot::new(8);
-        slot.see_in_turn(Sight::blank(1));
         std::thread::scope(|scope| {
-            scope.spawn(|| slot.see_in_turn(Sight::blank(2)));
-            for wanted in [1, 2] {
+            scope.spawn(|| (1..=500).for_each(|event| slot.see_in_turn(Sight::blank(event))));
+            for wanted in 1..=500 {
                 match slot.take(Duration::from_secs(60)) {
                     Told::Sight(sight) => assert_eq!(sight.event, wanted),
                     other => panic!("{other:?}"),
                 }
             }
         });
-        slot.see(Sight::blank(3));
+        // Once nobody takes any more, nobody waits either.
+        slot.see(Sight::blank(501));
         slot.close();
-        slot.see_in_turn(Sight::blank(4));
+        slot.see_in_turn(Sight::blank(502));
     }
 
     #[test]

@@ -56,6 +56,10 @@ fn an_open_input_size_has_to_be_said() {
         "{error}"
     );
     assert!(error.to_string().contains("\"input\""), "{error}");
+    let input = PlainModel::load(&fixture("mask.onnx"), Some((40, 24)))
+        .unwrap()
+        .input();
+    assert_eq!((input.width, input.height), (40, 24));
     let error = PlainModel::load(&fixture("mask.onnx"), Some((MAX_INPUT_SIDE + 1, 8))).unwrap_err();
     assert!(matches!(error, PlainModelError::Input { .. }), "{error}");
 }
