@@ -85,6 +85,8 @@ pub enum Verb {
     Ask(AskArgs),
     /// Watch through a camera and say what is seen
     Watch(Box<WatchArgs>),
+    /// Run the agent: camera, rules, pins, serial, MQTT
+    Run(RunArgs),
     /// Turn a model directory into a pack
     Pack(PackArgs),
     /// List the models at hand, or look at some of them
@@ -100,6 +102,26 @@ pub enum Verb {
     },
     /// Print the man page
     Man,
+}
+
+/// What the agent runs.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub config: PathBuf,
+    /// Show what would be done, and do none of it; no pin is opened
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Read configuration, rules and pins, say what is wrong, and end
+    #[arg(long)]
+    pub check: bool,
+    /// Open every output pin once at its safe state, and end
+    #[arg(long, conflicts_with_all = ["dry_run", "check"])]
+    pub make_safe: bool,
+    /// End after this time, e.g. "10min"
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub stop_after: Option<Duration>,
 }
 
 /// How an answer is made.

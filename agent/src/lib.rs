@@ -7,9 +7,10 @@
 //! | [`model`] | which model a name means |
 //! | [`answer`] | one question about one picture, and its report |
 //! | [`watch`] | from a camera to pictures worth a question |
-//! | [`link`] | serial lines and MQTT; not yet part of a verb |
+//! | [`run`] | the agent: the loop that joins all of it |
+//! | [`link`] | serial lines and MQTT |
 //! | [`entry`] | what the agent writes into its journal |
-//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
+//! | [`journal`] | what happened, kept on disk |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
 
@@ -24,5 +25,6 @@ pub mod link;
 pub mod model;
 pub mod npy;
 pub mod progress;
+pub mod run;
 pub mod verbs;
 pub mod watch;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Verb::Caption(args) => verbs::caption::run(&cli.global, args),
         Verb::Ask(args) => verbs::ask::run(&cli.global, args),
         Verb::Watch(args) => verbs::watch::run(&cli.global, args),
+        Verb::Run(args) => verbs::run::run(&cli.global, args),
         Verb::Pack(args) => verbs::pack::run(&cli.global, args),
         Verb::Models(args) => verbs::models::run(&cli.global, args),
         Verb::Bench(args) => verbs::bench::run(&cli.global, args),

@@ -1,0 +1,750 @@
+//! [`Agent`]: the loop. One thread; it waits for everything at once, makes observations of what
+//! comes, lets the step decide, writes that down, and carries it out.
+
+mod ask;
+mod carry;
+mod tell;
+mod wait;
+
+use super::clock::{Clock, millis};
+use super::desk::broker::{self, Broker};
+use super::desk::line::Line;
+use super::desk::{Errand, EventWords, Inbound, Query, Receipt};
+use super::hands::{HandNews, Hands};
+use super::lookout::{Lookout, Seen};
+use super::open::Plan;
+use super::recorder::Recorder;
+use super::settings::Settings;
+use super::vitals::Vitals;
+use crate::entry::{Began, Entry, ModelIdentity, Step};
+use crate::fault::Fault;
+use crate::hook::Hooks;
+use crate::link::mqtt::payload::{Code, Reply, Sight};
+use crate::mind::Thinker;
+use crate::notify::Notify;
+use crate::page::Page;
+use crate::remote::Remote;
+use ask::Asked;
+use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
+use ocelli_reflex::explain::describe;
+use ocelli_reflex::note::{Ignored, Note};
+use ocelli_reflex::observation::{Approval, Fault as DeviceFault, Link};
+use ocelli_reflex::output::{ApprovalRequest, Output};
+use ocelli_reflex::{EventId, Observation, Outputs, Policy, RequestId, State, step, text};
+use ocelli_runtime::image::Rgb8;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Most observations that wait; beyond, the oldest change is dropped, then the oldest of all.
+const MAX_INBOX: usize = 256;
+/// Most things taken from one source in a turn, so that none starves the others.
+const MAX_TAKEN: usize = 32;
+/// How long a camera may be away before rules are told.
+const CAMERA_GRACE: Duration = Duration::from_secs(2);
+/// Most pictures whose time is remembered.
+const MAX_FRAMES: usize = 128;
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Rules {
+    /// Checked.
+    pub policy: Policy,
+    /// The file.
+    pub text: String,
+}
+
+/// Everything the loop works with, opened.
+pub struct Parts {
+    /// The configuration.
+    pub settings: Settings,
+    /// SHA-256 of its text.
+    pub fingerprint: [u8; 32],
+    /// Times.
+    pub clock: Clock,
+    /// The board.
+    pub board: Board,
+    /// Rules.
+    pub rules: Rules,
+    /// Journal, pictures, state.
+    pub recorder: Recorder,
+    /// Camera.
+    pub lookout: Option<Lookout>,
+    /// Model, and which it is.
+    pub thinker: Option<(Thinker, ModelIdentity)>,
+    /// Pins of the board; the number of each by its name in the rules.
+    pub hands: Option<(Hands, BTreeMap<String, PinId>)>,
+    /// MQTT.
+    pub broker: Option<Broker>,
+    /// Serial.
+    pub line: Option<Line>,
+    /// What the pins were opened with.
+    pub pins: Vec<PinPlan>,
+    /// Programs of the owner.
+    pub hooks: Hooks,
+    /// Second opinion.
+    pub remote: Option<Remote>,
+    /// Page.
+    pub page: Option<Page>,
+    /// systemd.
+    pub notify: Notify,
+    /// Hardware watchdog.
+    pub watchdog: Option<Watchdog>,
+    /// Heat, memory, disk, power.
+    pub vitals: Vitals,
+    /// Counts up with the loop.
+    pub progress: Arc<AtomicU64>,
+}
+
+/// Why the loop handed back control.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pause {
+    /// Somebody wants settings and rules read again; they are told how it went.
+    Reload(Receipt),
+    /// Somebody wants the end.
+    Stop,
+}
+
+/// When and why a picture was taken.
+#[derive(Clone, Debug)]
+struct FrameFact {
+    frame: u64,
+    /// On the monotonic clock, in milliseconds.
+    taken_ms: u64,
+    wall_ms: u64,
+    zones: Vec<String>,
+}
+
+/// Figures since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    looks: u64,
+    answers: u64,
+    actions: u64,
+    denied: u64,
+}
+
+/// The loop.
+pub struct Agent {
+    parts: Parts,
+    state: State,
+    inbox: VecDeque<Observation>,
+    wake_at: Option<Duration>,
+    started: Duration,
+    camera_lost: Option<Duration>,
+    faults: Vec<DeviceFault>,
+    frames: VecDeque<FrameFact>,
+    /// Pictures that are kept as evidence: number, name, what the model is shown.
+    evidence: VecDeque<(u64, String, Arc<Rgb8>)>,
+    asked: BTreeMap<u64, Asked>,
+    next_errand: u64,
+    /// Whole texts that are longer than the step carries, by event.
+    whole: VecDeque<(EventId, String)>,
+    pending: Vec<(ApprovalRequest, Duration)>,
+    sights: BTreeMap<u64, Sight>,
+    counts: Counts,
+    last_latency: Option<f32>,
+    last_joules: Option<(f32, bool)>,
+    next_stats: Duration,
+    is_verbose: bool,
+    reload: Option<Receipt>,
+}
+
+impl Agent {
+    /// A loop over these parts; `state` is the state of the last run, `recovered` what had to be
+    /// mended of the journal. Writes the begin down and starts the step.
+    pub fn new(parts: Parts, state: State, recovered: String, is_verbose: bool) -> Agent {
+        let now = parts.clock.monotonic();
+        let mut agent = Agent {
+            parts,
+            state,
+            inbox: VecDeque::new(),
+            wake_at: Some(now),
+            started: now,
+            camera_lost: None,
+            faults: Vec::new(),
+            frames: VecDeque::new(),
+            evidence: VecDeque::new(),
+            asked: BTreeMap::new(),
+            next_errand: ask::FIRST_ERRAND,
+            whole: VecDeque::new(),
+            pending: Vec::new(),
+            sights: BTreeMap::new(),
+            counts: Counts::default(),
+            last_latency: None,
+            last_joules: None,
+            next_stats: now,
+            is_verbose,
+            reload: None,
+        };
+        agent.begin(recovered);
+        agent
+    }
+
+    fn begin(&mut self, recovered: String) {
+        let parts = &mut self.parts;
+        let rules = parts.rules.policy.fingerprint;
+        parts.recorder.rules(rules, &parts.rules.text);
+        let began = Began {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: parts.settings.device.name.clone(),
+            board: parts.board.name.clone(),
+            configuration: parts.fingerprint,
+            model: parts.thinker.as_ref().map(|(_, identity)| identity.clone()),
+            rules,
+            // A few kilobytes of plain data always serialise.
+            state: postcard::to_stdvec(&self.state).unwrap_or_default(),
+            recovered,
+        };
+        parts.recorder.write_now(&Entry::Began(Box::new(began)));
+        let secret = [random(), random()];
+        self.observe(&Observation::Start { secret });
+        if self.parts.thinker.is_none() {
+            self.fault(DeviceFault::ModelRefused, true);
+        }
+        if self.parts.lookout.is_none() {
+            self.fault(DeviceFault::CameraGone, true);
+        }
+        if self.parts.page.is_some() {
+            let (link, up) = (Link::Http, true);
+            self.observe(&Observation::Link { link, up });
+        }
+        self.read_inputs();
+        self.describe_device();
+    }
+
+    /// Tells the step the level of every input.
+    fn read_inputs(&mut self) {
+        if self.parts.settings.approval.is_some() {
+            let (link, up) = (Link::Button, true);
+            self.observe(&Observation::Link { link, up });
+        }
+        let Some((hands, names)) = &self.parts.hands else {
+            return;
+        };
+        let levels: Vec<(String, bool)> = names
+            .iter()
+            .filter_map(|(name, pin)| Some((name.clone(), hands.level(*pin)?)))
+            .collect();
+        for (name, level) in levels {
+            self.pin(&name, level, true);
+        }
+    }
+
+    fn pin(&mut self, name: &str, level: bool, initial: bool) {
+        let Some(pin) = text::name(name) else { return };
+        self.observe(&Observation::Pin {
+            pin,
+            level,
+            initial,
+        });
+        if level && !initial {
+            self.button(name);
+        }
+    }
+
+    /// A button of the device decides about the oldest action that waits for one.
+    fn button(&mut self, name: &str) {
+        let Some(buttons) = &self.parts.settings.approval else {
+            return;
+        };
+        let granted = match name {
+            _ if name == buttons.yes => true,
+            _ if buttons.no.as_deref() == Some(name) => false,
+            _ => return,
+        };
+        let waiting = self.pending.iter().find(|(request, _)| request.takes(Link::Button));
+        let Some((request, _)) = waiting else { return };
+        let approval = Approval {
+            request: request.id,
+            nonce: request.nonce,
+            granted,
+            link: Link::Button,
+            retained: false,
+        };
+        self.observe(&Observation::Approval(approval));
+    }
+
+    /// Works until somebody wants something that the loop cannot do itself.
+    pub fn run(&mut self, is_stopped: &dyn Fn() -> bool, is_reload: &dyn Fn() -> bool) -> Pause {
+        loop {
+            if is_stopped() {
+                return Pause::Stop;
+            }
+            if let Some(receipt) = self.reload.take() {
+                return Pause::Reload(receipt);
+            }
+            if is_reload() {
+                return Pause::Reload(Receipt::None);
+            }
+            self.turn();
+        }
+    }
+
+    /// Waits, takes in what came, and does what is due.
+    fn turn(&mut self) {
+        self.wait();
+        self.take_hands();
+        self.take_lookout();
+        self.take_links();
+        self.take_thoughts();
+        self.take_hooks();
+        self.take_remote();
+        self.take_page();
+        self.take_vitals();
+        while let Some(observation) = self.inbox.pop_front() {
+            self.observe(&observation);
+        }
+        let now = self.parts.clock.monotonic();
+        if self.wake_at.is_some_and(|at| at <= now) {
+            self.observe(&Observation::Tick);
+        }
+        self.keep_up(now);
+    }
+
+    /// What is to be done now and then, whatever happens.
+    fn keep_up(&mut self, now: Duration) {
+        let recorder = &mut self.parts.recorder;
+        recorder.tick();
+        if let Some(trouble) = recorder.trouble() {
+            self.remark("journal", &trouble);
+        }
+        if let Err(error) = self.parts.recorder.save_state(&self.state, false) {
+            self.remark("state", &error.to_string());
+        }
+        if now >= self.next_stats {
+            self.tell_stats(now);
+        }
+        let progress = self.parts.progress.fetch_add(1, Ordering::Relaxed) + 1;
+        self.parts.notify.feed(progress, now);
+        let fed = self.parts.watchdog.as_mut().map(|dog| dog.feed(progress, now));
+        if let Some(Err(error)) = fed {
+            self.parts.watchdog = None;
+            self.remark("watchdog", &error.to_string());
+        }
+    }
+
+    /// Puts something before the step, writes down what comes of it, and carries that out.
+    fn observe(&mut self, observation: &Observation) -> Outputs {
+        let now = self.parts.clock.now();
+        let policy = &self.parts.rules.policy;
+        let outputs = step(policy, &mut self.state, observation, now);
+        self.wake_at = outputs
+            .wake_in
+            .map(|wait| Duration::from_millis(now.ms.saturating_add(wait)));
+        let entry = Entry::Step(Box::new(Step {
+            now,
+            rules: policy.fingerprint,
+            observation: observation.clone(),
+            outputs: outputs.clone(),
+        }));
+        // What acts is on the disk before it acts.
+        match outputs.list.iter().any(is_deed) {
+            true => self.parts.recorder.write_now(&entry),
+            false => self.parts.recorder.write(&entry),
+        }
+        self.carry_out(&outputs);
+        outputs
+    }
+
+    /// Puts an observation into the line; for what carrying out brings at once.
+    fn queue(&mut self, observation: Observation) {
+        if self.inbox.len() >= MAX_INBOX {
+            let change = |waiting: &Observation| matches!(waiting, Observation::Change(_));
+            let oldest = self.inbox.iter().position(change).unwrap_or(0);
+            self.inbox.remove(oldest);
+            self.parts.recorder.remark("loop", "an observation was dropped, too many wait");
+        }
+        self.inbox.push_back(observation);
+    }
+
+    fn take_hands(&mut self) {
+        for _ in 0..MAX_TAKEN {
+            let Some((hands, _)) = &self.parts.hands else {
+                return;
+            };
+            let Some(news) = hands.try_next() else { return };
+            self.hand_news(news);
+        }
+    }
+
+    fn hand_news(&mut self, news: HandNews) {
+        use ocelli_reflex::observation::Outcome;
+        match news {
+            HandNews::Edge(edge) => {
+                if let Some(name) = self.pin_name(edge.pin) {
+                    self.pin(&name, edge.active, false);
+                }
+            }
+            HandNews::Done(act, done) => {
+                let outcome = match done {
+                    Ok(()) => Outcome::Done,
+                    Err(error) => {
+                        self.remark("pins", &error.to_string());
+                        Outcome::Failed
+                    }
+                };
+                self.observe(&Observation::Outcome { act, outcome });
+            }
+            // The step counts the same time, and says so by itself.
+            HandNews::TimeOver(_) => {}
+            HandNews::LoopStuck(still) => {
+                let text = format!("the loop stood still for {still:?}; all pins were made safe");
+                self.remark("loop", &text);
+                // What the step took for on is off: it gives up what waits and calls all pins safe.
+                self.observe(&Observation::Reload);
+            }
+            HandNews::Fault(error) => self.remark("pins", &error.to_string()),
+            HandNews::Lost(count) => {
+                self.remark("pins", &format!("{count} edges were lost"));
+                self.read_inputs();
+            }
+        }
+    }
+
+    fn pin_name(&self, id: PinId) -> Option<String> {
+        let (_, names) = self.parts.hands.as_ref()?;
+        let found = names.iter().find(|(_, pin)| **pin == id);
+        found.map(|(name, _)| name.clone())
+    }
+
+    fn take_lookout(&mut self) {
+        for _ in 0..MAX_TAKEN {
+            let seen = self.parts.lookout.as_ref().and_then(Lookout::try_next);
+            let Some(seen) = seen else { break };
+            self.seen(seen);
+        }
+        let now = self.parts.clock.monotonic();
+        if self.camera_lost.is_some_and(|since| now.saturating_sub(since) >= CAMERA_GRACE) {
+            self.fault(DeviceFault::CameraGone, true);
+        }
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::Change(change) => {
+                let zones = change.zones.iter().map(ToString::to_string).collect();
+                self.frame_taken(change.frame.id, change.frame.time, zones);
+                self.observe(&Observation::Change(change));
+            }
+            Seen::Looked(look, frame) => {
+                self.counts.looks += 1;
+                if let Some(frame) = frame {
+                    self.frame_taken(frame.id, frame.time, Vec::new());
+                }
+                match self.errand_looked(look, frame) {
+                    true => {}
+                    false => drop(self.observe(&Observation::Looked { look, frame })),
+                }
+            }
+            Seen::Camera { works, state } => {
+                self.remark("camera", &state);
+                match works {
+                    true => {
+                        self.camera_lost = None;
+                        self.fault(DeviceFault::CameraGone, false);
+                    }
+                    false => {
+                        let now = self.parts.clock.monotonic();
+                        self.camera_lost.get_or_insert(now);
+                    }
+                }
+            }
+            Seen::Ended => {
+                self.remark("camera", "the source has ended");
+                self.fault(DeviceFault::CameraGone, true);
+            }
+            Seen::BadFrame(error) => self.remark("camera", &error),
+            Seen::Lost(count) => self.remark("camera", &format!("{count} changes were lost")),
+        }
+    }
+
+    fn frame_taken(&mut self, frame: u64, taken_ms: u64, zones: Vec<String>) {
+        if let Some(known) = self.frames.iter_mut().find(|known| known.frame == frame) {
+            known.zones.extend(zones);
+            return;
+        }
+        let now_ms = millis(self.parts.clock.monotonic());
+        let wall_ms = self.parts.clock.wall_ms().unwrap_or(0);
+        if self.frames.len() >= MAX_FRAMES {
+            self.frames.pop_front();
+        }
+        self.frames.push_back(FrameFact {
+            frame,
+            taken_ms,
+            wall_ms: wall_ms.saturating_sub(now_ms.saturating_sub(taken_ms)),
+            zones,
+        });
+    }
+
+    fn frame_fact(&self, frame: u64) -> Option<&FrameFact> {
+        self.frames.iter().rev().find(|fact| fact.frame == frame)
+    }
+
+    fn take_links(&mut self) {
+        for _ in 0..MAX_TAKEN {
+            let now = self.parts.clock.monotonic();
+            let policy = &self.parts.rules.policy;
+            let inbound = self.parts.broker.as_mut().and_then(|broker| broker.recv(policy, now));
+            let Some(inbound) = inbound else { break };
+            self.inbound(inbound);
+        }
+        for _ in 0..MAX_TAKEN {
+            let now = self.parts.clock.monotonic();
+            let policy = &self.parts.rules.policy;
+            let inbound = self.parts.line.as_mut().and_then(|line| line.recv(policy, now));
+            let Some(inbound) = inbound else { break };
+            self.inbound(inbound);
+        }
+    }
+
+    fn inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Observe(observation) => {
+                if let Observation::Link { link: Link::Mqtt, up } = observation {
+                    self.fault(DeviceFault::BrokerAway, !up);
+                }
+                self.observe(&observation);
+            }
+            Inbound::Request(observation, receipt) => {
+                let outputs = self.observe(&observation);
+                let refusal = self.refusal(&outputs);
+                self.answer_request(&receipt, refusal);
+                if let Observation::Switch { .. } = observation {
+                    self.parts.recorder.state_changed();
+                    self.tell_rules();
+                }
+            }
+            Inbound::Errand(errand) => self.errand(errand),
+            Inbound::Query(query, receipt) => self.query(query, &receipt),
+            Inbound::Reload(receipt) => self.reload = Some(receipt),
+            Inbound::Remark(about, text) => self.remark(about, &text),
+        }
+    }
+
+    /// Why a request came to nothing, in words; `None` if it did not.
+    fn refusal(&self, outputs: &Outputs) -> Option<String> {
+        let is_against = |output: &&Output| {
+            matches!(
+                output,
+                Output::Note(
+                    Note::NotStarted { .. }
+                        | Note::Refused { .. }
+                        | Note::ApprovalRefused { .. }
+                        | Note::Ignored(
+                            Ignored::NoRule | Ignored::UnknownName | Ignored::WrongLink(_)
+                        )
+                )
+            )
+        };
+        let started = |output: &Output| matches!(output, Output::Note(Note::Started { .. }));
+        let refused = |output: &Output| matches!(output, Output::Note(Note::Refused { .. }));
+        let goes_on = outputs.list.iter().any(started) && !outputs.list.iter().any(refused);
+        if goes_on || !outputs.list.iter().any(|output| is_against(&output)) {
+            return None;
+        }
+        let against = outputs.list.iter().filter(is_against).cloned().collect();
+        let outputs = Outputs {
+            list: against,
+            wake_in: None,
+        };
+        Some(describe(&self.parts.rules.policy, &outputs).join("; "))
+    }
+
+    fn answer_request(&mut self, receipt: &Receipt, refusal: Option<String>) {
+        let now = self.parts.clock.monotonic();
+        if let Some(broker) = &mut self.parts.broker {
+            broker.reply(receipt, broker::verdict(refusal.clone()), now);
+        }
+        if let Some(line) = &mut self.parts.line {
+            line.verdict(receipt, refusal);
+        }
+    }
+
+    /// Tells who wanted a reload how it went.
+    pub fn reloaded(&mut self, receipt: &Receipt, outcome: Result<(), String>) {
+        let now = self.parts.clock.monotonic();
+        let reply = match &outcome {
+            Ok(()) => Reply::plain(Code::Done),
+            Err(reason) => Reply::because(Code::Failed, reason.clone()),
+        };
+        if let Some(broker) = &mut self.parts.broker {
+            broker.reply(receipt, reply, now);
+        }
+        match outcome {
+            Ok(()) => self.remark("settings", "settings and rules were read again"),
+            Err(reason) => self.remark("settings", &format!("not taken: {reason}")),
+        }
+    }
+
+    fn query(&mut self, query: Query, receipt: &Receipt) {
+        let now = self.parts.clock.monotonic();
+        let condition = self.condition();
+        let policy = &self.parts.rules.policy;
+        let rules = policy.rules.iter().map(|rule| {
+            let on = self.state.is_enabled(policy, &rule.id).unwrap_or(rule.enabled);
+            format!("{},{}", rule.id, if on { "on" } else { "off" })
+        });
+        let rules = rules.collect();
+        let Some(line) = &mut self.parts.line else {
+            return;
+        };
+        match query {
+            Query::State => line.condition(receipt, &condition, now),
+            Query::Rules => line.list(receipt, "RULE", rules),
+            Query::Version => {
+                let version = format!("ocelli {}", env!("CARGO_PKG_VERSION"));
+                line.list(receipt, "VER", vec![version]);
+            }
+        }
+    }
+
+    fn take_page(&mut self) {
+        for _ in 0..MAX_TAKEN {
+            let decision = self.parts.page.as_ref().and_then(Page::try_next);
+            let Some(decision) = decision else { return };
+            self.observe(&Observation::Approval(Approval {
+                request: RequestId(decision.request),
+                nonce: decision.nonce,
+                granted: decision.granted,
+                link: Link::Http,
+                retained: false,
+            }));
+        }
+    }
+
+    fn take_vitals(&mut self) {
+        let now = self.parts.clock.monotonic();
+        let stuck = self.parts.recorder.is_stuck();
+        for (fault, active) in self.parts.vitals.tick(now, stuck) {
+            self.fault(fault, active);
+        }
+    }
+
+    /// A fault began or ended; said once.
+    fn fault(&mut self, fault: DeviceFault, active: bool) {
+        let stands = self.faults.contains(&fault);
+        if stands == active {
+            return;
+        }
+        match active {
+            true => self.faults.push(fault),
+            false => self.faults.retain(|known| *known != fault),
+        }
+        self.observe(&Observation::Fault { fault, active });
+        self.tell_condition();
+    }
+
+    /// Something for the journal, and for who watches.
+    pub fn remark(&mut self, about: &str, text: &str) {
+        eprintln!("ocelli: {about}: {text}");
+        self.parts.recorder.remark(about, text);
+    }
+
+    /// Tells the system that the agent works.
+    pub fn ready(&mut self) {
+        self.parts.notify.ready();
+        self.tell_condition();
+    }
+
+    /// Tells the system that settings are read again.
+    pub fn reloading(&mut self) {
+        let now = self.parts.clock.monotonic();
+        self.parts.notify.reloading(now);
+    }
+
+    /// Takes new settings and rules. Pins, camera and serial line whose settings changed are let go
+    /// before they are opened anew, pins safe.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be opened.
+    pub fn take(&mut self, plan: Plan) -> Result<(), Fault> {
+        if plan.settings.state_folder() != self.parts.settings.state_folder() {
+            let text = "`state` cannot change while the agent runs; restart it";
+            return Err(Fault::Argument(text.to_owned()));
+        }
+        if let (Some(broker), Some(settings)) = (&self.parts.broker, plan.settings.mqtt.clone()) {
+            broker.reload(settings)?;
+        }
+        let remote = plan.remote()?;
+        self.observe(&Observation::Reload);
+        self.parts.remote = remote;
+        if plan.pins != self.parts.pins {
+            self.parts.hands = None;
+            self.parts.hands = plan.hands(&self.parts.progress)?;
+            self.parts.pins.clone_from(&plan.pins);
+        }
+        if plan.settings.camera != self.parts.settings.camera {
+            // The device may be the same: it is let go before it is opened.
+            self.parts.lookout = None;
+            self.camera_lost = None;
+            self.fault(DeviceFault::CameraGone, true);
+            self.parts.lookout = plan.lookout()?;
+            let is_blind = self.parts.lookout.is_none();
+            self.fault(DeviceFault::CameraGone, is_blind);
+        }
+        if plan.settings.serial != self.parts.settings.serial {
+            self.parts.line = None;
+            self.parts.line = plan.line(&self.parts.clock);
+            let (link, up) = (Link::Serial, false);
+            self.observe(&Observation::Link { link, up });
+        }
+        self.parts.settings = plan.settings;
+        self.parts.fingerprint = plan.fingerprint;
+        self.adopt(plan.rules);
+        Ok(())
+    }
+
+    /// Puts other rules in force; rates, cooldowns and off-times stay.
+    fn adopt(&mut self, rules: Rules) {
+        self.parts.recorder.rules(rules.policy.fingerprint, &rules.text);
+        self.parts.rules = rules;
+        self.observe(&Observation::Tick);
+        self.read_inputs();
+        self.describe_device();
+    }
+
+    /// Ends in order: all pins safe, everything written.
+    pub fn end(mut self) {
+        self.parts.notify.stopping();
+        self.observe(&Observation::Stop);
+        let Parts {
+            mut recorder,
+            hands,
+            broker,
+            watchdog,
+            ..
+        } = self.parts;
+        drop(hands);
+        recorder.end(&self.state);
+        if let Some(broker) = broker {
+            broker.stop();
+        }
+        if let Some(Err(error)) = watchdog.map(Watchdog::disarm) {
+            eprintln!("ocelli: watchdog: {error}");
+        }
+    }
+}
+
+/// Whether an output changes anything outside.
+fn is_deed(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Act(_) | Output::Event(_) | Output::RequestApproval(_)
+    )
+}
+
+/// Random bits of the operating system.
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut bytes = [0; 8];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    match read {
+        Ok(()) => u64::from_le_bytes(bytes),
+        // Keyed by the operating system for this very process.
+        Err(_) => RandomState::new().build_hasher().finish(),
+    }
+}

@@ -1,0 +1,346 @@
+//! From the configuration to everything the loop works with.
+
+use super::agent::{Parts, Rules};
+use super::clock::Clock;
+use super::desk::broker::Broker;
+use super::desk::line::{Line, PEER_PIN};
+use super::hands::Hands;
+use super::lookout::Lookout;
+use super::recorder::Recorder;
+use super::settings::{Settings, Speech};
+use super::vitals::Vitals;
+use crate::cli::Global;
+use crate::entry::ModelIdentity;
+use crate::fault::{Fault, with_causes};
+use crate::hook::Hooks;
+use crate::inventory;
+use crate::journal::Opened;
+use crate::mind::{MindSettings, Thinker};
+use crate::model;
+use crate::notify::Notify;
+use crate::page::Page;
+use crate::progress::Progress;
+use crate::remote::Remote;
+use ocelli_boards::{
+    Board, Facts, FakePins, GpioPins, PinId, PinPlan, PinRequest, PinUse, Pins, Tree, Watchdog,
+    detect, plan,
+};
+use ocelli_reflex::load::BoardLine;
+use ocelli_reflex::pin::Role;
+use ocelli_reflex::{Inventory, Policy, load};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+/// When the loop stands still for this long, all pins go safe.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Most questions that wait for the model.
+const MAX_QUESTIONS: usize = 32;
+/// The event queue inside the state folder.
+const QUEUE: &str = "events.queue";
+
+/// What the command line changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overrides {
+    /// Nothing is carried out: pins are not opened, rules run dry.
+    pub dry_run: bool,
+}
+
+/// The configuration and what follows from it without opening anything that is used exclusively.
+pub struct Plan {
+    /// The file.
+    pub settings: Settings,
+    /// SHA-256 of its text.
+    pub fingerprint: [u8; 32],
+    /// The board.
+    pub board: Board,
+    /// The rules.
+    pub rules: Rules,
+    /// Pins of the board that the rules use.
+    pub pins: Vec<PinPlan>,
+}
+
+impl Plan {
+    /// Reads and checks configuration, board, rules and pins.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used, with all its mistakes where it is the rule file.
+    pub fn read(path: &Path, overrides: Overrides) -> Result<Plan, Fault> {
+        let (settings, text) = Settings::read(path)?;
+        let board = board(&settings.device.board)?;
+        let mut rules = rules(&settings, &board)?;
+        rules.policy.dry_run |= overrides.dry_run;
+        let pins = pin_plans(&settings, &board, &rules.policy)?;
+        Ok(Plan {
+            settings,
+            fingerprint: Sha256::digest(text.as_bytes()).into(),
+            board,
+            rules,
+            pins,
+        })
+    }
+
+    /// Opens the pins: real ones, or in a dry run such that only remember.
+    ///
+    /// # Errors
+    ///
+    /// A pin that is not there or is in use.
+    pub fn open_pins(&self) -> Result<Option<Box<dyn Pins>>, Fault> {
+        if self.pins.is_empty() {
+            return Ok(None);
+        }
+        let plans = self.pins.clone();
+        Ok(Some(match self.rules.policy.dry_run {
+            true => Box::new(FakePins::new(plans)?.0),
+            false => Box::new(GpioPins::open(&Tree::default(), plans)?),
+        }))
+    }
+
+    /// The pins on their thread, and the number of each by its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::open_pins`].
+    pub fn hands(
+        &self,
+        progress: &Arc<AtomicU64>,
+    ) -> Result<Option<(Hands, BTreeMap<String, PinId>)>, Fault> {
+        let Some(pins) = self.open_pins()? else {
+            return Ok(None);
+        };
+        let names = self.pins.iter().enumerate();
+        let names = names
+            .map(|(at, plan)| (plan.name.clone(), PinId(at)))
+            .collect();
+        let hands = Hands::start(pins, Arc::clone(progress), PATIENCE)?;
+        Ok(Some((hands, names)))
+    }
+
+    /// The camera, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot be used; a camera that is away is none.
+    pub fn lookout(&self) -> Result<Option<Lookout>, Fault> {
+        self.settings.camera.as_ref().map(Lookout::start).transpose()
+    }
+
+    /// The serial line, if there is one.
+    pub fn line(&self, clock: &Clock) -> Option<Line> {
+        let settings = self.settings.serial.as_ref()?;
+        let name = &self.settings.device.name;
+        Some(Line::new(settings, name, super::agent::random(), clock.monotonic()))
+    }
+
+    /// The remote model, if there is one and pictures may go there.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot be used.
+    pub fn remote(&self) -> Result<Option<Remote>, Fault> {
+        let Some(settings) = self.settings.remote.clone() else {
+            return Ok(None);
+        };
+        let remote = Remote::start(settings, self.settings.privacy.remote_images);
+        remote.map(Some).map_err(|error| Fault::Argument(error.to_string()))
+    }
+
+    /// The page, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot be used, an address that is taken.
+    pub fn page(&self, progress: &Arc<AtomicU64>) -> Result<Option<Page>, Fault> {
+        let Some(settings) = self.settings.http.clone() else {
+            return Ok(None);
+        };
+        let page = Page::start(settings, Arc::clone(progress));
+        page.map(Some).map_err(|error| Fault::Argument(error.to_string()))
+    }
+
+    /// Opens everything. A model that cannot be used is no error: questions end `unsure`.
+    ///
+    /// # Errors
+    ///
+    /// What the owner has to mend before anything can run.
+    pub fn open(self, global: &Global) -> Result<(Parts, Opened, Vec<String>), Fault> {
+        let clock = Clock::new(self.settings.clock.trusted);
+        let progress = Arc::new(AtomicU64::new(0));
+        // Pins first: whatever is slow or fails later, they are safe.
+        let hands = self.hands(&progress)?;
+        let folder = self.settings.state_folder();
+        let (recorder, opened) = Recorder::open(&self.settings, &folder, clock.clone())?;
+        let mut remarks = Vec::new();
+        let broker = match self.settings.mqtt.clone() {
+            None => None,
+            Some(settings) => {
+                let seed = super::agent::random();
+                let name = &self.settings.device.name;
+                let queue = folder.join(QUEUE);
+                let (broker, recovered) = Broker::start(settings, name, &queue, seed)?;
+                if recovered.torn_bytes + recovered.damaged_bytes > 0 || recovered.dropped > 0 {
+                    remarks.push(format!("event queue: {recovered:?}"));
+                }
+                Some(broker)
+            }
+        };
+        let thinker = match self.thinker(global) {
+            Ok(thinker) => Some(thinker),
+            Err(fault) => {
+                remarks.push(format!(
+                    "the model cannot be used, questions end unsure: {}",
+                    with_causes(&fault)
+                ));
+                None
+            }
+        };
+        let watchdog = self.settings.watchdog.as_ref();
+        let watchdog = watchdog.map(|settings| Watchdog::open(&Tree::default(), &settings.device));
+        let watchdog = watchdog
+            .transpose()
+            .map_err(|error| Fault::Argument(error.to_string()))?;
+        let hooks = Hooks::start().map_err(|error| Fault::Argument(error.to_string()))?;
+        let parts = Parts {
+            lookout: self.lookout()?,
+            line: self.line(&clock),
+            remote: self.remote()?,
+            page: self.page(&progress)?,
+            vitals: Vitals::new(Tree::default(), self.board.clone(), folder),
+            notify: Notify::from_environment(),
+            fingerprint: self.fingerprint,
+            settings: self.settings,
+            pins: self.pins,
+            board: self.board,
+            rules: self.rules,
+            clock,
+            recorder,
+            thinker,
+            hands,
+            broker,
+            hooks,
+            watchdog,
+            progress,
+        };
+        Ok((parts, opened, remarks))
+    }
+
+    /// Loads the model. The command line's `--model` and `--threads` go before the file's.
+    fn thinker(&self, global: &Global) -> Result<(Thinker, ModelIdentity), Fault> {
+        let mut global = global.clone();
+        let settings = &self.settings.model;
+        if global.model == model::DEFAULT
+            && let Some(name) = &settings.name
+        {
+            global.model.clone_from(name);
+        }
+        global.threads = global.threads.or(settings.threads);
+        let mut progress = Progress::new(&global);
+        let (vlm, _) = model::load(&global, &mut progress)?;
+        let options = MindSettings {
+            system: settings.system.clone(),
+            ..MindSettings::default()
+        };
+        let identity = crate::mind::identity(&vlm);
+        let thinker = Thinker::with_model(Arc::new(vlm), options, MAX_QUESTIONS)?;
+        Ok((thinker, identity))
+    }
+}
+
+/// The board of a name: detected, built in, or a definition of one's own.
+fn board(name: &str) -> Result<Board, Fault> {
+    if name == "auto" {
+        let facts = Facts::read(&Tree::default(), SystemTime::now());
+        return Ok(detect(&facts, &Board::built_in()).board);
+    }
+    let board = match name.contains(['/', '.']) {
+        true => Board::load(Path::new(name)),
+        false => Board::by_name(name),
+    };
+    board.map_err(|error| Fault::Argument(format!("device.board: {error}")))
+}
+
+/// Reads the rule file and holds it against what the device has.
+fn rules(settings: &Settings, board: &Board) -> Result<Rules, Fault> {
+    let path = &settings.rules;
+    let failed = |source| Fault::Input {
+        path: path.clone(),
+        source,
+    };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let schemas = match &settings.schemas {
+        None => Vec::new(),
+        Some(folder) => inventory::schema_names(folder).map_err(|source| Fault::Input {
+            path: folder.clone(),
+            source,
+        })?,
+    };
+    let lines: Vec<BoardLine> = inventory::board_lines(board);
+    let serial = settings.serial.as_ref();
+    let inventory = Inventory {
+        zones: Some(settings.zone_names()),
+        lines: Some(lines),
+        schemas: Some(schemas),
+        serial: serial.is_some_and(|serial| serial.speaks == Speech::Packets),
+    };
+    let loaded = load(&text, &inventory).map_err(|rejected| Fault::Rules {
+        path: path.clone(),
+        rejected,
+    })?;
+    for warning in &loaded.warnings {
+        eprintln!("ocelli: {}: {warning}", path.display());
+    }
+    let policy = loaded.policy;
+    wiring_is_known(settings, &policy)?;
+    Ok(Rules { policy, text })
+}
+
+/// Pins that the configuration names must be in the rule file.
+fn wiring_is_known(settings: &Settings, policy: &Policy) -> Result<(), Fault> {
+    let buttons = settings.approval.iter();
+    let buttons = buttons.flat_map(|buttons| std::iter::once(&buttons.yes).chain(&buttons.no));
+    for name in settings.pins.keys().chain(buttons) {
+        if !policy.pins.iter().any(|pin| pin.name.as_str() == name) {
+            let known: Vec<&str> = policy.pins.iter().map(|pin| pin.name.as_str()).collect();
+            return Err(Fault::Argument(format!(
+                "pin `{name}` of the configuration is not in {}; pins there: {}",
+                settings.rules.display(),
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The board's pins that the rules use.
+fn pin_plans(settings: &Settings, board: &Board, policy: &Policy) -> Result<Vec<PinPlan>, Fault> {
+    let own = policy
+        .pins
+        .iter()
+        .filter(|pin| !pin.line.starts_with(PEER_PIN));
+    let requests = own.map(|pin| {
+        let wiring = settings.pins.get(pin.name.as_str()).copied().unwrap_or_default();
+        PinRequest {
+            name: pin.name.to_string(),
+            pin: pin.line.to_string(),
+            usage: match &pin.role {
+                Role::Input => PinUse::Input {
+                    active_low: wiring.active_low,
+                    bias: wiring.bias.into(),
+                    edges: true,
+                    debounce: Duration::from_millis(wiring.debounce_ms.into()),
+                },
+                Role::Output(envelope) => PinUse::Output {
+                    active_low: wiring.active_low,
+                    safe: envelope.safe != 0,
+                },
+            },
+            insist: wiring.insist,
+        }
+    });
+    let requests: Vec<PinRequest> = requests.collect();
+    Ok(plan(board, &requests)?)
+}
