@@ -11,6 +11,11 @@
 //! | [`link`] | serial lines and MQTT |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk |
+//! | [`link`] | serial lines and MQTT; not yet part of a verb |
+//! | [`hook`] | programs of the owner that may object, or act |
+//! | [`entry`] | what the agent writes into its journal |
+//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
+//! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
 
@@ -20,11 +25,14 @@ pub mod answer;
 pub mod cli;
 pub mod entry;
 pub mod fault;
+pub mod hook;
 pub mod journal;
 pub mod link;
+pub mod mailbox;
 pub mod model;
 pub mod npy;
 pub mod progress;
 pub mod run;
+pub mod secret;
 pub mod verbs;
 pub mod watch;

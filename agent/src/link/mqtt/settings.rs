@@ -5,14 +5,11 @@ mod tests;
 
 use super::topics::{Names, TopicError};
 use crate::link::queue::Limits;
+pub use crate::secret::Secret;
+use crate::secret::MAX_SECRET_BYTES;
 use serde::Deserialize;
-use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
-
-/// Longest user name or password, in bytes.
-const MAX_SECRET_BYTES: usize = 4096;
 
 /// The `[mqtt]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -94,30 +91,6 @@ impl Default for QueueSettings {
             events: 10_000,
             bytes: 16 << 20,
         }
-    }
-}
-
-/// A password that does not show itself in logs.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The password.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Secret {
-        Secret(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
     }
 }
 
@@ -327,25 +300,11 @@ impl Settings {
         let Some(path) = &self.password_file else {
             return Ok(self.password.clone());
         };
-        read_secret(path)
+        Secret::read(path)
             .map(Some)
             .map_err(|source| SettingsError::PasswordFile {
                 path: path.clone(),
                 source,
             })
     }
-}
-
-fn read_secret(path: &Path) -> std::io::Result<Secret> {
-    let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(MAX_SECRET_BYTES as u64 + 1)
-        .read_to_string(&mut text)?;
-    if text.len() > MAX_SECRET_BYTES {
-        return Err(std::io::Error::other("it is longer than 4096 bytes"));
-    }
-    let secret = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Secret(
-        secret.strip_suffix('\r').unwrap_or(secret).to_owned(),
-    ))
 }
