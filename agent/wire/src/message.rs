@@ -14,6 +14,7 @@
 //! | [`Log`] | both | a line for the other side's log | no | a second line |
 //! | [`ApprovalRequest`] | agent | an action waits for a person | command | same request: harmless |
 //! | [`Approval`] | peer | the person answered | command | same request: the first counts |
+//! | [`Packet`] | both | the rules define what it means | record or command | a second packet |
 //!
 //! *Records* wait in the queue while the link is down and arrive once and in order. *Commands* are
 //! never late: they are refused while the link is down, and given up when it goes down or they get
@@ -90,6 +91,8 @@ pub enum Message {
     ApprovalRequest(ApprovalRequest),
     /// The person's answer.
     Approval(Approval),
+    /// Something that the rule file gives a meaning.
+    Packet(Packet),
 }
 
 impl Message {
@@ -107,7 +110,7 @@ impl Message {
             | Message::Look(_)
             | Message::StateRequest
             | Message::Approval(_) => Direction::ToAgent,
-            Message::Log(_) => Direction::Both,
+            Message::Log(_) | Message::Packet(_) => Direction::Both,
         }
     }
 
@@ -124,6 +127,8 @@ impl Message {
             | Message::ApprovalRequest(_)
             | Message::Approval(_) => Delivery::Command,
             Message::Reading(_) | Message::State(_) | Message::Log(_) => Delivery::Loose,
+            Message::Packet(packet) if packet.is_command => Delivery::Command,
+            Message::Packet(_) => Delivery::Record,
         }
     }
 }
@@ -323,4 +328,15 @@ pub struct Approval {
     pub request: u16,
     /// Whether the action may be done.
     pub granted: bool,
+}
+
+/// Something that the rule file gives a meaning: `[packets.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// Number in the rule file.
+    pub number: u8,
+    /// Text for the rules, or from them.
+    pub body: Text<200>,
+    /// It is worth nothing later: [`Delivery::Command`]. Otherwise [`Delivery::Record`].
+    pub is_command: bool,
 }

@@ -15,7 +15,7 @@ fn longest<const N: usize>() -> Text<N> {
 }
 
 /// Every message with every field as long as it gets.
-fn longest_messages() -> [Message; 12] {
+fn longest_messages() -> [Message; 13] {
     [
         Message::Event(Event {
             id: u32::MAX,
@@ -78,6 +78,11 @@ fn longest_messages() -> [Message; 12] {
             request: u16::MAX,
             granted: true,
         }),
+        Message::Packet(ocelli_wire::message::Packet {
+            number: u8::MAX,
+            body: longest(),
+            is_command: false,
+        }),
     ]
 }
 
@@ -131,6 +136,7 @@ fn the_document_lists_every_message_with_its_number_way_delivery_and_size() {
                 Direction::Both => "both",
             };
             let delivery = match message.delivery() {
+                _ if matches!(message, Message::Packet(_)) => "either",
                 Delivery::Record => "record",
                 Delivery::Command => "command",
                 Delivery::Loose => "loose",
