@@ -1,5 +1,12 @@
 //! The command line: one definition for parsing, help, completions and the man page.
 
+mod records;
+
+pub use records::{
+    CheckArgs, EntryKind, ExplainArgs, ExportFormat, InventoryArgs, JournalArgs, JournalVerb,
+    ReplayArgs, RulesArgs, RulesVerb, ShowArgs,
+};
+
 use crate::watch::PictureType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocelli_camera::Polygon;
@@ -87,6 +94,12 @@ pub enum Verb {
     Watch(Box<WatchArgs>),
     /// Run the agent: camera, rules, pins, serial, MQTT
     Run(RunArgs),
+    /// Check rule files, and say what they would do
+    Rules(RulesArgs),
+    /// Show, verify or export a journal
+    Journal(JournalArgs),
+    /// Do again what a journal holds: bit for bit, or under other rules
+    Replay(ReplayArgs),
     /// Turn a model directory into a pack
     Pack(PackArgs),
     /// List the models at hand, or look at some of them

@@ -77,6 +77,38 @@ pub enum Fault {
         /// What the system reported.
         source: io::Error,
     },
+    /// A file or folder that was named cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Input {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system reported.
+        source: io::Error,
+    },
+    /// Some rule files cannot be used; their mistakes were printed.
+    #[error("{failed} of {total} rule files cannot be used")]
+    RuleFiles {
+        /// How many cannot.
+        failed: usize,
+        /// How many were given.
+        total: usize,
+    },
+    /// A journal is damaged; where was printed.
+    #[error("the journal in {} is damaged in {damages} places", path.display())]
+    Journal {
+        /// Its folder.
+        path: PathBuf,
+        /// How much damage there is.
+        damages: u64,
+    },
+    /// A journal cannot be done again, or comes out otherwise; why was printed.
+    #[error("the replay of {} failed: {what}", path.display())]
+    Replay {
+        /// Folder of the journal.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// Standard output cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -87,6 +119,8 @@ impl Fault {
     pub fn exit_code(&self) -> u8 {
         match self {
             Fault::Argument(_) | Fault::Image { .. } | Fault::SomeImages { .. } => 2,
+            Fault::Input { .. } | Fault::RuleFiles { .. } => 2,
+            Fault::Journal { .. } | Fault::Replay { .. } => 1,
             Fault::NoModel { .. } => 3,
             Fault::Load(LoadError::Compute(_) | LoadError::NoFloatWeights { .. }) => 2,
             Fault::Load(_) => 3,

@@ -16,7 +16,11 @@
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk; not yet part of a verb |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
+//! | [`inventory`] | what a rule file is held against |
+//! | [`journal`] | what happened, kept on disk |
+//! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
+//! | [`wall_clock`] | wall clock readings as text |
 //! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
 
 #![forbid(unsafe_code)]
@@ -26,6 +30,7 @@ pub mod cli;
 pub mod entry;
 pub mod fault;
 pub mod hook;
+pub mod inventory;
 pub mod journal;
 pub mod link;
 pub mod mailbox;
@@ -34,5 +39,7 @@ pub mod npy;
 pub mod progress;
 pub mod run;
 pub mod secret;
+pub mod replay;
 pub mod verbs;
+pub mod wall_clock;
 pub mod watch;

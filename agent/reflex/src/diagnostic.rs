@@ -361,11 +361,7 @@ impl<'a> Report<'a> {
 }
 
 /// "did you mean …", or the list of what there is.
-pub(crate) fn suggestion<'n>(
-    name: &str,
-    known: impl IntoIterator<Item = &'n str>,
-    kind: &str,
-) -> String {
+pub fn suggestion<'n>(name: &str, known: impl IntoIterator<Item = &'n str>, kind: &str) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let folded = name.trim().to_lowercase();
     let nearest = known

@@ -1,6 +1,9 @@
 //! [`explain()`]: what would happen, in words.
 
+mod outline;
 pub(crate) mod phrase;
+
+pub use outline::{Branched, Outline, outline};
 
 use crate::index::{ActionIndex, RuleIndex};
 use crate::note::Note;
@@ -39,6 +42,11 @@ pub fn describe(policy: &Policy, outputs: &Outputs) -> Vec<String> {
         .collect()
 }
 
+/// An action in words.
+pub fn action(policy: &Policy, action: ActionIndex) -> String {
+    phrase::action_name(policy, action)
+}
+
 /// What a rule with a question would do after each end.
 fn outlook(
     policy: &Policy,
@@ -51,7 +59,10 @@ fn outlook(
         return;
     };
     let Some(question) = &rule.ask else { return };
-    let permissions = |at| permission_of(policy, state, (index, rule), ActionIndex(at), local);
+    let permissions = |at| {
+        permission_of(policy, state, (index, rule), ActionIndex(at), local)
+            .map(|(words, verdict)| format!("  {words}: {verdict}"))
+    };
     for branch in [Branch::Then, Branch::Else, Branch::Unsure] {
         let actions = rule.branch(branch);
         if actions.is_empty() {
@@ -66,14 +77,14 @@ fn outlook(
     }
 }
 
-/// What the gate would say now to an action with a fresh picture behind it.
+/// An action in words and what the gate would say to it now, with a fresh picture behind it.
 fn permission_of(
     policy: &Policy,
     state: &State,
     (index, rule): (RuleIndex, &Rule),
     at: ActionIndex,
     local: Option<LocalTime>,
-) -> Option<String> {
+) -> Option<(String, String)> {
     let (_, action) = actions_of(rule, &policy.actions).find(|(own, _)| *own == at.0)?;
     let fixed = match action.command {
         crate::action::Command::Set {
@@ -102,5 +113,5 @@ fn permission_of(
         (verdict, _) => verdict,
     };
     let words = phrase::action(policy, action, subject.value);
-    Some(format!("  {words}: {}", phrase::verdict(policy, verdict)))
+    Some((words, phrase::verdict(policy, verdict)))
 }

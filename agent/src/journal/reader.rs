@@ -63,6 +63,19 @@ impl<'a, S: Storage> Walk<'a, S> {
         })
     }
 
+    /// Begins at the segment that holds a record, without a look at what came before.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be listed.
+    pub fn since(storage: &'a S, sequence: u64) -> io::Result<Walk<'a, S>> {
+        let mut walk = Walk::new(storage)?;
+        while walk.firsts.get(1).is_some_and(|second| *second <= sequence) {
+            walk.firsts.pop_front();
+        }
+        Ok(walk)
+    }
+
     fn read_segment(&mut self, first: u64) {
         let segment = segment::name(first);
         let bytes = match self.storage.read(&segment, MAX_SEGMENT_BYTES) {
@@ -207,6 +220,18 @@ impl<'a, S: Storage, T: DeserializeOwned> Reader<'a, S, T> {
     pub fn new(storage: &'a S) -> io::Result<Reader<'a, S, T>> {
         Ok(Reader {
             walk: Walk::new(storage)?,
+            body: PhantomData,
+        })
+    }
+
+    /// Begins at the segment that holds a record.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be listed.
+    pub fn since(storage: &'a S, sequence: u64) -> io::Result<Reader<'a, S, T>> {
+        Ok(Reader {
+            walk: Walk::since(storage, sequence)?,
             body: PhantomData,
         })
     }

@@ -1,8 +1,10 @@
 //! Words for actions, verdicts, notes and outputs.
 
 mod note;
+mod trigger;
 
 pub(super) use note::{note, refusal};
+pub(super) use trigger::source;
 
 use crate::action::{Action, Command, PinValue};
 use crate::index::{ActionIndex, PermissionIndex, PinIndex, RuleIndex};
