@@ -1,6 +1,11 @@
 //! What ends a verb early, and the exit code it means.
 
+use crate::link::mqtt::MqttError;
+use crate::run::recorder::RecorderError;
+use crate::run::settings::SettingsError;
+use ocelli_boards::PinError;
 use ocelli_camera::source::{self, SourceError};
+use ocelli_reflex::diagnostic::Rejected;
 use ocelli_runtime::image::ImageError;
 use ocelli_runtime::pack::PackError;
 use ocelli_runtime::packer::PackModelError;
@@ -85,6 +90,26 @@ pub enum Fault {
         /// What the system reported.
         source: io::Error,
     },
+    /// The configuration of the agent cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The rule file of the agent cannot be used.
+    #[error("{}\n{rejected}", path.display())]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// Its mistakes.
+        rejected: Rejected,
+    },
+    /// Nothing can be kept.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
+    /// The broker's settings or the event queue cannot be used.
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// A pin cannot be used.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// Some rule files cannot be used; their mistakes were printed.
     #[error("{failed} of {total} rule files cannot be used")]
     RuleFiles {
@@ -120,6 +145,13 @@ impl Fault {
         match self {
             Fault::Argument(_) | Fault::Image { .. } | Fault::SomeImages { .. } => 2,
             Fault::Input { .. } | Fault::RuleFiles { .. } => 2,
+            Fault::Settings(_) | Fault::Rules { .. } => 2,
+            Fault::Mqtt(MqttError::Queue(_) | MqttError::Start { .. }) => 1,
+            Fault::Mqtt(_) => 2,
+            Fault::Recorder(_) => 1,
+            Fault::Pin(PinError::NoChip { .. } | PinError::Permission { .. }) => 4,
+            Fault::Pin(PinError::Busy { .. } | PinError::Refused { .. }) => 4,
+            Fault::Pin(_) => 2,
             Fault::Journal { .. } | Fault::Replay { .. } => 1,
             Fault::NoModel { .. } => 3,
             Fault::Load(LoadError::Compute(_) | LoadError::NoFloatWeights { .. }) => 2,

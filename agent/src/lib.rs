@@ -11,13 +11,9 @@
 //! | [`link`] | serial lines and MQTT |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk |
-//! | [`link`] | serial lines and MQTT; not yet part of a verb |
 //! | [`hook`] | programs of the owner that may object, or act |
-//! | [`entry`] | what the agent writes into its journal |
-//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`inventory`] | what a rule file is held against |
-//! | [`journal`] | what happened, kept on disk |
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`wall_clock`] | wall clock readings as text |
@@ -34,12 +30,16 @@ pub mod inventory;
 pub mod journal;
 pub mod link;
 pub mod mailbox;
+pub mod mind;
 pub mod model;
+pub mod notify;
 pub mod npy;
+pub mod page;
 pub mod progress;
+pub mod remote;
+pub mod replay;
 pub mod run;
 pub mod secret;
-pub mod replay;
 pub mod verbs;
 pub mod wall_clock;
 pub mod watch;

@@ -99,6 +99,11 @@ impl Policy {
 
     /// Text of a publication or packet, placeholders filled in; `None` for other actions.
     pub fn payload(&self, act: &Act) -> Option<String> {
+        self.payload_with(act, None)
+    }
+
+    /// [`Policy::payload`] with the whole answer in place of the one of the step, which may be cut.
+    pub fn payload_with(&self, act: &Act, answer: Option<&str>) -> Option<String> {
         let template = match &self.action(act.action)?.command {
             Command::Publish { payload, .. } => payload,
             Command::Packet { body, .. } => body,
@@ -108,7 +113,10 @@ impl Policy {
         let frame = act.evidence.map(|evidence| evidence.frame.to_string());
         Some(fill(template, |placeholder| {
             Some(match placeholder {
-                "answer" => self.answer_text(act.rule, &act.finding.value),
+                "answer" => answer.map_or_else(
+                    || self.answer_text(act.rule, &act.finding.value),
+                    str::to_owned,
+                ),
                 "probability" => act.finding.probability.to_string(),
                 "rule" => rule.id.to_string(),
                 "event" => act.event.0.to_string(),

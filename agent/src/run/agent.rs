@@ -4,12 +4,14 @@
 mod ask;
 mod carry;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use super::clock::{Clock, millis};
 use super::desk::broker::{self, Broker};
 use super::desk::line::Line;
-use super::desk::{Errand, EventWords, Inbound, Query, Receipt};
+use super::desk::{Inbound, Query, Receipt};
 use super::hands::{HandNews, Hands};
 use super::lookout::{Lookout, Seen};
 use super::open::Plan;

@@ -298,6 +298,14 @@ fn rules(settings: &Settings, board: &Board) -> Result<Rules, Fault> {
     Ok(Rules { policy, text })
 }
 
+/// Rules of a text that is known to be right.
+#[cfg(test)]
+pub(super) fn rules_of(text: &str, inventory: &Inventory) -> Rules {
+    let policy = load(text, inventory).unwrap().policy;
+    let text = text.to_owned();
+    Rules { policy, text }
+}
+
 /// Pins that the configuration names must be in the rule file.
 fn wiring_is_known(settings: &Settings, policy: &Policy) -> Result<(), Fault> {
     let buttons = settings.approval.iter();

@@ -444,7 +444,7 @@ impl Agent {
                 action: self.action_words(request.action),
                 level: policy
                     .action(request.action)
-                    .map_or_else(String::new, |action| action.level.word().to_owned()),
+                    .map_or_else(String::new, |action| level_word(action.level)),
                 expires_ms: wall_ms + super::millis(until.saturating_sub(now)),
             })
             .collect()
@@ -474,4 +474,9 @@ impl Agent {
     pub(super) fn action_words(&self, action: ActionIndex) -> String {
         ocelli_reflex::explain::action(&self.parts.rules.policy, action)
     }
+}
+
+fn level_word(level: Level) -> String {
+    let found = Level::NAMES.iter().find(|(_, known)| *known == level);
+    found.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }

@@ -28,14 +28,13 @@ impl Agent {
             parts.remote.as_ref().map(|remote| remote.fd()),
             parts.page.as_ref().map(|page| page.fd()),
         ];
-        let readable = |fd: BorrowedFd<'_>| (fd, PollFlags::POLLIN);
         let wanted = links.iter().filter_map(|interest| {
             let mut flags = PollFlags::POLLIN;
             flags.set(PollFlags::POLLOUT, interest.writable);
             Some((interest.fd?, flags))
         });
         let wanted: Vec<(BorrowedFd<'_>, PollFlags)> = wanted
-            .chain(others.into_iter().flatten().map(readable))
+            .chain(others.into_iter().flatten().map(|fd| (fd, PollFlags::POLLIN)))
             .collect();
         let mut fds: Vec<PollFd<'_>> = wanted
             .iter()
