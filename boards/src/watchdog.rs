@@ -61,14 +61,49 @@ pub enum Fed {
     NoProgress,
 }
 
+/// When a watchdog is fed: three times a time-out, and only after progress.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    every: Duration,
+    last: Option<(Duration, u64)>,
+}
+
+impl Pace {
+    /// The pace for a time-out; once a second where it is not known.
+    pub fn new(timeout: Option<Duration>) -> Pace {
+        Pace {
+            every: timeout.map_or(CAUTIOUS, |timeout| timeout / 3),
+            last: None,
+        }
+    }
+
+    /// Time between two feedings.
+    pub fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// What is to be done now; [`Fed::Fed`]: feed, then say so with [`Pace::fed`].
+    pub fn due(&self, progress: u64, now: Duration) -> Fed {
+        match self.last {
+            Some((fed, _)) if now.saturating_sub(fed) < self.every => Fed::NotDue,
+            Some((_, seen)) if seen == progress => Fed::NoProgress,
+            _ => Fed::Fed,
+        }
+    }
+
+    /// It was fed.
+    pub fn fed(&mut self, progress: u64, now: Duration) {
+        self.last = Some((now, progress));
+    }
+}
+
 /// An armed watchdog. Dropping it without [`Watchdog::disarm`] leaves it armed on purpose: a program
 /// that dies is restarted with its board.
 #[derive(Debug)]
 pub struct Watchdog<W: Write = File> {
     device: W,
     path: PathBuf,
-    every: Duration,
-    last: Option<(Duration, u64)>,
+    pace: Pace,
 }
 
 impl Watchdog {
@@ -105,18 +140,16 @@ impl<W: Write> Watchdog<W> {
     /// A watchdog behind `device`, called `path` in messages. It is fed three times a `timeout`, or
     /// every second where that is not known.
     pub fn new(device: W, path: impl Into<PathBuf>, timeout: Option<Duration>) -> Watchdog<W> {
-        let every = timeout.map_or(CAUTIOUS, |timeout| timeout / 3);
         Watchdog {
             device,
             path: path.into(),
-            every,
-            last: None,
+            pace: Pace::new(timeout),
         }
     }
 
     /// Time between two feedings; [`Watchdog::feed`] has to be called at least this often.
     pub fn every(&self) -> Duration {
-        self.every
+        self.pace.every()
     }
 
     /// Feeds the hardware if it is due and if `progress` is another number than at the last
@@ -125,17 +158,12 @@ impl<W: Write> Watchdog<W> {
     /// # Errors
     /// [`WatchdogError::Io`] if the device takes no byte; the board will restart.
     pub fn feed(&mut self, progress: u64, now: Duration) -> Result<Fed, WatchdogError> {
-        if let Some((fed, seen)) = self.last {
-            if now.saturating_sub(fed) < self.every {
-                return Ok(Fed::NotDue);
-            }
-            if seen == progress {
-                return Ok(Fed::NoProgress);
-            }
+        let fed = self.pace.due(progress, now);
+        if fed == Fed::Fed {
+            self.write(b"k")?;
+            self.pace.fed(progress, now);
         }
-        self.write(b"k")?;
-        self.last = Some((now, progress));
-        Ok(Fed::Fed)
+        Ok(fed)
     }
 
     /// Stops the hardware, for an orderly end: the magic character `V` before closing. Drivers

@@ -29,6 +29,9 @@ pub enum VerdictError {
     /// Not a JSON object.
     #[error("its output does not begin with {{; print {{\"verdict\":\"pass\"}} or {{\"verdict\":\"veto\"}} and nothing else")]
     NoObject,
+    /// Another word.
+    #[error("its verdict is {0:?}; it may be \"pass\" or \"veto\"")]
+    Word(String),
     /// Not the object that is expected.
     #[error("its output is no verdict: {0}")]
     Json(#[from] serde_json::Error),
@@ -37,15 +40,9 @@ pub enum VerdictError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Output {
-    verdict: Word,
+    // Not an enum: serde reads one from {"pass":null}, too.
+    verdict: String,
     reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
-    Pass,
-    Veto,
 }
 
 /// Reads a verdict: one JSON object `{"verdict":"pass"|"veto","reason":"…"}`, `reason` optional,
@@ -65,8 +62,13 @@ pub fn parse(output: &[u8]) -> Result<Said, VerdictError> {
         Some(_) => return Err(VerdictError::NoObject),
     }
     let output: Output = serde_json::from_slice(output)?;
+    let pass = match output.verdict.as_str() {
+        "pass" => true,
+        "veto" => false,
+        other => return Err(VerdictError::Word(one_line(other))),
+    };
     Ok(Said {
-        pass: matches!(output.verdict, Word::Pass),
+        pass,
         reason: one_line(&output.reason.unwrap_or_default()),
     })
 }
