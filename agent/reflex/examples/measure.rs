@@ -6,7 +6,11 @@ use std::time::Instant;
 
 fn main() {
     let text = include_str!("pir_lamp.toml").replace("cooldown = \"20 s\"", "");
-    let policy = match load(&text, &Inventory::default()) {
+    let inventory = Inventory {
+        serial: true,
+        ..Inventory::default()
+    };
+    let policy = match load(&text, &inventory) {
         Ok(loaded) => loaded.policy,
         Err(rejected) => return eprintln!("{rejected}"),
     };

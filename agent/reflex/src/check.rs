@@ -150,7 +150,14 @@ fn triggers(policy: &Policy, rule: &Rule, report: &Report<'_>) {
                     let help = "wait for an end the other rule can have";
                     unreachable(report, trigger.at, what, why, help);
                 } else if !other.enabled && rule.enabled {
-                    let what = format!("rule `{}` is not enabled, so this never starts", other.id);
+                    let until = match other.switchable {
+                        true => " until somebody switches it on",
+                        false => "",
+                    };
+                    let what = format!(
+                        "rule `{}` is not enabled, so this does not start{until}",
+                        other.id
+                    );
                     let problem = Problem::Suspicious { what };
                     report.warning(trigger.at, problem, "enable it or disable this rule too");
                 }

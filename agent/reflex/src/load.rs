@@ -11,6 +11,7 @@ mod section;
 use crate::check::check;
 use crate::diagnostic::{Diagnostic, Problem, Rejected, Report, Span, suggestion};
 use crate::limit::MAX_FILE_BYTES;
+use crate::observation::Link;
 use crate::permission::Level;
 use crate::policy::{Policy, Shed};
 use section::{Item, Section};
@@ -23,8 +24,10 @@ use toml::de::DeTable;
 pub struct Inventory {
     /// Zones of the camera settings; `None`: not known, names are taken as they are.
     pub zones: Option<Vec<String>>,
-    /// Lines of the board; `None`: not known.
+    /// Lines of the board; `None`: not known. Lines written `LABEL/LINE` are taken as they are.
     pub lines: Option<Vec<BoardLine>>,
+    /// Whether there is a serial link, and a microcontroller with pins behind it.
+    pub serial: bool,
     /// Schemas that are installed; `None`: not known.
     pub schemas: Option<Vec<String>>,
 }
@@ -173,6 +176,13 @@ fn remote(file: &Section<'_>) -> Option<crate::schedule::Rate> {
 /// The value of a key given as one or a list.
 fn one_or_more<'t>(item: &Item<'t>) -> Vec<Item<'t>> {
     item.elements().unwrap_or_else(|| vec![item.clone()])
+}
+
+/// The links that an item names, a bit each.
+fn links(item: &Item<'_>) -> Option<u8> {
+    one_or_more(item)
+        .iter()
+        .try_fold(0, |bits, item| Some(bits | item.word(&Link::NAMES)?.bit()))
 }
 
 fn unknown(report: &Report<'_>, item: &Item<'_>, kind: &'static str, known: &[&str]) {

@@ -141,6 +141,13 @@ pub enum Note {
     },
     /// Something was dropped for want of room; the counter stands in the state.
     Dropped(Dropped),
+    /// A person enabled or disabled a rule.
+    Switched {
+        /// The rule.
+        rule: RuleIndex,
+        /// True: it may start.
+        on: bool,
+    },
 }
 
 /// Why a rule did not start.
@@ -186,6 +193,8 @@ pub enum Ignored {
     Future,
     /// An early answer to a question that asked for none.
     Early,
+    /// The rule file keeps the rule from being switched.
+    NotSwitchable,
 }
 
 /// Why a decision is `unsure`.

@@ -97,6 +97,24 @@ pub enum Observation {
         /// True: it began.
         active: bool,
     },
+    /// A person enables or disables a rule. It stays so until the next word, under new rules and
+    /// through restarts.
+    Switch {
+        /// Name of the rule in the policy.
+        rule: Name,
+        /// True: it may start.
+        on: bool,
+    },
+    /// A person asks for an output. Nothing happens unless a rule is written for it, and its
+    /// actions pass the gate as any others do.
+    Command {
+        /// Where it came in.
+        link: Link,
+        /// Name of the pin in the policy.
+        pin: Name,
+        /// On or off.
+        on: bool,
+    },
 }
 
 /// A change seen by the camera.

@@ -13,7 +13,8 @@ use crate::time::Millis;
 pub struct Pin {
     /// Name in the policy.
     pub name: Name,
-    /// Line of the board, in the board's own spelling, e.g. `GPIO17`.
+    /// Line of the board, in the board's own spelling, e.g. `GPIO17`, or `LABEL/LINE` of any of
+    /// its chips; or [`SERIAL`] and the name of a pin of the microcontroller.
     pub line: Name,
     /// What it does.
     pub role: Role,
@@ -21,7 +22,15 @@ pub struct Pin {
     pub at: Span,
 }
 
+/// What the lines begin with that belong to the microcontroller on the serial link.
+pub const SERIAL: &str = "serial:";
+
 impl Pin {
+    /// Its name on the microcontroller, if it belongs to that one.
+    pub fn serial_name(&self) -> Option<&str> {
+        self.line.strip_prefix(SERIAL)
+    }
+
     /// The envelope, if the pin is an output.
     pub fn envelope(&self) -> Option<&Envelope> {
         match &self.role {

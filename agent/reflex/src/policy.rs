@@ -9,7 +9,7 @@ use crate::output::Act;
 use crate::permission::{Level, Permission};
 use crate::pin::Pin;
 use crate::question::{Form, Question};
-use crate::rule::Rule;
+use crate::rule::{Rule, Source, Trigger};
 use crate::schedule::Rate;
 use crate::text::Name;
 
@@ -80,6 +80,17 @@ impl Policy {
     /// The question of a rule.
     pub fn question(&self, rule: RuleIndex) -> Option<&Question> {
         self.rule(rule)?.ask.as_ref()
+    }
+
+    /// Whether a rule is written for commands about an output; without one a command does nothing.
+    pub fn takes_commands(&self, pin: &Name) -> bool {
+        let is_meant = |trigger: &Trigger| match trigger.source {
+            Source::Command { pin: index, .. } => {
+                self.pin(index).is_some_and(|known| known.name == *pin)
+            }
+            _ => false,
+        };
+        self.rules.iter().any(|rule| rule.when.iter().any(is_meant))
     }
 
     /// What a model chooses from: choices of a closed question, or names of the actions of a

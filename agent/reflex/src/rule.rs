@@ -17,8 +17,10 @@ use std::ops::Range;
 pub struct Rule {
     /// Its name.
     pub id: Name,
-    /// False: it never starts.
+    /// False: it does not start unless a person switches it on.
     pub enabled: bool,
+    /// Whether a person may switch it on and off; otherwise `enabled` stands.
+    pub switchable: bool,
     /// 0 to 9; under pressure low ones go first.
     pub priority: u8,
     /// Shortest time between two starts.
@@ -129,6 +131,15 @@ pub enum Source {
         /// The choice answered; `None`: any.
         choice: Option<u8>,
     },
+    /// A person's wish for an output.
+    Command {
+        /// The pin.
+        pin: PinIndex,
+        /// What is wished; `None`: on or off.
+        on: Option<bool>,
+        /// Links it may come over, a bit each.
+        from: u8,
+    },
 }
 
 impl Source {
@@ -141,6 +152,7 @@ impl Source {
             Source::Topic { .. } => "topic",
             Source::Schedule(_) => "schedule",
             Source::Rule { .. } => "rule",
+            Source::Command { .. } => "command",
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::limit::{
 use crate::observation::Value;
 use crate::output::{Evidence, Finding, Model};
 use crate::policy::Policy;
+use crate::rule::Rule;
 use crate::schedule::Rate;
 use crate::text::Name;
 use crate::time::Millis;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 /// Everything the step remembers; fixed in size, without pointers.
 ///
 /// Made by [`State::new`] for any policy; it adopts the policy it is stepped with. What it keeps
-/// from one policy to the next is kept by name: rates, cooldowns and off-times.
+/// from one policy to the next is kept by name: rates, cooldowns, off-times and what people
+/// switched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub(crate) running: bool,
@@ -87,6 +89,21 @@ impl State {
     /// Level of an input pin; `None` for outputs, unknown names and before it was read.
     pub fn pin_level(&self, pin: &str) -> Option<bool> {
         self.pins.iter().find(|state| state.name == pin)?.level
+    }
+
+    /// Whether a rule may start as far as file and people are concerned; `None` for unknown names.
+    pub fn is_enabled(&self, policy: &Policy, rule: &str) -> Option<bool> {
+        let rule = policy.rules.iter().find(|known| known.id == rule)?;
+        Some(self.enables(rule))
+    }
+
+    pub(crate) fn enables(&self, rule: &Rule) -> bool {
+        let said = self
+            .rules
+            .iter()
+            .find(|state| state.id == rule.id)
+            .and_then(|state| state.switched);
+        said.filter(|_| rule.switchable).unwrap_or(rule.enabled)
     }
 
     /// Runs under way.
@@ -233,6 +250,8 @@ pub(crate) struct RuleState {
     /// Daily schedules: the day it last fired.
     pub(crate) last_day: Option<i32>,
     pub(crate) last_episode: Option<u64>,
+    /// What a person said; `None`: as the file says.
+    pub(crate) switched: Option<bool>,
 }
 
 /// A rule under way.

@@ -13,13 +13,14 @@ mod verdict;
 pub(crate) use envelope::allowed_by_envelope;
 pub(crate) use verdict::{Subject, Verdict, matches, verdict};
 
-use crate::index::LookId;
+use crate::index::{LookId, RuleIndex};
 use crate::limit::{MAX_CHAIN, MAX_NOTES, MAX_OUTPUTS, MAX_PINS};
-use crate::note::{Dropped, GivenUp, Note};
+use crate::note::{Dropped, GivenUp, Ignored, Note};
 use crate::observation::{Fault, Link, Observation};
 use crate::output::{Output, Outputs, SafeCause};
 use crate::policy::Policy;
 use crate::state::{Ended, State};
+use crate::text::Name;
 use crate::time::{LocalTime, Millis, Now};
 
 /// Outputs other than notes and pins made safe use the places below this one.
@@ -131,6 +132,8 @@ impl Turn<'_> {
             Observation::Outcome { act, outcome } => self.finished(*act, *outcome),
             Observation::Link { link, up } => self.link(*link, *up),
             Observation::Fault { fault, active } => self.fault(*fault, *active),
+            Observation::Switch { rule, on } => self.switch(rule, *on),
+            Observation::Command { link, pin, on } => self.commanded(*link, pin, *on),
         }
     }
 
@@ -196,6 +199,24 @@ impl Turn<'_> {
         if active {
             self.shed_runs(fault);
         }
+    }
+
+    /// A person enables or disables a rule; a run under way goes on.
+    fn switch(&mut self, name: &Name, on: bool) {
+        let found = (0..)
+            .zip(&self.policy.rules)
+            .find(|(_, rule)| rule.id == *name);
+        let Some((index, rule)) = found else {
+            return self.note(Note::Ignored(Ignored::UnknownName));
+        };
+        if !rule.switchable {
+            return self.note(Note::Ignored(Ignored::NotSwitchable));
+        }
+        if let Some(state) = self.state.rules.get_mut(usize::from(index)) {
+            state.switched = Some(on);
+        }
+        let rule = RuleIndex(index);
+        self.note(Note::Switched { rule, on });
     }
 
     fn finish(mut self) -> Outputs {

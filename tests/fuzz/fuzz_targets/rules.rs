@@ -18,7 +18,7 @@ fn observation(policy: &Policy, kind: u8, byte: u8, ms: u64) -> Observation {
     let id = u64::from(byte);
     let flag = byte & 1 == 0;
     let pick = |len: usize| usize::from(byte) % len.max(1);
-    match kind % 9 {
+    match kind % 11 {
         0 => Observation::Start { secret: [1, 2] },
         1 => match policy.topics.get(pick(policy.topics.len())) {
             Some(topic) => Observation::Message {
@@ -39,7 +39,7 @@ fn observation(policy: &Policy, kind: u8, byte: u8, ms: u64) -> Observation {
         },
         4 | 5 => Observation::Answer(Answer {
             question: QuestionId(id),
-            value: if kind % 9 == 4 { Value::Choice(byte % 3) } else { Value::Count(id as u32 % 30) },
+            value: if kind % 11 == 4 { Value::Choice(byte % 3) } else { Value::Count(id as u32 % 30) },
             probability: Probability::ONE,
             unsure: false,
             frame_time: ms,
@@ -53,6 +53,14 @@ fn observation(policy: &Policy, kind: u8, byte: u8, ms: u64) -> Observation {
             link: Link::Mqtt,
             retained: false,
         }),
+        8 => match policy.rules.get(pick(policy.rules.len())) {
+            Some(rule) => Observation::Switch { rule: rule.id.clone(), on: flag },
+            None => Observation::Tick,
+        },
+        9 => match policy.pins.get(pick(policy.pins.len())) {
+            Some(pin) => Observation::Command { link: Link::Http, pin: pin.name.clone(), on: flag },
+            None => Observation::Tick,
+        },
         _ => Observation::Tick,
     }
 }
@@ -60,7 +68,8 @@ fn observation(policy: &Policy, kind: u8, byte: u8, ms: u64) -> Observation {
 fuzz_target!(|input: &[u8]| {
     let text = String::from_utf8_lossy(input);
     let (file, script) = text.split_once(DIVIDER).unwrap_or((&text, "\0"));
-    let policy = match load(file, &Inventory::default()) {
+    let inventory = Inventory { serial: true, ..Inventory::default() };
+    let policy = match load(file, &inventory) {
         Ok(loaded) => loaded.policy,
         Err(rejected) => {
             assert!(!rejected.diagnostics.is_empty());

@@ -13,7 +13,7 @@ use crate::limit::{
 };
 use crate::observation::Link;
 use crate::permission::Level;
-use crate::pin::{Envelope, Interlock, Pin, Role};
+use crate::pin::{Envelope, Interlock, Pin, Role, SERIAL};
 use crate::policy::Policy;
 use crate::text::{Name, name};
 
@@ -88,7 +88,13 @@ pub(super) fn pins(file: &Section<'_>, inventory: &Inventory, policy: &mut Polic
             .need("direction")
             .and_then(|item| item.word(&Direction::NAMES));
         let role = match direction {
-            Some(Direction::Out) => Role::Output(envelope(section)),
+            Some(Direction::Out) => {
+                let envelope = envelope(section);
+                if let Some(line) = &line {
+                    suits_line(section, line, &envelope);
+                }
+                Role::Output(envelope)
+            }
             _ => {
                 input_has_no_envelope(section);
                 Role::Input
@@ -120,15 +126,36 @@ fn input_has_no_envelope(section: &Section<'_>) {
     }
 }
 
-/// The board's own spelling of a line.
+/// Reports an envelope that what drives the line cannot keep.
+fn suits_line(section: &Section<'_>, line: &str, envelope: &Envelope) {
+    let (low, high) = envelope.range;
+    if line.starts_with(SERIAL) {
+        if envelope.max_on.is_none() {
+            let what = "a pin of the microcontroller needs `max_on`: without a time limit the \
+                        microcontroller takes no value but the safe one";
+            section.contradiction(section.span, what, "add `max_on = …`");
+        }
+    } else if !line.contains('/') && (low < 0 || high > 1) {
+        let what = format!("a line of the board takes 0 and 1, not values = [{low}, {high}]");
+        let help = "stay in [0, 1], or drive the pin by a microcontroller: line = \"serial:NAME\"";
+        let span = section.get("values").map_or(section.span, |item| item.span);
+        section.contradiction(span, what, help);
+    }
+}
+
+/// The board's own spelling of a line; pins of the microcontroller and `LABEL/LINE` as written.
 fn board_line(item: &Item<'_>, inventory: &Inventory) -> Option<Name> {
     let text = item.text(crate::limit::MAX_NAME)?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         item.bad("a line of the board in plain letters, e.g. \"GPIO17\"");
         return None;
     }
-    let Some(lines) = &inventory.lines else {
-        return name(&text);
+    if let Some(pin) = text.strip_prefix(SERIAL) {
+        return serial_line(item, &text, pin, inventory);
+    }
+    let lines = match &inventory.lines {
+        Some(lines) if !text.contains('/') => lines,
+        _ => return name(&text),
     };
     let found = lines.iter().find(|line| {
         std::iter::once(&line.name)
@@ -140,6 +167,23 @@ fn board_line(item: &Item<'_>, inventory: &Inventory) -> Option<Name> {
         unknown(item.report, item, "line of the board", &known);
     }
     name(&found?.name)
+}
+
+fn serial_line(item: &Item<'_>, line: &str, pin: &str, inventory: &Inventory) -> Option<Name> {
+    if pin.is_empty() {
+        item.bad("`serial:` and the name of a pin of the microcontroller");
+        return None;
+    }
+    if !inventory.serial {
+        let problem = Problem::Contradiction {
+            section: "`line`".to_owned(),
+            what: format!("`{line}` is a pin of a microcontroller, and no serial link is set up"),
+        };
+        let help = "configure [serial] in the settings, or name a line of the board";
+        item.report.error(item.span, problem, help);
+        return None;
+    }
+    name(line)
 }
 
 fn same_lines(file: &Section<'_>, pins: &[Pin]) {
@@ -159,8 +203,14 @@ fn same_lines(file: &Section<'_>, pins: &[Pin]) {
 }
 
 /// Spellings with the same key are taken for the same line: case, separators, the word `gpio` and
-/// leading zeros make no difference.
+/// leading zeros make no difference. A microcontroller tells its pins apart by every letter.
 fn line_key(line: &str) -> String {
+    if line.starts_with(SERIAL) {
+        return line.to_owned();
+    }
+    if let Some((label, line)) = line.rsplit_once('/') {
+        return format!("{}/{}", label.to_ascii_lowercase(), line_key(line));
+    }
     let plain: String = line
         .chars()
         .filter(char::is_ascii_alphanumeric)

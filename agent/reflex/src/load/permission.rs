@@ -2,11 +2,10 @@
 
 use super::names::Named;
 use super::section::{Item, Section};
-use super::{one_or_more, unknown};
+use super::{links, one_or_more, unknown};
 use crate::action::ActionKind;
 use crate::diagnostic::Problem;
 use crate::limit::{MAX_PERMISSIONS, MAX_RATED, MAX_TEMPLATE};
-use crate::observation::Link;
 use crate::permission::{Effect, Level, Permission, RatedLine};
 use crate::policy::Policy;
 use siphasher::sip::SipHasher24;
@@ -256,10 +255,7 @@ fn via(section: &Section<'_>, effect: Effect) -> Option<u8> {
     if effect != Effect::Ask {
         return Some(0);
     }
-    let mut via = 0;
-    for item in one_or_more(&section.need("via")?) {
-        via |= item.word(&Link::NAMES)?.bit();
-    }
+    let via = links(&section.need("via")?)?;
     if via == 0 {
         let what = "`via` names no link: nobody could say yes";
         section.contradiction(section.span, what, "name mqtt, serial, http or button");

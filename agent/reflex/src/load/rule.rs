@@ -3,7 +3,7 @@
 use super::device::duplicate;
 use super::names::find;
 use super::section::{Item, Section};
-use super::{action, one_or_more, question, unknown};
+use super::{action, links, one_or_more, question, unknown};
 use crate::channel::Direction;
 use crate::diagnostic::{Problem, Span};
 use crate::index::{PacketIndex, PinIndex, RuleIndex, TopicIndex};
@@ -17,9 +17,20 @@ use crate::schedule::{Days, Schedule};
 use crate::text::Name;
 use std::ops::Range;
 
-const KEYS: [&str; 12] = [
-    "id", "enabled", "priority", "cooldown", "during", "when", "ask", "choose", "evidence", "then",
-    "else", "unsure",
+const KEYS: [&str; 13] = [
+    "id",
+    "enabled",
+    "switchable",
+    "priority",
+    "cooldown",
+    "during",
+    "when",
+    "ask",
+    "choose",
+    "evidence",
+    "then",
+    "else",
+    "unsure",
 ];
 
 /// Reads all rules; triggers last, as they name rules and answers.
@@ -75,6 +86,7 @@ fn rule(
     Rule {
         id,
         enabled: section.flag("enabled", true),
+        switchable: section.flag("switchable", true),
         priority: priority
             .and_then(|number| u8::try_from(number).ok())
             .unwrap_or(5),
@@ -155,14 +167,14 @@ fn triggers(when: &Item<'_>, policy: &Policy) -> Vec<Trigger> {
 }
 
 /// What starts a rule, then what belongs to one of these.
-const WHEN_KEYS: [&str; 15] = [
-    "change", "pin", "packet", "topic", "every", "at", "rule", "fraction", "cause", "once", "edge",
-    "equals", "days", "ends", "answer",
+const WHEN_KEYS: [&str; 18] = [
+    "change", "pin", "packet", "topic", "every", "at", "rule", "command", "fraction", "cause",
+    "once", "edge", "equals", "days", "ends", "answer", "is", "from",
 ];
 
 fn source(item: &Item<'_>, policy: &Policy) -> Option<Source> {
     let section = item.section("`when`", &WHEN_KEYS)?;
-    let kinds = &WHEN_KEYS[..7];
+    let kinds = &WHEN_KEYS[..8];
     let (key, target) = section.one_of(kinds)?;
     let extra: &[&str] = match key {
         "change" => &["fraction", "cause", "once"],
@@ -170,6 +182,7 @@ fn source(item: &Item<'_>, policy: &Policy) -> Option<Source> {
         "packet" | "topic" => &["equals"],
         "at" => &["days"],
         "rule" => &["ends", "answer"],
+        "command" => &["is", "from"],
         _ => &[],
     };
     for (other, span, _) in section.entries() {
@@ -206,6 +219,7 @@ fn source(item: &Item<'_>, policy: &Policy) -> Option<Source> {
                 None => Days::ALL,
             },
         })),
+        "command" => command(&section, &target, policy),
         _ => other_rule(&section, &target, policy),
     }
 }
@@ -284,6 +298,34 @@ fn edge(section: &Section<'_>, target: &Item<'_>, policy: &Policy) -> Option<Sou
     Some(Source::Pin {
         pin: PinIndex(index),
         level,
+    })
+}
+
+fn command(section: &Section<'_>, target: &Item<'_>, policy: &Policy) -> Option<Source> {
+    let index = find(target, &policy.pins)?;
+    if policy.pins.get(usize::from(index))?.envelope().is_none() {
+        target.bad("a pin with direction = \"out\"");
+        return None;
+    }
+    let on = match section.get("is") {
+        Some(item) => Some(item.word(&[("on", true), ("off", false)])?),
+        None => None,
+    };
+    let from = match section.get("from") {
+        Some(item) => {
+            let from = links(&item)?;
+            if from == 0 {
+                let what = "`from` names no link: nobody could command it";
+                section.contradiction(item.span, what, "name mqtt, serial, http or button");
+            }
+            from
+        }
+        None => u8::MAX,
+    };
+    Some(Source::Command {
+        pin: PinIndex(index),
+        on,
+        from,
     })
 }
 

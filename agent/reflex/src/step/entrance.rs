@@ -172,6 +172,22 @@ impl Turn<'_> {
         self.fire_all(matched, Cue::default());
     }
 
+    pub(super) fn commanded(&mut self, link: Link, name: &Name, on: bool) {
+        let found = (0..)
+            .zip(&self.policy.pins)
+            .find(|(_, pin)| pin.name == *name && pin.envelope().is_some());
+        let Some((index, _)) = found else {
+            return self.note(Note::Ignored(Ignored::UnknownName));
+        };
+        let matched = self.matching(|_, _, source| {
+            matches!(source, Source::Command { pin, on: wanted, from }
+                if pin.0 == index
+                    && from & link.bit() != 0
+                    && wanted.is_none_or(|wanted| wanted == on))
+        });
+        self.fire_all(matched, Cue::default());
+    }
+
     fn may_come_over(&mut self, link: Link, right: Link, body: &Text) -> bool {
         if link != right {
             self.note(Note::Ignored(Ignored::WrongLink(link)));

@@ -87,7 +87,7 @@ impl Turn<'_> {
         if !self.state.running {
             return Err(Idle::NotRunning);
         }
-        if !rule.enabled {
+        if !self.state.enables(rule) {
             return Err(Idle::Disabled);
         }
         let in_window = |local| rule.during.is_none_or(|window| window.contains(local));

@@ -13,7 +13,11 @@ fn every_example_loads_without_a_warning() {
             .is_some_and(|extension| extension == "toml")
         {
             let text = std::fs::read_to_string(&path).unwrap();
-            let loaded = load(&text, &Inventory::default())
+            let inventory = Inventory {
+                serial: true,
+                ..Inventory::default()
+            };
+            let loaded = load(&text, &inventory)
                 .unwrap_or_else(|rejected| panic!("{}:\n{rejected}", path.display()));
             assert!(
                 loaded.warnings.is_empty(),

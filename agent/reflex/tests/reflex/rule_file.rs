@@ -45,6 +45,18 @@ fn every_mistake_is_named_with_what_to_do() {
         (when("{ pin = \"lamp\" }"), "`pin` is `lamp`", "direction = \"in\""),
         (when("{ topic = \"say\" }"), "`topic` is `say`", "direction = \"in\""),
         (when("{ topic = \"go\", pin = \"door\" }"), "exactly one of", "one thing"),
+        (when("{ command = \"lmap\" }"), "there is no pin named `lmap`", "did you mean `lamp`?"),
+        (when("{ command = \"door\" }"), "`command` is `door`", "direction = \"out\""),
+        (when("{ command = \"lamp\", is = \"active\" }"), "`is` is `active`", "one of on, off"),
+        (when("{ command = \"lamp\", from = \"mqqt\" }"), "`from` is `mqqt`", "did you mean `mqtt`?"),
+        (when("{ command = \"lamp\", from = [] }"), "`from` names no link", "name mqtt"),
+        (when("{ command = \"lamp\", edge = \"both\" }"), "`edge` does not belong to `command`", "remove the key"),
+        (when("{ topic = \"go\", is = \"on\" }"), "`is` does not belong to `topic`", "remove the key"),
+        (rule(&format!("{go}switchable = 1")), "`switchable` is a integer", "true or false"),
+        ("[pins.x]\nline = \"serial:x\"\ndirection = \"in\"\n".to_owned(), "`serial:x` is a pin of a microcontroller", "configure [serial]"),
+        ("[pins.x]\nline = \"serial:\"\ndirection = \"in\"\n".to_owned(), "`line` is `serial:`", "the name of a pin"),
+        ("[pins.x]\nline = \"GPIO4\"\ndirection = \"out\"\nsafe = 0\nvalues = [0, 2]\n".to_owned(), "takes 0 and 1, not values = [0, 2]", "serial:NAME"),
+        ("[pins.x]\nline = \"GPIO4\"\ndirection = \"out\"\nsafe = 0\nvalues = [-1, 1]\n".to_owned(), "takes 0 and 1, not values = [-1, 1]", "[0, 1]"),
         (when("{ topic = \"go\", edge = \"both\" }"), "`edge` does not belong to `topic`", "remove the key"),
         (when("{ change = [] }"), "a change in no zone can never happen", "name a zone"),
         (when("{ change = \"porch\", fraction = 1.5 }"), "`fraction` is `1.5`", "from 0 to 1"),
@@ -171,6 +183,7 @@ fn the_device_is_held_against_the_inventory() {
             aliases: vec!["PIN11".to_owned()],
         }]),
         schemas: Some(vec![]),
+        serial: false,
     };
     let pins = "[pins.a]\nline = \"pin11\"\ndirection = \"in\"\n";
     let loaded = load(
@@ -195,6 +208,58 @@ fn the_device_is_held_against_the_inventory() {
         ),
     ] {
         let rejected = load(&format!("format = 1\n{text}"), &inventory).unwrap_err();
+        assert!(rejected.to_string().contains(words), "{rejected}");
+    }
+}
+
+#[test]
+fn pins_of_the_microcontroller_and_of_other_chips_are_taken_as_written() {
+    let inventory = Inventory {
+        lines: Some(Vec::new()),
+        serial: true,
+        ..Inventory::default()
+    };
+    let pin = |name: &str, line: &str, rest: &str| {
+        format!("[pins.{name}]\nline = \"{line}\"\ndirection = {rest}\n")
+    };
+    let out = "\"out\"\nsafe = 90\nvalues = [0, 180]";
+    let limited = format!("{out}\nmax_on = \"5 s\"");
+    let text = [
+        "format = 1\n".to_owned(),
+        pin("servo", "serial:servo_1", &limited),
+        pin("other", "serial:servo1", &limited),
+        pin("button", "serial:1", "\"in\""),
+        pin("line", "9030000.pl061/1", "\"out\"\nsafe = \"off\""),
+        pin("second", "other/1", "\"in\""),
+    ];
+    let policy = load(&text.concat(), &inventory).unwrap().policy;
+    let names: Vec<_> = policy.pins.iter().map(|pin| pin.serial_name()).collect();
+    assert_eq!(
+        names,
+        [Some("servo_1"), Some("servo1"), Some("1"), None, None]
+    );
+    assert_eq!(policy.pins[3].line, "9030000.pl061/1");
+
+    let same = [
+        pin("a", "chip/1", "\"in\""),
+        pin("b", "Chip/gpio01", "\"in\""),
+    ]
+    .concat();
+    let twice = [
+        pin("a", "serial:x", "\"in\""),
+        pin("b", "serial:x", "\"in\""),
+    ]
+    .concat();
+    for (pins, words) in [
+        (pin("servo", "serial:servo", out), "needs `max_on`"),
+        (
+            pin("lamp", "GPIO17", "\"in\""),
+            "there is no line of the board",
+        ),
+        (same, "are both on line"),
+        (twice, "are both on line serial:x"),
+    ] {
+        let rejected = load(&format!("format = 1\n{pins}"), &inventory).unwrap_err();
         assert!(rejected.to_string().contains(words), "{rejected}");
     }
 }

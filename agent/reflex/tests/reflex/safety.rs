@@ -19,7 +19,7 @@ const PINS: [&str; 5] = [
     "[pins.lamp]\nline = \"GPIO1\"\ndirection = \"out\"\nsafe = \"off\"\nreversible = true\nmax_on = \"5 s\"\nmin_off = \"500 ms\"\ndwell = \"1 s\"\nrate = { count = 3, per = \"20 s\" }\nevidence = \"3 s\"\n",
     "[pins.motor]\nline = \"GPIO2\"\ndirection = \"out\"\nsafe = \"off\"\nreversible = true\ndead_man = \"4 s\"\nneeds_link = \"serial\"\ninterlocks = [{ pin = \"door\", is = \"active\" }, { pin = \"lock\", is = \"active\" }]\n",
     "[pins.lock]\nline = \"GPIO3\"\ndirection = \"out\"\nsafe = \"on\"\nmax_on = \"8 s\"\nmin_off = \"1 s\"\nevidence = \"6 s\"\nrate = { count = 2, per = \"15 s\" }\n",
-    "[pins.servo]\nline = \"GPIO4\"\ndirection = \"out\"\nvalues = [0, 180]\nsafe = 90\nreversible = true\ndwell = \"500 ms\"\nrate = { count = 6, per = \"10 s\" }\ninterlocks = [{ pin = \"lamp\", is = \"inactive\" }]\n",
+    "[pins.servo]\nline = \"servos/4\"\ndirection = \"out\"\nvalues = [0, 180]\nsafe = 90\nreversible = true\ndwell = \"500 ms\"\nrate = { count = 6, per = \"10 s\" }\ninterlocks = [{ pin = \"lamp\", is = \"inactive\" }]\n",
     "[pins.door]\nline = \"GPIO5\"\ndirection = \"in\"\n",
 ];
 

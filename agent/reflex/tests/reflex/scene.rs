@@ -36,8 +36,14 @@ direction = "out"
 "#;
 
 /// The device with limits for its lamp, and more text after it.
+///
+/// A lamp with values of its own hangs on no plain line of the board, which is on or off.
 pub(crate) fn file(lamp: &str, rest: &str) -> String {
-    format!("{}{rest}", DEVICE.replace("LAMP", lamp))
+    let device = match lamp.contains("values") {
+        true => DEVICE.replace("GPIO17", "dimmer/17"),
+        false => DEVICE.to_owned(),
+    };
+    format!("{}{rest}", device.replace("LAMP", lamp))
 }
 
 pub(crate) struct Scene {

@@ -99,6 +99,11 @@ pub(crate) fn note(policy: &Policy, note: Note) -> String {
         Note::ClockWentBack { by } => format!("the clock went back by {}", time(by)),
         Note::Adopted { fingerprint } => format!("rules {fingerprint:016x} are in force"),
         Note::Dropped(what) => format!("for want of room, {}", dropped(what)),
+        Note::Switched { rule, on } => format!(
+            "rule {} is switched {}",
+            rule_name(policy, rule),
+            if on { "on" } else { "off" }
+        ),
     }
 }
 
@@ -177,6 +182,7 @@ fn ignored(why: Ignored) -> String {
         Ignored::Late => "it is no longer awaited".to_owned(),
         Ignored::Future => "its picture is from the future, or older than all memory".to_owned(),
         Ignored::Early => "an early answer was not asked for".to_owned(),
+        Ignored::NotSwitchable => "the rule file keeps it as it is".to_owned(),
     }
 }
 
