@@ -70,6 +70,13 @@ pub fn observation(observation: &Observation, issued: &Issued) -> String {
             let over = if *active { "" } else { " over" };
             format!("fault {}{over}", small(fault))
         }
+        Observation::Switch { rule, on } => {
+            format!("switch {rule} {}", if *on { "on" } else { "off" })
+        }
+        Observation::Command { link, pin, on } => {
+            let wish = if *on { "on" } else { "off" };
+            format!("command {pin} {wish} {}", small(link))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod ask;
 mod carry;
+mod show;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -23,8 +24,8 @@ use crate::fault::Fault;
 use crate::hook::Hooks;
 use crate::link::mqtt::payload::{Code, Reply, Sight};
 use crate::mind::Thinker;
-use crate::notify::Notify;
-use crate::page::Page;
+use crate::notify::{Notify, NotifyError};
+use crate::page::{AnswerShown, Page, Picture};
 use crate::remote::Remote;
 use ask::Asked;
 use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
@@ -151,6 +152,12 @@ pub struct Agent {
     next_stats: Duration,
     is_verbose: bool,
     reload: Option<Receipt>,
+    /// systemd could not be told something, which was said.
+    is_unheard: bool,
+    /// The last answers, for the page.
+    answers: VecDeque<AnswerShown>,
+    /// Pictures kept last, for the page.
+    pictures: VecDeque<Picture>,
 }
 
 impl Agent {
@@ -179,6 +186,9 @@ impl Agent {
             next_stats: now,
             is_verbose,
             reload: None,
+            is_unheard: false,
+            answers: VecDeque::new(),
+            pictures: VecDeque::new(),
         };
         agent.begin(recovered);
         agent
@@ -319,7 +329,11 @@ impl Agent {
             self.tell_stats(now);
         }
         let progress = self.parts.progress.fetch_add(1, Ordering::Relaxed) + 1;
-        self.parts.notify.feed(progress, now);
+        let fed = self.parts.notify.feed(progress, now).map(drop);
+        self.notified(fed);
+        if let Some(page) = &self.parts.page {
+            page.progressed();
+        }
         let fed = self.parts.watchdog.as_mut().map(|dog| dog.feed(progress, now));
         if let Some(Err(error)) = fed {
             self.parts.watchdog = None;
@@ -646,14 +660,24 @@ impl Agent {
 
     /// Tells the system that the agent works.
     pub fn ready(&mut self) {
-        self.parts.notify.ready();
+        let told = self.parts.notify.ready();
+        self.notified(told);
         self.tell_condition();
+    }
+
+    /// Says once that systemd cannot be told anything.
+    pub(super) fn notified(&mut self, told: Result<(), NotifyError>) {
+        if let Err(error) = told
+            && !std::mem::replace(&mut self.is_unheard, true)
+        {
+            self.remark("systemd", &error.to_string());
+        }
     }
 
     /// Tells the system that settings are read again.
     pub fn reloading(&mut self) {
-        let now = self.parts.clock.monotonic();
-        self.parts.notify.reloading(now);
+        let told = self.parts.notify.reloading();
+        self.notified(told);
     }
 
     /// Takes new settings and rules. Pins, camera and serial line whose settings changed are let go
@@ -710,7 +734,8 @@ impl Agent {
 
     /// Ends in order: all pins safe, everything written.
     pub fn end(mut self) {
-        self.parts.notify.stopping();
+        let told = self.parts.notify.stopping();
+        self.notified(told);
         self.observe(&Observation::Stop);
         let Parts {
             mut recorder,

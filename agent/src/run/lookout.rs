@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn a_look_gets_a_picture_taken_after_it_was_asked_for() {
         let folder = picture_folder();
-        let source = format!("replay:{}?loop=true&fps=20", folder.path().display());
+        let source = format!("replay:{}?repeat=true&rate=20", folder.path().display());
         let lookout = Lookout::start(&settings(&source)).unwrap();
         let asked = super::super::clock::millis(monotonic_now());
         lookout.look(LookId(5), Duration::from_secs(10));

@@ -154,12 +154,9 @@ impl Plan {
     /// # Errors
     ///
     /// Settings that cannot be used, an address that is taken.
-    pub fn page(&self, progress: &Arc<AtomicU64>) -> Result<Option<Page>, Fault> {
-        let Some(settings) = self.settings.http.clone() else {
-            return Ok(None);
-        };
-        let page = Page::start(settings, Arc::clone(progress));
-        page.map(Some).map_err(|error| Fault::Argument(error.to_string()))
+    pub fn page(&self) -> Result<Option<Page>, Fault> {
+        let page = self.settings.http.as_ref().map(Page::start).transpose();
+        page.map_err(|error| Fault::Argument(error.to_string()))
     }
 
     /// Opens everything. A model that cannot be used is no error: questions end `unsure`.
@@ -203,14 +200,16 @@ impl Plan {
         let watchdog = watchdog
             .transpose()
             .map_err(|error| Fault::Argument(error.to_string()))?;
+        let notify =
+            Notify::from_environment().map_err(|error| Fault::Argument(error.to_string()))?;
         let hooks = Hooks::start().map_err(|error| Fault::Argument(error.to_string()))?;
         let parts = Parts {
             lookout: self.lookout()?,
             line: self.line(&clock),
             remote: self.remote()?,
-            page: self.page(&progress)?,
+            page: self.page()?,
             vitals: Vitals::new(Tree::default(), self.board.clone(), folder),
-            notify: Notify::from_environment(),
+            notify,
             fingerprint: self.fingerprint,
             settings: self.settings,
             pins: self.pins,

@@ -140,6 +140,11 @@ impl Recorder {
         Ok((name, jpeg))
     }
 
+    /// Where a kept picture is.
+    pub fn picture_path(&self, name: &str) -> PathBuf {
+        self.state_path.with_file_name(SNAPSHOTS).join(name)
+    }
+
     /// A picture as it is kept.
     ///
     /// # Errors

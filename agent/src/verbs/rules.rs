@@ -73,6 +73,8 @@ fn inventory(args: &InventoryArgs) -> Result<Inventory, Fault> {
         zones: args.zones.clone(),
         lines: lines.as_ref().map(board_lines),
         schemas: schemas.transpose()?,
+        // The configuration says; here a pin of the microcontroller is taken as it is.
+        serial: true,
     })
 }
 

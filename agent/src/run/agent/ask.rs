@@ -312,7 +312,7 @@ impl Agent {
             false => {}
         }
         self.tell_broker(Outgoing::State(BrokerState::Answer(sight)));
-        self.tell_page();
+        self.show_answer(answered);
     }
 
     fn no_answer(&mut self, question: QuestionId, frame: u64, why: &str) {

@@ -137,9 +137,7 @@ impl Agent {
                 return Outcome::Failed;
             }
         };
-        if let Some(page) = &self.parts.page {
-            page.offer(&name, jpeg.clone());
-        }
+        self.show_picture(&name);
         if self.parts.settings.privacy.publish_snapshots {
             let rule = self.rule_name(act.rule);
             self.tell_broker(Outgoing::State(BrokerState::Snapshot { rule, jpeg }));

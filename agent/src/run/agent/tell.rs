@@ -4,7 +4,6 @@ use super::Agent;
 use crate::link::mqtt::discovery::{Description, Pin, Rule, RuleKind};
 use crate::link::mqtt::message::{Outgoing, State};
 use crate::link::mqtt::payload::{EnergySource, Event, Info, Phase, Sight, Stats};
-use crate::page::PageState;
 use crate::run::desk::broker::priority_of;
 use crate::run::desk::{Condition, EventWords, Receipt};
 use ocelli_reflex::channel::Direction;
@@ -219,7 +218,8 @@ impl Agent {
             true => format!("{} rules", condition.n_armed_rules),
             false => format!("{} rules; {}", condition.n_armed_rules, condition.faults),
         };
-        self.parts.notify.status(&status);
+        let told = self.parts.notify.status(&status);
+        self.notified(told);
         self.tell_page();
     }
 
@@ -251,20 +251,6 @@ impl Agent {
         self.tell_condition();
     }
 
-    /// Everything the page shows.
-    pub(super) fn tell_page(&mut self) {
-        if self.parts.page.is_none() {
-            return;
-        }
-        let state = self.page_state();
-        if let Some(page) = &self.parts.page {
-            page.show(state);
-        }
-    }
-
-    fn page_state(&self) -> PageState {
-        PageState::default()
-    }
 }
 
 /// What kind of answer others may expect; `None` for rules that ask nothing.

@@ -127,7 +127,7 @@ fn settings(folder: &Path) -> Settings {
     picture_in(&pictures);
     let text = format!(
         "format = 1\nrules = \"rules.toml\"\n[device]\nname = \"porch\"\nboard = \"generic\"\n\
-         [camera]\nsource = \"replay:{}?repeat=on&rate=20\"\nrate = 20.0\nany_quality = true\n",
+         [camera]\nsource = \"replay:{}?repeat=true&rate=20\"\nrate = 20.0\nany_quality = true\n",
         pictures.display()
     );
     Settings::parse(&text, &folder.join("ocelli.toml")).unwrap()

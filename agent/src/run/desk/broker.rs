@@ -2,7 +2,8 @@
 
 use super::{Errand, Inbound, Receipt};
 use crate::link::mqtt::command::{Command, PinValue};
-use crate::link::mqtt::message::{Outgoing, Publication};
+use crate::link::mqtt::message::Outgoing;
+use crate::link::mqtt::publication::Publication;
 use crate::link::mqtt::payload::{Code, Reply};
 use crate::link::mqtt::{Incoming, Mqtt, MqttError, Request, Settings};
 use crate::link::queue::{Priority, Recovered};

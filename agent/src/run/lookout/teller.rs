@@ -15,7 +15,7 @@ const SELDOM: Duration = Duration::from_secs(5);
 
 /// A change in one zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Telling {
+pub(super) struct Telling {
     /// The zone.
     pub zone: String,
     /// Share of its cells that changed.
@@ -29,7 +29,7 @@ pub struct Telling {
 /// Turns what the detector says of every picture into few tellings: one when something enters a
 /// zone, one a second while it goes on.
 #[derive(Debug)]
-pub struct Teller {
+pub(super) struct Teller {
     /// Name and cells of each zone, the whole picture last.
     zones: Vec<(String, u32)>,
     episode: u64,

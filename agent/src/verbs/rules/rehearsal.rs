@@ -424,6 +424,11 @@ pub fn starter(policy: &Policy, source: &Source) -> Option<String> {
             let (hour, minute) = (second / 3600, second / 60 % 60);
             format!("at {hour:02}:{minute:02}:{:02} {name}", second % 60)
         }
+        Source::Command { pin, on, from } => {
+            let wish = if on.unwrap_or(true) { "on" } else { "off" };
+            let link = Link::NAMES.iter().find(|(_, link)| from & (1 << *link as u8) != 0)?;
+            format!("command {} {wish} {}", policy.pin(*pin)?.name, link.0)
+        }
         Source::Rule { .. } => return None,
     })
 }

@@ -84,10 +84,12 @@ pub enum Sentence {
     },
 }
 
-const VERBS: [&str; 18] = [
-    "answer", "approve", "at", "change", "fault", "hook", "link", "outcome", "packet", "picture",
-    "pin", "reject", "reload", "start", "stop", "tick", "topic", "wait",
+const VERBS: [&str; 20] = [
+    "answer", "approve", "at", "change", "command", "fault", "hook", "link", "outcome", "packet",
+    "picture", "pin", "reject", "reload", "start", "stop", "switch", "tick", "topic", "wait",
 ];
+
+const WISHES: [(&str, bool); 2] = [("on", true), ("off", false)];
 
 const FAULTS: [(&str, Fault); 6] = [
     ("camera", Fault::CameraGone),
@@ -194,6 +196,23 @@ impl<'a> Words<'a> {
             }),
             "link" => self.link(),
             "fault" => self.fault(),
+            "switch" => {
+                let rule = self.rule()?;
+                let on = self.one_of("wish", &WISHES)?;
+                let rule = self.policy.rule(rule).map(|rule| rule.id.clone());
+                Ok(Sentence::Plain(Observation::Switch {
+                    rule: rule.unwrap_or_default(),
+                    on,
+                }))
+            }
+            "command" => {
+                let known: Vec<&Name> = self.policy.pins.iter().map(|pin| &pin.name).collect();
+                let name = self.next("the name of a pin")?;
+                let pin = known[self.named("pin", name, &known)?].clone();
+                let on = self.one_of("wish", &WISHES)?;
+                let link = self.optional("link", &Link::NAMES)?.unwrap_or(Link::Mqtt);
+                Ok(Sentence::Plain(Observation::Command { link, pin, on }))
+            }
             verb => Err(self.unknown("observation", verb, VERBS)),
         }
     }

@@ -1,7 +1,7 @@
 //! Words for triggers.
 
 use super::{name, pin_name, rule_name, time};
-use crate::observation::Cause;
+use crate::observation::{Cause, Link};
 use crate::policy::Policy;
 use crate::rule::Source;
 use crate::schedule::{Days, Schedule};
@@ -50,6 +50,20 @@ pub(crate) fn source(policy: &Policy, source: &Source) -> String {
         Source::Schedule(Schedule::Every(period)) => format!("every {}", time(*period)),
         Source::Schedule(Schedule::Daily { second, days }) => {
             format!("at {}{}", time_of_day(*second), day_names(*days))
+        }
+        Source::Command { pin, on, from } => {
+            let wish = match on {
+                Some(true) => " on",
+                Some(false) => " off",
+                None => "",
+            };
+            let links = Link::NAMES.iter().filter(|(_, link)| from & link.bit() != 0);
+            let links: Vec<&str> = links.map(|(word, _)| *word).collect();
+            format!(
+                "command {}{wish} from {}",
+                pin_name(policy, *pin),
+                links.join(" or ")
+            )
         }
         Source::Rule {
             rule,
