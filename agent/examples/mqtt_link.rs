@@ -8,6 +8,8 @@
 //! | order | does |
 //! |---|---|
 //! | `{"do":"events","first":1,"count":100}` | pushes events, ids `e1`… |
+//! | `{"do":"publish","topic":"a/b","payload":"x","retain":false}` | publishes on a topic of the rules |
+//! | `{"do":"listen","topics":["a/c"]}` | listens to these topics of the rules and no others |
 //! | `{"do":"state"}` | publishes one of every kind of state |
 //! | `{"do":"describe","rules":["person"]}` | describes the device |
 //! | `{"do":"reload","settings":"FILE"}` | takes other settings |
@@ -21,7 +23,7 @@ use ocelli_agent::link::mqtt::discovery::{Description, Feature, Pin, Rule, RuleK
 use ocelli_agent::link::mqtt::payload::{
     Code, Event, Info, PendingAction, Phase, Reply, Sight, Stats,
 };
-use ocelli_agent::link::mqtt::{Incoming, Mqtt, Outgoing, Request, Settings, State};
+use ocelli_agent::link::mqtt::{Incoming, Mqtt, Outgoing, Publication, Request, Settings, State};
 use ocelli_agent::link::queue::Priority;
 use serde_json::{Value, json};
 use std::error::Error;
@@ -99,6 +101,15 @@ fn hear(link: &mut Mqtt, incoming: Incoming) -> Result<(), Box<dyn Error>> {
         Incoming::Deaf { refused } => json!({ "deaf": refused }),
         Incoming::Down { reason } => json!({ "down": reason }),
         Incoming::Refused { topic, reason } => json!({ "refused": topic, "reason": reason }),
+        Incoming::Message {
+            topic,
+            payload,
+            retained,
+        } => json!({
+            "message": topic,
+            "payload": String::from_utf8_lossy(&payload),
+            "retained": retained,
+        }),
         Incoming::Dropped { total } => json!({ "dropped": total }),
         Incoming::Volatile { seq } => json!({ "volatile": seq }),
         Incoming::Unsent { reason } => json!({ "unsent": reason }),
@@ -141,6 +152,12 @@ fn obey(link: &mut Mqtt, order: &Value) -> Result<(), Box<dyn Error>> {
     match order["do"].as_str() {
         Some("events") => events(link, order),
         Some("state") => state(link),
+        Some("publish") => publish(link, order),
+        Some("listen") => {
+            let topics = order["topics"].as_array().ok_or("`topics` is a list")?;
+            let topics = topics.iter().filter_map(Value::as_str).map(str::to_owned);
+            Ok(link.send(Outgoing::Listen(topics.collect()), Duration::ZERO)?)
+        }
         Some("describe") => {
             let rules = order["rules"].as_array().ok_or("`rules` is a list")?;
             let names = rules.iter().filter_map(Value::as_str);
@@ -185,6 +202,17 @@ fn events(link: &mut Mqtt, order: &Value) -> Result<(), Box<dyn Error>> {
         link.send(Outgoing::Event(Box::new(event)), Duration::ZERO)?;
     }
     say(&json!({ "pushed": first + count - 1 }))
+}
+
+fn publish(link: &mut Mqtt, order: &Value) -> Result<(), Box<dyn Error>> {
+    let text = |key: &str| order[key].as_str().unwrap_or_default().to_owned();
+    let publication = Publication {
+        topic: text("topic"),
+        payload: text("payload").into_bytes(),
+        retain: order["retain"] == true,
+        priority: Priority::Normal,
+    };
+    Ok(link.send(Outgoing::Publish(Box::new(publication)), Duration::ZERO)?)
 }
 
 fn state(link: &mut Mqtt) -> Result<(), Box<dyn Error>> {

@@ -73,6 +73,7 @@ def put_wire() -> None:
 
     asks = b'AT\r\nAT+LOOK?\r\nat+ask="who \\"x\\"?","a, b"\nAT+PIN=lamp,1\r'
     put("line", "commands", asks + b"AT+STATE?\nAT+RULES?\nAT+VER?\nAT+HELP?\n")
+    put("line", "packets", b'AT+PACKET=bell\nat+packet=b-1,"a, \\"b\\""\nAT+PACKET=bell,a\nAT+PACKET=\n')
     wrong = b'AT+PIN=lamp,2\nAT+ASK="\xff"\nATZ\nOK\n+LOOK: x\n'
     put("line", "wrong", wrong + b"AT" + b"x" * 300 + b"\n")
 

@@ -6,8 +6,8 @@
 //! | [`reply`] | what is said back, without a way to forge a line |
 //!
 //! One command is worked on at a time. It is answered by any number of `+NAME: …` lines and exactly
-//! one last line, `OK` or `ERROR: code text`; events come as `+EVENT: …` between answers, never
-//! inside one. Only lines that begin with `AT` are answered, so two ends that hear their own words
+//! one last line, `OK` or `ERROR: code text`; events come as `+EVENT: …` and packets as
+//! `+PACKET: …` between answers, never inside one. Only lines that begin with `AT` are answered, so two ends that hear their own words
 //! do not talk for ever. `docs/wire.md` has a transcript.
 
 pub mod command;
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// A command must be answered in this time; then the other end is told that it was not.
 pub const REPLY_TIME: Duration = Duration::from_secs(60);
-/// Events that wait for the end of an answer; the oldest makes room.
+/// Events and packets that wait for the end of an answer; the oldest makes room.
 pub const EVENTS: usize = 16;
 
 /// A command that waits for its [`Reply`].
@@ -49,6 +49,13 @@ pub enum Outgoing {
     },
     /// Something nobody asked for.
     Event(Said),
+    /// A packet of the rule file.
+    Packet {
+        /// Its name.
+        name: String,
+        /// Its body.
+        body: String,
+    },
 }
 
 /// A reply that nobody waits for.
@@ -79,7 +86,8 @@ pub struct Lines {
     pending: Option<Pending>,
     next_number: u32,
     answer: String,
-    events: VecDeque<Said>,
+    /// What nobody asked for, each with the name of its line.
+    events: VecDeque<(&'static str, Said)>,
     n_events_dropped: u64,
     n_ignored: u64,
 }
@@ -90,7 +98,7 @@ impl Lines {
         Lines::default()
     }
 
-    /// Events thrown away because newer ones came while the line was slow or closed.
+    /// Events and packets thrown away because newer ones came while the line was slow or closed.
     pub fn n_events_dropped(&self) -> u64 {
         self.n_events_dropped
     }
@@ -144,12 +152,12 @@ impl Lines {
         self.pending.is_some() || !self.answer.is_empty()
     }
 
-    fn push_event(&mut self, event: Said) {
+    fn push_event(&mut self, name: &'static str, said: Said) {
         if self.events.len() == EVENTS {
             self.events.pop_front();
             self.n_events_dropped += 1;
         }
-        self.events.push_back(event);
+        self.events.push_back((name, said));
     }
 }
 
@@ -161,7 +169,10 @@ impl Dialect for Lines {
 
     fn send(&mut self, message: Outgoing, _now: Duration) -> Result<(), NotWaiting> {
         match message {
-            Outgoing::Event(event) => self.push_event(event),
+            Outgoing::Event(event) => self.push_event("EVENT", event),
+            Outgoing::Packet { name, body } => {
+                self.push_event("PACKET", Said::packet(&name, &body));
+            }
             Outgoing::Reply { number, reply } => {
                 self.pending
                     .filter(|pending| pending.number == number)
@@ -214,10 +225,10 @@ impl Dialect for Lines {
         if self.pending.is_some() {
             return false;
         }
-        let Some(event) = self.events.pop_front() else {
+        let Some((name, said)) = self.events.pop_front() else {
             return false;
         };
-        out.extend_from_slice(format!("+EVENT: {}\r\n", event.as_str()).as_bytes());
+        out.extend_from_slice(format!("+{name}: {}\r\n", said.as_str()).as_bytes());
         true
     }
 

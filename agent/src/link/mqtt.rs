@@ -7,13 +7,14 @@
 //! | [`command`] | what others may ask for |
 //! | [`discovery`] | the description for Home Assistant |
 //! | [`settings`] | the `[mqtt]` table of the configuration |
+//! | [`publication`] | what rules publish on topics of their own |
 //! | [`message`] | what passes between agent and link |
 //! | `session` | what is to be said next and what a message means, without I/O |
 //! | `protocol` | packets, without I/O |
 //! | `transport`, `worker` | the socket, and the thread that holds it |
 //!
-//! Events wait in a [`Queue`] on disk and are removed when the broker has
-//! acknowledged them. Of state only the last is kept, in memory, and published again after every
+//! Events and publications of the rules wait in a [`Queue`] on disk and are removed when the broker
+//! has acknowledged them. Of state only the last is kept, in memory, and published again after every
 //! connect. Sessions do not outlive connections: a command sent while the device is away is lost,
 //! never late.
 
@@ -22,6 +23,7 @@ pub mod discovery;
 pub mod message;
 pub mod payload;
 mod protocol;
+pub mod publication;
 #[cfg(test)]
 mod schema;
 mod session;
@@ -31,6 +33,7 @@ mod transport;
 mod worker;
 
 pub use message::{Incoming, MqttError, Outgoing, Request, State, Ticket};
+pub use publication::Publication;
 pub use settings::Settings;
 
 use super::queue::{Queue, Recovered};

@@ -16,6 +16,11 @@ fuzz_target!(|input: &[u8]| {
             n_requests += 1;
             let said = match request.command {
                 Command::Ask { question, choices } => Said::choice(&question, choices.len() as u16, true),
+                Command::Packet { name, body } => {
+                    let said = Said::packet(&name, &body);
+                    lines.send(Outgoing::Packet { name, body }, now).expect("there is room");
+                    said
+                }
                 Command::Pin { name, .. } => Said::event(1, "new", &name, &name, 0),
                 _ => Said::new(&String::from_utf8_lossy(input)),
             };
@@ -33,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     let mut n_said = 0;
     for line in text.split_terminator("\r\n") {
         assert!(!line.chars().any(char::is_control));
-        let is_known = ["OK", "ERROR: ", "+SAID: ", "+HELP: "].iter().any(|begin| line.starts_with(begin));
+        let is_known = ["OK", "ERROR: ", "+SAID: ", "+HELP: ", "+PACKET: "].iter().any(|begin| line.starts_with(begin));
         assert!(is_known, "{line}");
         n_said += usize::from(line.starts_with("+SAID"));
     }

@@ -28,6 +28,13 @@ pub enum Command {
         /// On, or off.
         on: bool,
     },
+    /// `AT+PACKET=name` or `AT+PACKET=name,"body"`.
+    Packet {
+        /// The packet's name in the rule file.
+        name: String,
+        /// Its body; empty if none is given.
+        body: String,
+    },
     /// `AT+RULES?`: which rules are there?
     Rules,
     /// `AT+VER?`: which version runs?
@@ -37,7 +44,7 @@ pub enum Command {
 }
 
 /// The commands and what they do, as [`Command::Help`] lists them.
-pub const COMMANDS: [(&str, &str); 8] = [
+pub const COMMANDS: [(&str, &str); 9] = [
     ("AT", "is anybody there?"),
     ("AT+LOOK?", "describe what is to be seen"),
     (
@@ -46,6 +53,7 @@ pub const COMMANDS: [(&str, &str); 8] = [
     ),
     ("AT+STATE?", "how the agent is"),
     ("AT+PIN=name,0|1", "switch an output, if rules permit"),
+    ("AT+PACKET=name[,\"body\"]", "a packet for the rules"),
     ("AT+RULES?", "list the rules"),
     ("AT+VER?", "program and version"),
     ("AT+HELP?", "this list"),
@@ -73,6 +81,7 @@ pub enum CommandError {
 
 const ASK_FORM: &str = "AT+ASK=\"question\" or AT+ASK=\"question\",\"a,b\" with 2 to 16 choices";
 const PIN_FORM: &str = "AT+PIN=name,0 or AT+PIN=name,1";
+const PACKET_FORM: &str = "AT+PACKET=name or AT+PACKET=name,\"body\"";
 
 /// Whether a line begins with `AT`, so that it is answered.
 pub fn is_addressed(line: &[u8]) -> bool {
@@ -112,6 +121,9 @@ impl Command {
             ("AT+PIN", Some(arguments)) => {
                 pin(arguments).ok_or(CommandError::Arguments { form: PIN_FORM })
             }
+            ("AT+PACKET", Some(arguments)) => {
+                packet(arguments).ok_or(CommandError::Arguments { form: PACKET_FORM })
+            }
             _ => Err(CommandError::Unknown),
         }
     }
@@ -148,19 +160,36 @@ fn choices(list: &str) -> Option<Vec<String>> {
 
 fn pin(arguments: &str) -> Option<Command> {
     let (name, value) = arguments.split_once(',')?;
-    let is_name = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
     let on = match value {
         "0" => false,
         "1" => true,
         _ => return None,
     };
-    is_name.then(|| Command::Pin {
+    is_name(name).then(|| Command::Pin {
         name: name.to_owned(),
         on,
     })
+}
+
+fn packet(arguments: &str) -> Option<Command> {
+    let (name, body) = match arguments.split_once(',') {
+        None => (arguments, String::new()),
+        Some((name, body)) => match quoted(body)? {
+            (body, "") => (name, body),
+            _ => return None,
+        },
+    };
+    is_name(name).then(|| Command::Packet {
+        name: name.to_owned(),
+        body,
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// Text between quotes, with `\"` and `\\` for a quote and a backslash, and what follows it.

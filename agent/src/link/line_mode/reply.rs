@@ -43,6 +43,11 @@ impl Said {
         ))
     }
 
+    /// A packet: `name,"body"`. One that is cut has no closing quote.
+    pub fn packet(name: &str, body: &str) -> Said {
+        Said::new(&format!("{name},{}", in_quotes(body)))
+    }
+
     /// A choice with its probability, `unsure` before it if it does not reach the threshold.
     pub fn choice(choice: &str, probability: u16, is_sure: bool) -> Said {
         let unsure = if is_sure { "" } else { "unsure," };

@@ -27,6 +27,13 @@ fn pin(name: &str, on: bool) -> Command {
     }
 }
 
+fn packet(name: &str, body: &str) -> Command {
+    Command::Packet {
+        name: name.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
 #[test]
 fn lines_are_the_commands_they_spell() {
     let cases = [
@@ -40,6 +47,12 @@ fn lines_are_the_commands_they_spell() {
         ("AT+HELP?", Command::Help),
         ("AT+PIN=lamp,1", pin("lamp", true)),
         ("AT+PIN=relay-2.a,0", pin("relay-2.a", false)),
+        ("AT+PACKET=bell", packet("bell", "")),
+        ("at+packet=bell,\"\"", packet("bell", "")),
+        (
+            "AT+PACKET=b-1,\"a, \\\"b\\\"=c\"",
+            packet("b-1", "a, \"b\"=c"),
+        ),
         ("AT+ASK=\"Who?\"", ask("Who?", &[])),
         ("AT+ASK=\"a=b\"", ask("a=b", &[])),
         (
@@ -63,6 +76,7 @@ fn lines_that_are_nearly_commands_are_refused() {
         "ATZ",
         "AT LOOK?",
         "AT+PIN?",
+        "AT+PACKET",
         "AT=1",
     ];
     for line in unknown {
@@ -82,6 +96,13 @@ fn lines_that_are_nearly_commands_are_refused() {
         "AT+PIN=la mp,1",
         "AT+PIN=lamp,1,1",
         "AT+PIN=lämp,1",
+        "AT+PACKET=",
+        "AT+PACKET=,\"a\"",
+        "AT+PACKET=bell,",
+        "AT+PACKET=bell,a",
+        "AT+PACKET=bell,\"a",
+        "AT+PACKET=bell,\"a\",",
+        "AT+PACKET=be ll",
         "AT+ASK=",
         "AT+ASK=who",
         "AT+ASK=\"\"",
@@ -141,6 +162,37 @@ fn events_wait_until_the_answer_is_complete() {
         said(&mut lines),
         "ERROR: 7 no model\r\n+EVENT: 17,new,\"door\",\"a \\\"person\\\"\",0.918\r\n"
     );
+}
+
+#[test]
+fn packets_wait_in_one_order_with_events() {
+    let mut lines = Lines::new();
+    let number = heard(&mut lines, b"AT+VER?\n").unwrap().number;
+    let packet = |body: &str| Outgoing::Packet {
+        name: "bell".to_owned(),
+        body: body.to_owned(),
+    };
+    lines.send(packet("a\r\n+OK \"b\""), NOW).unwrap();
+    lines.send(Outgoing::Event(Said::new("17")), NOW).unwrap();
+    lines.send(packet(""), NOW).unwrap();
+    assert_eq!(said(&mut lines), "");
+    let reply = Reply::done();
+    lines.send(Outgoing::Reply { number, reply }, NOW).unwrap();
+    assert_eq!(
+        said(&mut lines),
+        "OK\r\n+PACKET: bell,\"a +OK \\\"b\\\"\"\r\n+EVENT: 17\r\n+PACKET: bell,\"\"\r\n"
+    );
+    for _ in 0..=EVENTS {
+        lines.send(packet("x"), NOW).unwrap();
+    }
+    assert_eq!(lines.n_events_dropped(), 1);
+}
+
+#[test]
+fn a_packet_that_is_cut_has_no_closing_quote() {
+    let cut = Said::packet("bell", &"ö".repeat(400));
+    assert!(cut.as_str().len() <= reply::MAX_SAID_BYTES);
+    assert!(cut.as_str().ends_with('ö'));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::command::{Command, PinValue};
 use super::discovery::{Description, DescriptionError};
 use super::payload::{Event, Info, PendingAction, Reply, Sight, Stats};
+use super::publication::{Publication, PublicationError};
 use super::settings::SettingsError;
 use super::topics::TopicError;
 use crate::link::queue::QueueError;
@@ -14,6 +15,11 @@ use std::time::Duration;
 pub enum Outgoing {
     /// An event: on the disk when `send` returns, and sent until the broker has acknowledged it.
     Event(Box<Event>),
+    /// A message on a topic of the rules: on the disk when `send` returns, and sent in one order
+    /// with events until the broker has acknowledged it.
+    Publish(Box<Publication>),
+    /// The topics of the rules to listen to, all of them; they come as [`Incoming::Message`].
+    Listen(Vec<String>),
     /// State, of which only the last is kept and sent.
     State(State),
     /// The answer to a [`Request`].
@@ -91,19 +97,28 @@ pub enum Incoming {
     },
     /// Somebody wants something.
     Request(Request),
-    /// A command was turned down, and its sender told.
+    /// A message on one of the topics of [`Outgoing::Listen`].
+    Message {
+        /// The topic.
+        topic: String,
+        /// At most [`MAX_HEARD_BYTES`](super::publication::MAX_HEARD_BYTES).
+        payload: Vec<u8>,
+        /// The broker had kept it: it says what was.
+        retained: bool,
+    },
+    /// A command was turned down, and its sender told; or a message on a topic of the rules was.
     Refused {
         /// Where it came.
         topic: String,
         /// Why.
         reason: String,
     },
-    /// Events were dropped; how many in the life of the queue.
+    /// Events or publications were dropped; how many in the life of the queue.
     Dropped {
         /// Drops so far.
         total: u64,
     },
-    /// The disk refused an event: a power cut would lose it.
+    /// The disk refused an event or a publication: a power cut would lose it.
     Volatile {
         /// Its number.
         seq: u64,
@@ -148,6 +163,9 @@ pub enum MqttError {
     /// A description that cannot be used.
     #[error(transparent)]
     Description(#[from] DescriptionError),
+    /// A publication, or topics to listen to, that cannot be used.
+    #[error(transparent)]
+    Publication(#[from] PublicationError),
     /// The event queue does not work.
     #[error(transparent)]
     Queue(#[from] QueueError),

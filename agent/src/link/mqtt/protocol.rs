@@ -234,6 +234,30 @@ impl Protocol {
         Ok(())
     }
 
+    /// Gives filters up.
+    pub(super) fn unsubscribe(
+        &mut self,
+        filters: &[String],
+        now: Duration,
+    ) -> Result<(), MqttError> {
+        let packet_id = self.connection.acquire_packet_id()?;
+        let entries = filters.iter().map(String::as_str);
+        let events = match self.version {
+            Version::V5 => {
+                let packet = v5_0::Unsubscribe::builder().packet_id(packet_id);
+                self.connection
+                    .checked_send(packet.entries(entries)?.build()?)
+            }
+            Version::V311 => {
+                let packet = v3_1_1::Unsubscribe::builder().packet_id(packet_id);
+                self.connection
+                    .checked_send(packet.entries(entries)?.build()?)
+            }
+        };
+        self.handle(events, now);
+        Ok(())
+    }
+
     /// Sends `message`; returns the number its acknowledgement will bear, `None` at QoS 0.
     pub(super) fn publish(
         &mut self,
@@ -444,10 +468,9 @@ fn qos(level: u8) -> Qos {
 }
 
 fn properties(message: &Publish) -> Result<Vec<Property>, MqttError> {
-    let format = if message.media_type == "image/jpeg" {
-        PayloadFormat::Binary
-    } else {
-        PayloadFormat::String
+    let format = match message.media_type {
+        "image/jpeg" | "application/octet-stream" => PayloadFormat::Binary,
+        _ => PayloadFormat::String,
     };
     let mut properties = vec![
         PayloadFormatIndicator::new(format)?.into(),

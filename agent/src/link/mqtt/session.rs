@@ -1,6 +1,7 @@
 //! [`Session`]: what is to be published next, what an acknowledgement settles, what a message
 //! means. No I/O but the event queue's file; time is an argument.
 
+mod own_topics;
 mod recent;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,8 @@ use super::message::{Incoming, MqttError, Outgoing, Request, State, Ticket};
 use super::payload::{Code, LinkStats, Reply, Stats, pending_json, reply_json};
 use super::protocol::{Message, Publish, PublishFault, Refusal};
 use super::topics::{Content, Heard, Kind, Names, WIRE_VERSION, check_name};
-use crate::link::queue::{Limits, Queue};
+use crate::link::queue::{Limits, Priority, Queue, Stamp};
+use own_topics::Listening;
 use recent::Recent;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -49,6 +51,7 @@ pub(super) struct Session {
     latest: BTreeMap<(Kind, String), Latest>,
     replies: VecDeque<Publish>,
     recent: Recent,
+    listening: Listening,
     incoming: VecDeque<Incoming>,
     /// Events under way, by the number of their acknowledgement.
     under_way: BTreeMap<u16, u64>,
@@ -57,6 +60,8 @@ pub(super) struct Session {
     resume: Option<Duration>,
     gone: Components,
     connected: bool,
+    /// The agent knows that this connection stands.
+    announced: bool,
     connects: u64,
     acknowledged_events: u64,
     commands_refused: u64,
@@ -73,12 +78,14 @@ impl Session {
             latest: BTreeMap::new(),
             replies: VecDeque::new(),
             recent: Recent::default(),
+            listening: Listening::default(),
             incoming: VecDeque::new(),
             under_way: BTreeMap::new(),
             unsent: 0,
             resume: None,
             gone: Components::new(),
             connected: false,
+            announced: false,
             connects: 0,
             acknowledged_events: 0,
             commands_refused: 0,
@@ -127,16 +134,13 @@ impl Session {
     pub(super) fn accept(&mut self, message: Outgoing) -> Result<(), MqttError> {
         match message {
             Outgoing::Event(event) => {
-                let pushed = self
-                    .queue
-                    .push(event.priority, |stamp| (*event).json(stamp))?;
-                if !pushed.durable && pushed.dropped == 0 {
-                    self.tell(Incoming::Volatile {
-                        seq: pushed.stamp.seq,
-                    });
-                }
-                self.announce_drops();
+                self.enqueue(event.priority, |stamp| (*event).json(stamp))?;
             }
+            Outgoing::Publish(publication) => {
+                publication.check(&self.names)?;
+                self.enqueue(publication.priority, |_| publication.stored())?;
+            }
+            Outgoing::Listen(topics) => self.listen(topics)?,
             Outgoing::State(state) => self.keep(state)?,
             Outgoing::Reply(ticket, reply) => self.reply(&ticket, reply),
             Outgoing::Describe(description) => {
@@ -144,6 +148,21 @@ impl Session {
                 self.describe(*description);
             }
         }
+        Ok(())
+    }
+
+    fn enqueue(
+        &mut self,
+        priority: Priority,
+        payload: impl FnOnce(Stamp) -> Vec<u8>,
+    ) -> Result<(), MqttError> {
+        let pushed = self.queue.push(priority, payload)?;
+        if !pushed.durable && pushed.dropped == 0 {
+            self.tell(Incoming::Volatile {
+                seq: pushed.stamp.seq,
+            });
+        }
+        self.announce_drops();
         Ok(())
     }
 
@@ -221,6 +240,8 @@ impl Session {
     pub(super) fn connected(&mut self) {
         self.connected = true;
         self.connects += 1;
+        self.announced = false;
+        self.listening.lost();
         self.under_way.clear();
         self.unsent = 0;
         self.resume = None;
@@ -235,18 +256,20 @@ impl Session {
         }
     }
 
-    /// The broker knows what we listen to.
+    /// The broker knows what we listen to; told again only when it refuses what was added.
     pub(super) fn subscribed(&mut self, refused: usize) {
-        self.tell(if refused == 0 {
-            Incoming::Up
-        } else {
-            Incoming::Deaf { refused }
-        });
+        let is_first = !std::mem::replace(&mut self.announced, true);
+        if refused > 0 {
+            self.tell(Incoming::Deaf { refused });
+        } else if is_first {
+            self.tell(Incoming::Up);
+        }
     }
 
     /// The connection is gone, or did not come to stand.
     pub(super) fn disconnected(&mut self, reason: String) {
         self.connected = false;
+        self.listening.lost();
         self.under_way.clear();
         self.tell(Incoming::Down { reason });
     }
@@ -286,10 +309,10 @@ impl Session {
         self.resume = None;
         while let Some(seq) = self.queue.first_from(self.unsent) {
             match self.queue.payload(seq) {
-                Ok(Some(payload)) => {
-                    let publish = self.publish(Kind::Event, "", payload)?;
-                    return Some((What::Event(seq), publish));
-                }
+                Ok(Some(stored)) => match self.queued(stored) {
+                    Ok(publish) => return Some((What::Event(seq), publish)),
+                    Err(reason) => self.give_up(seq, &reason),
+                },
                 Ok(None) => self.unsent = seq + 1,
                 Err(fault) => self.give_up(seq, &fault.to_string()),
             }
@@ -377,7 +400,7 @@ impl Session {
                 self.unsent = self.unsent.min(seq);
                 self.resume = Some(now.saturating_add(REFUSED_WAIT));
                 self.tell(Incoming::Unsent {
-                    reason: format!("event {seq} waits: {reason}"),
+                    reason: format!("message {seq} of the queue waits: {reason}"),
                 });
             }
         }
@@ -386,7 +409,7 @@ impl Session {
     fn give_up(&mut self, seq: u64, reason: &str) {
         self.queue.give_up(seq);
         self.tell(Incoming::Unsent {
-            reason: format!("event {seq} is given up: {reason}"),
+            reason: format!("message {seq} of the queue is given up: {reason}"),
         });
         self.announce_drops();
     }
@@ -399,14 +422,13 @@ impl Session {
         }
     }
 
-    /// Puts something before the agent. Requests have been counted before; the oldest of the rest
-    /// makes room.
+    /// Puts something before the agent. Requests and messages have been counted before; the oldest of
+    /// the rest makes room.
     fn tell(&mut self, incoming: Incoming) {
         if self.incoming.len() >= MAX_INCOMING {
-            let oldest = self
-                .incoming
-                .iter()
-                .position(|waiting| !matches!(waiting, Incoming::Request(_)));
+            let oldest = self.incoming.iter().position(|waiting| {
+                !matches!(waiting, Incoming::Request(_) | Incoming::Message { .. })
+            });
             if let Some(oldest) = oldest {
                 self.incoming.remove(oldest);
             }
@@ -418,7 +440,7 @@ impl Session {
     pub(super) fn message(&mut self, message: Message, now: Duration) {
         let names = self.names.clone();
         let Some(heard) = names.heard(&message.topic) else {
-            return;
+            return self.own_message(message);
         };
         match heard.topic.kind {
             Kind::DiscoveryStatus => {

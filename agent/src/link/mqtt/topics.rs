@@ -529,11 +529,7 @@ impl Names {
     /// Whether `topic` may be answered on: not one that this device, another one's commands or the
     /// broker itself gives a meaning to.
     pub fn may_answer_on(&self, topic: &str) -> bool {
-        let inside = |prefix: &str| {
-            topic
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let inside = |prefix: &str| is_inside(topic, prefix);
         let replies = format!("{}/reply", self.base);
         (1..=256).contains(&topic.len())
             && !topic.contains(['+', '#', '\0'])
@@ -543,6 +539,13 @@ impl Names {
             && !self.discovery().is_some_and(inside)
             && (!inside(&self.base) || inside(&replies))
     }
+}
+
+/// Whether `topic` is `prefix` or lies below it.
+pub(super) fn is_inside(topic: &str, prefix: &str) -> bool {
+    topic
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The table as `docs/wire.md` shows it.

@@ -255,6 +255,7 @@ impl Connection<'_> {
                 return Ok(if stop { End::Stopped } else { End::Renewed });
             }
             if self.stands {
+                self.listen()?;
                 self.publish();
             } else if self.clock.now() >= self.give_up {
                 return Err(broken("the broker does not answer CONNECT"));
@@ -267,6 +268,27 @@ impl Connection<'_> {
             }
             self.shared.announce();
         }
+    }
+
+    /// Asks the broker for the topics of the rules that changed.
+    fn listen(&mut self) -> Result<(), End> {
+        let changes = self.shared.session().subscriptions();
+        let now = self.clock.now();
+        if !changes.gone.is_empty() {
+            self.protocol
+                .unsubscribe(&changes.gone, now)
+                .map_err(|fault| broken(format!("UNSUBSCRIBE cannot be made: {fault}")))?;
+        }
+        match changes.new.is_empty() {
+            true => Ok(()),
+            false => self.subscribe(&own_filters(changes.new)),
+        }
+    }
+
+    fn subscribe(&mut self, filters: &[(String, u8, bool)]) -> Result<(), End> {
+        self.protocol
+            .subscribe(filters, self.clock.now())
+            .map_err(|fault| broken(format!("SUBSCRIBE cannot be made: {fault}")))
     }
 
     fn publish(&mut self) {
@@ -347,17 +369,15 @@ impl Connection<'_> {
                 self.stands = true;
                 session.connected();
                 // Commands ask for no retained messages; what discovery retains is wanted.
-                let filters: Vec<_> = session
+                let mut filters: Vec<_> = session
                     .names()
                     .filters()
                     .into_iter()
                     .map(|(filter, topic)| (filter, topic.qos, !topic.retained))
                     .collect();
+                filters.extend(own_filters(session.subscriptions().new));
                 drop(session);
-                return self
-                    .protocol
-                    .subscribe(&filters, now)
-                    .map_err(|fault| broken(format!("SUBSCRIBE cannot be made: {fault}")));
+                return self.subscribe(&filters);
             }
             Arrived::Subscribed { refused } => session.subscribed(refused),
             Arrived::Acknowledged { packet_id, refusal } => {
@@ -397,6 +417,11 @@ impl Connection<'_> {
             let _ = self.transport.read(buffer);
         }
     }
+}
+
+/// Topics of the rules as filters; what is retained there is wanted, and marked.
+fn own_filters(topics: Vec<String>) -> Vec<(String, u8, bool)> {
+    topics.into_iter().map(|topic| (topic, 1, false)).collect()
 }
 
 fn broken(reason: impl Into<String>) -> End {

@@ -158,6 +158,30 @@ fn a_message_larger_than_the_broker_takes_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn a_topic_that_is_given_up_is_named_and_its_number_is_free_again() {
+    for version in [Version::V5, Version::V311] {
+        let mut protocol = connected(version);
+        let topics = ["door/go".to_owned(), "door/stop".to_owned()];
+        for _ in 0..2 {
+            protocol.unsubscribe(&topics, NOW).unwrap();
+            let sent = protocol.output().clone();
+            assert_eq!(sent[0], 0xA2, "{version:?}");
+            for topic in &topics {
+                let named = sent.windows(topic.len()).any(|at| at == topic.as_bytes());
+                assert!(named, "{version:?} {topic}");
+            }
+            assert_eq!(sent[2..4], [0, 1], "{version:?}");
+            protocol.output().clear();
+            let unsuback: &[u8] = match version {
+                Version::V5 => &[0xB0, 5, 0, 1, 0, 0, 0],
+                Version::V311 => &[0xB0, 2, 0, 1],
+            };
+            assert_eq!(protocol.receive(unsuback, NOW), [], "{version:?}");
+        }
+    }
+}
+
+#[test]
 fn rubbish_ends_the_connection() {
     for version in [Version::V5, Version::V311] {
         for rubbish in [

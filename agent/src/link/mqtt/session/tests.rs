@@ -1,4 +1,7 @@
+mod own_topics;
+
 use super::*;
+use crate::link::mqtt::Publication;
 use crate::link::mqtt::discovery::{Feature, Pin, Rule, RuleKind};
 use crate::link::mqtt::payload::{Event, Phase, Sight};
 use crate::link::queue::Priority;
