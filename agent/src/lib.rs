@@ -8,6 +8,7 @@
 //! | [`answer`] | one question about one picture, and its report |
 //! | [`watch`] | from a camera to pictures worth a question |
 //! | [`link`] | serial lines and MQTT; not yet part of a verb |
+//! | [`mind`] | the model's part of the agent; not yet part of a verb |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk; not yet part of a verb |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
@@ -21,6 +22,7 @@ pub mod entry;
 pub mod fault;
 pub mod journal;
 pub mod link;
+pub mod mind;
 pub mod model;
 pub mod npy;
 pub mod progress;
