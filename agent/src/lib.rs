@@ -9,6 +9,8 @@
 //! | [`watch`] | from a camera to pictures worth a question |
 //! | [`run`] | the agent: the loop that joins all of it |
 //! | [`link`] | serial lines and MQTT |
+//! | [`link`] | serial lines and MQTT; not yet part of a verb |
+//! | [`mind`] | the model's part of the agent; not yet part of a verb |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk |
 //! | [`hook`] | programs of the owner that may object, or act |

@@ -1,6 +1,7 @@
 //! Errors of loading a model and of running it.
 
 use crate::config::ConfigError;
+use crate::constrain::GrammarError;
 use crate::image::ImageError;
 use crate::import::safetensors::CheckpointError;
 use crate::pack::OpenError;
@@ -144,6 +145,42 @@ pub enum RunError {
         /// The allowed range in words.
         allowed: &'static str,
     },
+    /// A question was asked before a picture was shown.
+    #[error("no picture was shown to this session; see one before asking about it")]
+    NoPicture,
+    /// Two answers of a closed question are spelt the same.
+    #[error("choices {first} and {second} are the same to the model: {text:?}; every choice needs its own words")]
+    SameChoice {
+        /// Which choice, from 1.
+        first: usize,
+        /// The other one, from 1.
+        second: usize,
+        /// What both say.
+        text: String,
+    },
+    /// A constrained answer cannot be finished within the tokens allowed.
+    #[error(
+        "the shortest answer of this form takes {needed} tokens, {allowed} are allowed; \
+         allow more tokens or ask for less"
+    )]
+    AnswerBudget {
+        /// Tokens of the shortest answer.
+        needed: usize,
+        /// Tokens allowed.
+        allowed: usize,
+    },
+    /// The vocabulary cannot write what a constrained answer must contain.
+    #[error("the tokens of this model cannot write the shortest answer of this form, {text:?}")]
+    NoTokens {
+        /// The shortest answer.
+        text: String,
+    },
+    /// The form of a constrained answer is wrong.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+    /// The deadline of the work passed.
+    #[error("the deadline passed")]
+    DeadlinePassed,
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -1,17 +1,21 @@
 //! Answers token by token: an iterator with stop conditions and cancellation.
 
 use crate::error::RunError;
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::{Sampler, Sampling, log_probability};
 use crate::session::Session;
 use crate::tokenizer::TextStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A flag another thread or a signal handler raises to end the work early.
 /// Looked at between image tiles, prompt chunks and tokens.
 #[derive(Clone, Debug, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
+pub struct CancelFlag {
+    raised: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+    pulse: Option<Arc<AtomicU64>>,
+}
 
 impl CancelFlag {
     /// A flag that is not raised.
@@ -19,22 +23,45 @@ impl CancelFlag {
         CancelFlag::default()
     }
 
+    /// A flag that also ends the work at `deadline`.
+    pub fn until(deadline: Instant) -> CancelFlag {
+        CancelFlag {
+            deadline: Some(deadline),
+            ..CancelFlag::default()
+        }
+    }
+
+    /// The same flag, that also adds one to `pulse` whenever the work looks at it: a counter that
+    /// stands still means work that hangs.
+    #[must_use]
+    pub fn with_pulse(self, pulse: Arc<AtomicU64>) -> CancelFlag {
+        CancelFlag {
+            pulse: Some(pulse),
+            ..self
+        }
+    }
+
     /// Raises the flag, for good.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.raised.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was raised.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.raised.load(Ordering::Relaxed)
     }
 
-    /// [`RunError::Cancelled`] when it was raised.
+    /// [`RunError::Cancelled`] when it was raised, [`RunError::DeadlinePassed`] when it is too late.
     pub(crate) fn check(&self) -> Result<(), RunError> {
+        if let Some(pulse) = &self.pulse {
+            pulse.fetch_add(1, Ordering::Relaxed);
+        }
         if self.is_cancelled() {
-            Err(RunError::Cancelled)
-        } else {
-            Ok(())
+            return Err(RunError::Cancelled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(RunError::DeadlinePassed),
+            _ => Ok(()),
         }
     }
 }
@@ -98,6 +125,8 @@ pub struct Generation<'s> {
     stream: Option<TextStream>,
     max_tokens: usize,
     tokens: Vec<u32>,
+    /// Probability of every token, where wanted.
+    probabilities: Option<Vec<f32>>,
     finish: Option<FinishReason>,
     decode: Duration,
     steps: usize,
@@ -114,6 +143,7 @@ impl<'s> Generation<'s> {
             stream: Some(TextStream::new()),
             max_tokens: options.max_tokens,
             tokens: Vec::new(),
+            probabilities: None,
             finish: None,
             decode: Duration::ZERO,
             steps: 0,
@@ -124,6 +154,21 @@ impl<'s> Generation<'s> {
     /// Tokens so far, without the stop token.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// Keeps the probability of every token.
+    #[must_use]
+    pub fn with_probabilities(self) -> Generation<'s> {
+        Generation {
+            probabilities: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// Probability of every token so far when it was chosen; empty unless asked for by
+    /// [`Generation::with_probabilities`].
+    pub fn probabilities(&self) -> &[f32] {
+        self.probabilities.as_deref().unwrap_or_default()
     }
 
     /// Why the answer ended, once it has.
@@ -152,7 +197,13 @@ impl<'s> Generation<'s> {
             if let Some(logit) = logits.get_mut(self.session.image_token() as usize) {
                 *logit = f32::NEG_INFINITY;
             }
+            let known = self.probabilities.as_ref().map(|_| logits.clone());
             let token = self.sampler.sample(&mut logits, self.session.ids());
+            if let (Some(known), Some(all)) = (known, &mut self.probabilities)
+                && !self.session.is_stop_token(token)
+            {
+                all.push(log_probability(&known, token).exp() as f32);
+            }
             if self.session.is_stop_token(token) {
                 self.finish = Some(FinishReason::Stop);
             } else {

@@ -10,6 +10,7 @@
 //! | [`reference`] | the same in plain f32, to check against |
 //! | [`kv_cache`] | keys and values of the conversation |
 //! | [`sampler`], [`generate`] | logits → tokens → text, stop conditions |
+//! | [`constrain`] | answers that follow a form: texts, numbers, JSON |
 //! | [`session`], [`vlm`] | a conversation, a loaded model |
 //!
 //! The way of a model: [`config`] and [`import`] read published files, [`packer`]
@@ -23,6 +24,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod constrain;
 #[cfg(feature = "onnx")]
 pub mod detector;
 pub mod engine;
@@ -43,8 +45,11 @@ pub mod tokenizer;
 pub mod vlm;
 pub mod weights;
 
+pub use constrain::{Grammar, GrammarError};
 pub use error::{LoadError, RunError};
 pub use generate::{CancelFlag, FinishReason, GenerateOptions, Generation, Piece};
 pub use sampler::Sampling;
-pub use session::{ChoiceScore, PromptProgress, PromptRequest, PromptStats, Session, Stages};
+pub use session::{
+    ChoiceScore, PictureRequest, PromptProgress, PromptRequest, PromptStats, Session, Stages, Written,
+};
 pub use vlm::{LoadOptions, ModelSource, Precision, Vlm};

@@ -25,6 +25,7 @@ use crate::rotation::Rotation;
 use crate::weights::{ALIGNMENT, Region};
 use ocelli_kernels::panels::{self, Panels};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -199,6 +200,12 @@ impl Pack {
     /// The checked header.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// SHA-256 of everything before the weights: configuration, tensor table with the checksum of
+    /// every tensor, hashes of the files the pack was made from.
+    pub fn header_sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.region[..self.data_start]).into()
     }
 
     /// Size of the whole pack in bytes.

@@ -1,13 +1,23 @@
 //! A conversation: pictures and messages in, prefill done, answers out.
 
+mod frames;
+mod scoring;
+mod seen;
+mod writing;
+
+pub use scoring::ChoiceScore;
+pub use seen::PictureRequest;
+pub use writing::Written;
+
 use crate::engine::Engine;
 use crate::error::RunError;
 use crate::generate::{CancelFlag, GenerateOptions, Generation};
 use crate::image::{Rgb8, TileLayout, Tiles, preprocess};
 use crate::prompt::{Message, Prompt, build_prompt};
-use crate::sampler::log_probability;
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Model;
+use frames::FrameCache;
+use seen::Seen;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,17 +80,6 @@ pub struct PromptRequest<'a> {
     pub keep_stages: bool,
 }
 
-/// Probability of one choice.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChoiceScore {
-    /// The choice as given.
-    pub choice: String,
-    /// Log probability of its tokens and the stop token after the prompt.
-    pub log_probability: f64,
-    /// Its share among all choices. `[0, 1]`
-    pub probability: f64,
-}
-
 /// One conversation with a model.
 #[derive(Debug)]
 pub struct Session {
@@ -91,6 +90,8 @@ pub struct Session {
     stages: Option<Stages>,
     /// Logits after the last token, where scoring moved the engine away and back.
     known_logits: Option<Vec<f32>>,
+    frames: FrameCache,
+    seen: Option<Seen>,
 }
 
 /// An engine that can be printed.
@@ -106,12 +107,19 @@ impl Session {
             cancel: CancelFlag::new(),
             stages: None,
             known_logits: None,
+            frames: FrameCache::default(),
+            seen: None,
         }
     }
 
     /// The flag that ends this conversation's work early.
     pub fn cancel_flag(&self) -> &CancelFlag {
         &self.cancel
+    }
+
+    /// Replaces the flag, e.g. for the next piece of work.
+    pub fn set_cancel_flag(&mut self, flag: CancelFlag) {
+        self.cancel = flag;
     }
 
     /// Tokens that went through the decoder.
@@ -153,25 +161,40 @@ impl Session {
     ///
     /// Messages that make no prompt; [`RunError::PromptTooLong`].
     pub fn plan_prompt(&self, request: &PromptRequest<'_>) -> Result<Prompt, RunError> {
-        let model = &self.model;
         let layouts: Vec<TileLayout> = request
             .images
             .iter()
-            .map(|i| TileLayout::of(i.width(), i.height(), &model.preprocess, request.max_tiles))
+            .map(|image| self.layout(image, request.max_tiles))
             .collect();
+        self.plan(request.messages, &layouts, request.answer_tokens)
+    }
+
+    fn layout(&self, image: &Rgb8, max_tiles: Option<usize>) -> TileLayout {
+        let (width, height) = (image.width(), image.height());
+        TileLayout::of(width, height, &self.model.preprocess, max_tiles)
+    }
+
+    /// The prompt of messages with pictures of these layouts, checked against the context.
+    fn plan(
+        &self,
+        messages: &[Message],
+        layouts: &[TileLayout],
+        answer_tokens: usize,
+    ) -> Result<Prompt, RunError> {
+        let model = &self.model;
         let prompt = build_prompt(
             &model.template,
             &model.tokenizer,
-            request.messages,
-            &layouts,
+            messages,
+            layouts,
             model.config.image_tokens_per_tile(),
         )?;
         let limit = model.config.text.max_positions;
-        if prompt.ids.len().saturating_add(request.answer_tokens) > limit {
+        if prompt.ids.len().saturating_add(answer_tokens) > limit {
             return Err(RunError::PromptTooLong {
                 prompt: prompt.ids.len(),
                 image: prompt.n_image_tokens,
-                answer: request.answer_tokens,
+                answer: answer_tokens,
                 limit,
             });
         }
@@ -342,6 +365,9 @@ impl Session {
     /// Forgets every token from position `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.known_logits = None;
+        if let Some(seen) = &mut self.seen {
+            seen.keep(len);
+        }
         self.engine.truncate(len);
         self.ids.truncate(len);
     }
@@ -353,67 +379,5 @@ impl Session {
     /// A sampling setting out of range.
     pub fn generate(&mut self, options: GenerateOptions) -> Result<Generation<'_>, RunError> {
         Generation::new(self, options)
-    }
-
-    /// Scores closed answers: the probability of each choice's text, ended by the
-    /// stop token, relative to the other choices. The prompt is run once, and stays as
-    /// it is: it can be scored again or answered.
-    ///
-    /// # Errors
-    ///
-    /// No prompt yet, an empty choice, a choice too long for the context.
-    pub fn score(&mut self, choices: &[String]) -> Result<Vec<ChoiceScore>, RunError> {
-        let mut encoded = Vec::with_capacity(choices.len());
-        for (index, choice) in choices.iter().enumerate() {
-            let text = choice.trim();
-            if text.is_empty() {
-                return Err(RunError::EmptyChoice { index: index + 1 });
-            }
-            if let Some(token) = self.model.tokenizer.added_token_in(text) {
-                return Err(RunError::TokenInChoice {
-                    index: index + 1,
-                    token: token.to_owned(),
-                });
-            }
-            // Answers of this family begin with a space after `Assistant:`.
-            encoded.push(self.model.tokenizer.encode(&format!(" {text}"))?);
-        }
-        let after_prompt = self.logits()?;
-        let start = self.engine.position();
-        let mut scores = Vec::with_capacity(choices.len());
-        for (choice, ids) in choices.iter().zip(&encoded) {
-            let score = self.score_tokens(&after_prompt, ids);
-            self.truncate(start);
-            self.known_logits = Some(after_prompt.clone());
-            scores.push((choice.clone(), score?));
-        }
-        let best = scores.iter().fold(f64::NEG_INFINITY, |m, (_, s)| m.max(*s));
-        let total: f64 = scores.iter().map(|(_, s)| (s - best).exp()).sum();
-        Ok(scores
-            .into_iter()
-            .map(|(choice, score)| ChoiceScore {
-                choice,
-                log_probability: score,
-                probability: (score - best).exp() / total,
-            })
-            .collect())
-    }
-
-    /// Log probability of `ids` and a stop token after the current position.
-    fn score_tokens(&mut self, after_prompt: &[f32], ids: &[u32]) -> Result<f64, RunError> {
-        let mut sum = 0.0;
-        let mut logits = after_prompt.to_vec();
-        for id in ids {
-            self.cancel.check()?;
-            sum += log_probability(&logits, *id);
-            self.append(&[*id], &[])?;
-            logits = self.logits()?;
-        }
-        let stops = &self.model.generation.stop_token_ids;
-        let stop = stops
-            .iter()
-            .map(|id| log_probability(&logits, *id))
-            .reduce(f64::max);
-        Ok(sum + stop.unwrap_or(0.0))
     }
 }

@@ -103,6 +103,8 @@ pub struct Tokenizer {
 struct Piece {
     bytes: Box<[u8]>,
     special: bool,
+    /// Written exactly like this in the file's list of added tokens.
+    added: bool,
 }
 
 impl Tokenizer {
@@ -188,6 +190,14 @@ impl Tokenizer {
             .is_some_and(|piece| piece.special)
     }
 
+    /// The tokens that ordinary text is made of, with their bytes, by id.
+    pub fn text_tokens(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        (0u32..)
+            .zip(&self.pieces)
+            .filter(|(_, piece)| !piece.added && !piece.bytes.is_empty())
+            .map(|(id, piece)| (id, &*piece.bytes))
+    }
+
     /// One more than the highest token id.
     pub fn n_tokens(&self) -> usize {
         self.pieces.len()
@@ -258,6 +268,7 @@ fn pieces(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Vec<Piece>
             Some(added) => Piece {
                 bytes: added.content.as_bytes().into(),
                 special: added.special,
+                added: true,
             },
             None => {
                 let mapped: Option<Box<[u8]>> =
@@ -266,6 +277,7 @@ fn pieces(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Vec<Piece>
                 Piece {
                     bytes: mapped.unwrap_or_else(|| token.as_bytes().into()),
                     special: false,
+                    added: false,
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! A loaded model: where it came from, what it is, and how conversations start on it.
 
 use crate::config::{GenerationConfig, ModelConfig, ModelFiles, PreprocessConfig};
+use crate::constrain::TokenTrie;
 use crate::engine::int8::Int8Model;
 use crate::error::LoadError;
 use crate::import::safetensors::Checkpoint;
@@ -14,7 +15,7 @@ use crate::weights::Region;
 use ocelli_kernels::Compute;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where a model is.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +65,16 @@ pub struct Model {
     pub(crate) generation: GenerationConfig,
     pub(crate) template: ChatTemplate,
     pub(crate) tokenizer: Tokenizer,
+    /// Made when the first constrained answer wants it.
+    pub(crate) trie: OnceLock<TokenTrie>,
+}
+
+impl Model {
+    /// The tokens of ordinary text by their bytes.
+    pub(crate) fn trie(&self) -> &TokenTrie {
+        self.trie
+            .get_or_init(|| TokenTrie::new(self.tokenizer.text_tokens()))
+    }
 }
 
 #[derive(Debug)]
@@ -145,6 +156,7 @@ impl Vlm {
             config: header.config.clone(),
             preprocess: header.preprocess.clone(),
             generation: header.generation.clone(),
+            trie: OnceLock::new(),
         };
         Ok(Vlm {
             name: header.name.clone(),
@@ -171,6 +183,7 @@ impl Vlm {
                 config: files.config,
                 preprocess: files.preprocess,
                 generation: files.generation,
+                trie: OnceLock::new(),
             }),
             weights: Weights::F32(Arc::new(weights)),
             compute,
@@ -222,6 +235,12 @@ impl Vlm {
             Weights::Int8 { pack, .. } => Some(pack),
             Weights::F32(_) => None,
         }
+    }
+
+    /// SHA-256 that names the model: of the pack's header, in which every weight has its checksum.
+    /// `None` for the f32 path, which has no pack.
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        self.pack().map(Pack::header_sha256)
     }
 
     /// Name of the matrix kernel in use.

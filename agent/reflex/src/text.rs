@@ -29,6 +29,14 @@ impl Text {
         }
     }
 
+    /// Nothing, marked as cut: for text whose beginning is of no use.
+    pub fn left_out() -> Text {
+        Text {
+            text: heapless::String::new(),
+            cut: true,
+        }
+    }
+
     /// The text, or its beginning if it was cut.
     pub fn as_str(&self) -> &str {
         &self.text

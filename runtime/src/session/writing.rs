@@ -1,0 +1,50 @@
+//! Answers that follow a form.
+
+use super::Session;
+use crate::constrain::{Field, Grammar, Guide, Step};
+use crate::error::RunError;
+
+/// An answer that follows a form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The answer without the space before it.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// Probability of each token among those that were allowed.
+    pub probabilities: Vec<f32>,
+    /// Values of the answer, in order; for a number or a choice there is one.
+    pub fields: Vec<Field>,
+}
+
+impl Written {
+    /// Probability of the weakest field.
+    pub fn probability(&self) -> f64 {
+        let weakest = self.fields.iter().map(|field| field.probability);
+        weakest.reduce(f64::min).unwrap_or(1.0)
+    }
+}
+
+impl Session {
+    /// Answers the prompt with the likeliest tokens that follow a form, in at most `max_tokens`
+    /// tokens. Whatever the model would like to say, the answer is whole and follows the form.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::AnswerBudget`] before any work if the tokens, or the positions that are left, do
+    /// not suffice for the shortest answer; cancellation and engine faults.
+    pub fn write(&mut self, grammar: &Grammar, max_tokens: usize) -> Result<Written, RunError> {
+        let model = self.model.clone();
+        // The last token is not run through the decoder.
+        let budget = max_tokens.min(self.room().saturating_add(1));
+        let mut guide = Guide::new(grammar, model.trie(), budget)?;
+        loop {
+            self.cancel.check()?;
+            let logits = self.logits()?;
+            match guide.next(&logits) {
+                Step::Token(token) if !guide.is_over() => self.append(&[token], &[])?,
+                _ => return Ok(guide.finish()),
+            }
+        }
+    }
+}
