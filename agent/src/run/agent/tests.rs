@@ -1,7 +1,7 @@
 //! The loop with a recorded camera, pins without hardware and a model that says what it is told.
 
 use super::*;
-use crate::entry::{AnswerForm, Answered, Answerer};
+use crate::entry::{Answered, Answerer};
 use crate::journal::storage::Disk;
 use crate::journal::{Reader, verify};
 use crate::mind::{Brain, Conclusion, Failure, Job, Thought};
