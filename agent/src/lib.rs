@@ -9,8 +9,12 @@
 //! | [`watch`] | from a camera to pictures worth a question |
 //! | [`link`] | serial lines and MQTT; not yet part of a verb |
 //! | [`hook`] | programs of the owner that may object, or act |
+//! | [`remote`] | a second opinion from another machine |
+//! | [`page`] | the page for a person at the device |
+//! | [`notify`] | what systemd hears |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk; not yet part of a verb |
+//! | [`authorities`] | certificates |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
@@ -18,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod authorities;
 pub mod cli;
 pub mod entry;
 pub mod fault;
@@ -26,8 +31,11 @@ pub mod journal;
 pub mod link;
 pub mod mailbox;
 pub mod model;
+pub mod notify;
 pub mod npy;
+pub mod page;
 pub mod progress;
+pub mod remote;
 pub mod secret;
 pub mod verbs;
 pub mod watch;

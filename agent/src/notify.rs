@@ -3,7 +3,7 @@
 //! Source: `sd_notify(3)` and `systemd.service(5)`, `Type=notify` and `Type=notify-reload`.
 
 use nix::time::ClockId;
-use ocelli_boards::watchdog::{Fed, Pace};
+use ocelli_boards::{Fed, Pace};
 use std::ffi::OsString;
 use std::io;
 use std::os::linux::net::SocketAddrExt;

@@ -45,4 +45,4 @@ pub use pins::{
 pub use pressure::{MemoryPressure, Pressure, PressureGauge, ThermalPressure};
 pub use report::{Finding, Level, Needs, report};
 pub use tree::Tree;
-pub use watchdog::{Fed, Watchdog, WatchdogError};
+pub use watchdog::{Fed, Pace, Watchdog, WatchdogError};
