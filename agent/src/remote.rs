@@ -75,7 +75,9 @@ pub enum RemoteError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The thread or its descriptors cannot be had.
-    #[error("the remote model cannot be asked: {source}; check the limits of open files and processes")]
+    #[error(
+        "the remote model cannot be asked: {source}; check the limits of open files and processes"
+    )]
     Start {
         /// What the system said.
         source: std::io::Error,
@@ -84,7 +86,9 @@ pub enum RemoteError {
     #[error("pictures may not leave this device; set `privacy.remote_images = true` to allow it")]
     ImagesStay,
     /// The day's questions are used up.
-    #[error("{spent} questions were sent today, the limit is `remote.per_day = {limit}`; it begins anew tomorrow")]
+    #[error(
+        "{spent} questions were sent today, the limit is `remote.per_day = {limit}`; it begins anew tomorrow"
+    )]
     Budget {
         /// Sent today.
         spent: u32,
@@ -100,7 +104,9 @@ pub enum RemoteError {
         limit: usize,
     },
     /// The request is too long.
-    #[error("the request has {bytes} bytes, the limit is `remote.max_bytes = {limit}`; make the picture smaller or the limit higher")]
+    #[error(
+        "the request has {bytes} bytes, the limit is `remote.max_bytes = {limit}`; make the picture smaller or the limit higher"
+    )]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -140,7 +146,9 @@ pub enum RemoteError {
         reason: String,
     },
     /// The server refused.
-    #[error("{url} answered with status {status}: {text}; 401 and 403 speak of `remote.key_file`, 404 of `remote.url` or `remote.model`, 429 of too many questions")]
+    #[error(
+        "{url} answered with status {status}: {text}; 401 and 403 speak of `remote.key_file`, 404 of `remote.url` or `remote.model`, 429 of too many questions"
+    )]
     Status {
         /// Where it was asked.
         url: String,

@@ -7,4 +7,5 @@ pub mod describe;
 pub mod doctor;
 pub mod models;
 pub mod pack;
+pub mod service;
 pub mod watch;

@@ -134,8 +134,10 @@ impl Site {
             return self.health(view);
         }
         let Some(shown) = self.shown(request.authorization.as_deref()) else {
-            return Response::text(401, "Show the token of `http.token_file` as password.")
-                .with("WWW-Authenticate", "Basic realm=\"ocelli\", charset=\"UTF-8\"");
+            return Response::text(401, "Show the token of `http.token_file` as password.").with(
+                "WWW-Authenticate",
+                "Basic realm=\"ocelli\", charset=\"UTF-8\"",
+            );
         };
         match (request.method, request.path.as_str()) {
             (Method::Post, "/decide") => self.decide(request, view, shown, decide),
@@ -167,7 +169,10 @@ impl Site {
         let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
         bare.unwrap_or(name).parse::<IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
-            || self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+            || self
+                .hosts
+                .iter()
+                .any(|ours| ours.eq_ignore_ascii_case(name))
     }
 
     fn shown(&self, authorization: Option<&str>) -> Option<Shown> {
@@ -231,9 +236,7 @@ impl Site {
             Some(action) if !action.may_decide => {
                 Response::text(403, "This action is not to be decided on this page.")
             }
-            Some(_) if decide(decision) => {
-                Response::text(303, "Thank you.").with("Location", "/")
-            }
+            Some(_) if decide(decision) => Response::text(303, "Thank you.").with("Location", "/"),
             Some(_) => Response::text(503, "Too many decisions wait; try again."),
         }
     }

@@ -54,7 +54,10 @@ fn a_person_reads_the_page_and_decides() {
     assert_eq!(csrf.len(), 32);
     let body = format!("request=7&nonce=99&csrf={csrf}&decision=allow");
     let head = "POST /decide HTTP/1.1\nHost: localhost\nOrigin: http://localhost\n";
-    let answer = talk(&page, &format!("{head}Content-Length: {}\n\n{body}", body.len()));
+    let answer = talk(
+        &page,
+        &format!("{head}Content-Length: {}\n\n{body}", body.len()),
+    );
     assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
     let mut fds = [PollFd::new(page.fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(1));
@@ -109,10 +112,16 @@ fn what_is_no_request_is_refused() {
     for (request, status) in [
         ("nonsense\n\n", "400"),
         ("GET / HTTP/1.1\nHost: evil.example\n\n", "421"),
-        ("POST /decide HTTP/1.1\nHost: localhost\nContent-Length: 9000\n\n", "413"),
+        (
+            "POST /decide HTTP/1.1\nHost: localhost\nContent-Length: 9000\n\n",
+            "413",
+        ),
         (&format!("GET /{long} HTTP/1.1\n"), "431"),
     ] {
         let answer = talk(&page, request);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
     }
 }

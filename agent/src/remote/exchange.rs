@@ -39,11 +39,7 @@ pub enum Finding {
 }
 
 /// The body of the request.
-pub(super) fn body(
-    model: &str,
-    logprobs: bool,
-    question: &super::RemoteQuestion,
-) -> Vec<u8> {
+pub(super) fn body(model: &str, logprobs: bool, question: &super::RemoteQuestion) -> Vec<u8> {
     let picture = format!("data:image/jpeg;base64,{}", STANDARD.encode(&question.jpeg));
     let mut body = json!({
         "model": model,
@@ -109,8 +105,7 @@ struct Token {
 ///
 /// What is wrong with it. Words that are no answer to the question are no error.
 pub fn read(body: &[u8], form: &Form) -> Result<Heard, String> {
-    let completion: Completion =
-        serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
+    let completion: Completion = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
     let Some(choice) = completion.choices.into_iter().next() else {
         return Err("`choices` is empty".to_owned());
     };

@@ -62,7 +62,9 @@ pub enum SettingsError {
         rule: &'static str,
     },
     /// Pictures would go through foreign networks for all to read.
-    #[error("`remote.url = {url:?}`: {host:?} is not in the local network, so pictures would travel readable for others; write https://")]
+    #[error(
+        "`remote.url = {url:?}`: {host:?} is not in the local network, so pictures would travel readable for others; write https://"
+    )]
     Plain {
         /// The address.
         url: String,

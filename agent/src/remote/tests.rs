@@ -3,7 +3,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 
-const YES: &str = r#"{"choices":[{"message":{"content":"Yes."},"logprobs":{"content":[{"logprob":0.0}]}}]}"#;
+const YES: &str =
+    r#"{"choices":[{"message":{"content":"Yes."},"logprobs":{"content":[{"logprob":0.0}]}}]}"#;
 
 fn settings(port: u16) -> Settings {
     toml::from_str(&format!(
@@ -47,7 +48,8 @@ fn serve(listener: &TcpListener, status: &str, body: &str) -> (String, Vec<u8>) 
     let mut sent = vec![0; length];
     reader.read_exact(&mut sent).unwrap();
     let n = body.len();
-    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {n}\r\nConnection: close\r\n\r\n{body}");
+    let answer =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {n}\r\nConnection: close\r\n\r\n{body}");
     // Whoever has given up does not hear it.
     let _ = reader.get_mut().write_all(answer.as_bytes());
     (head, sent)
@@ -101,19 +103,38 @@ fn a_question_goes_out_with_key_and_picture_and_comes_back_as_a_choice() {
     let remote = Remote::start(&settings, Spent::default()).unwrap();
     remote.ask(question(1), true, 1).unwrap();
     let (head, body) = serve(&listener, "200 OK", YES);
-    assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
-    assert!(head.to_lowercase().contains("authorization: bearer k-1\r\n"), "{head}");
+    assert!(
+        head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.to_lowercase()
+            .contains("authorization: bearer k-1\r\n"),
+        "{head}"
+    );
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&body["model"], &body["temperature"]), (&"m".into(), &0.into()));
-    assert_eq!((&body["max_tokens"], &body["logprobs"]), (&8.into(), &true.into()));
+    assert_eq!(
+        (&body["model"], &body["temperature"]),
+        (&"m".into(), &0.into())
+    );
+    assert_eq!(
+        (&body["max_tokens"], &body["logprobs"]),
+        (&8.into(), &true.into())
+    );
     let content = &body["messages"][0]["content"];
     let url = &content[0]["image_url"]["url"];
     assert_eq!(*url, "data:image/jpeg;base64,cGljdHVyZQ==");
     let text = content[1]["text"].as_str().unwrap();
-    assert!(text.starts_with("Is there a person?\n") && text.ends_with("yes; no"), "{text}");
+    assert!(
+        text.starts_with("Is there a person?\n") && text.ends_with("yes; no"),
+        "{text}"
+    );
     let heard = next(&remote).result.unwrap();
     assert_eq!(heard.finding, Some(exchange::Finding::Choice(0)));
-    assert_eq!((heard.text.as_str(), heard.probability), ("Yes.", Some(1.0)));
+    assert_eq!(
+        (heard.text.as_str(), heard.probability),
+        ("Yes.", Some(1.0))
+    );
 }
 
 #[test]
@@ -121,10 +142,20 @@ fn whatever_a_server_says_is_an_answer_or_an_error_with_its_kind() {
     let odd = r#"{"choices":[{"message":{"content":"Perhaps"}}]}"#;
     assert_eq!(answer_to("200 OK", odd).unwrap().finding, None);
     let malformed = answer_to("200 OK", "<html>").unwrap_err();
-    assert!(matches!(malformed, RemoteError::Malformed { .. }), "{malformed}");
-    for status in ["401 Unauthorized", "302 Found\r\nLocation: http://127.0.0.1:1/", "500 Oh"] {
+    assert!(
+        matches!(malformed, RemoteError::Malformed { .. }),
+        "{malformed}"
+    );
+    for status in [
+        "401 Unauthorized",
+        "302 Found\r\nLocation: http://127.0.0.1:1/",
+        "500 Oh",
+    ] {
         let refused = answer_to(status, "no\nkey").unwrap_err();
-        let RemoteError::Status { status: got, text, .. } = refused else {
+        let RemoteError::Status {
+            status: got, text, ..
+        } = refused
+        else {
             panic!("{status}: {refused}");
         };
         assert_eq!((&got.to_string()[..], &text[..]), (&status[..3], "nokey"));

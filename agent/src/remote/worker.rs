@@ -46,11 +46,7 @@ struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(
-        settings: Settings,
-        answers: Mailbox<RemoteAnswer>,
-        spent: Spent,
-    ) -> Shared {
+    pub(super) fn new(settings: Settings, answers: Mailbox<RemoteAnswer>, spent: Spent) -> Shared {
         Shared {
             settings,
             orders: Mutex::new(Orders {
@@ -226,7 +222,9 @@ fn agent(settings: &Settings, within: Duration) -> Result<Agent, RemoteError> {
             path: path.to_owned(),
             reason,
         })?;
-        let roots = roots.iter().map(|der| Certificate::from_der(der).to_owned());
+        let roots = roots
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         config = config.tls_config(
             TlsConfig::builder()

@@ -184,7 +184,11 @@ fn with_a_token_all_but_health_asks_for_it() {
             authorization: Some(authorization.clone()).filter(|text| !text.is_empty()),
             ..get(path)
         };
-        assert_eq!(ask(&site(true), &request).0, status, "{path} {authorization}");
+        assert_eq!(
+            ask(&site(true), &request).0,
+            status,
+            "{path} {authorization}"
+        );
     }
 }
 
@@ -192,7 +196,10 @@ fn with_a_token_all_but_health_asks_for_it() {
 fn only_our_own_page_decides() {
     let sound = format!("request=7&nonce=5&decision=allow&csrf={CSRF}");
     let without = "request=7&nonce=5&decision=allow";
-    let basic = format!("Authorization: Basic {}\n", STANDARD.encode(format!("a:{TOKEN}")));
+    let basic = format!(
+        "Authorization: Basic {}\n",
+        STANDARD.encode(format!("a:{TOKEN}"))
+    );
     let bearer = format!("Authorization: Bearer {TOKEN}\n");
     for (token, headers, body, status) in [
         (false, "", sound.as_str(), 303),
@@ -204,7 +211,12 @@ fn only_our_own_page_decides() {
         (false, "Sec-Fetch-Site: cross-site\n", &sound, 403),
         (false, "Sec-Fetch-Site: same-site\n", &sound, 403),
         (false, "", without, 403),
-        (false, "", "request=7&nonce=5&decision=allow&csrf=other", 403),
+        (
+            false,
+            "",
+            "request=7&nonce=5&decision=allow&csrf=other",
+            403,
+        ),
         (true, "", &sound, 401),
         (true, &basic, without, 403),
         (true, &basic, &sound, 303),
@@ -232,7 +244,10 @@ fn a_form_is_whole_or_refused() {
         ("request=7&nonce=5&csrf=c5f0", 400),
         ("request=7&nonce=-5&decision=allow&csrf=c5f0", 400),
         ("request=7&request=7&nonce=5&decision=allow&csrf=c5f0", 400),
-        ("request=7&nonce=5&decision=deny&decision=allow&csrf=c5f0", 400),
+        (
+            "request=7&nonce=5&decision=deny&decision=allow&csrf=c5f0",
+            400,
+        ),
         ("request=7&nonce=5&decision=allow&csrf=c5f0&more=1", 400),
         ("", 400),
         ("\u{0}", 400),
@@ -260,7 +275,12 @@ fn only_offered_pictures_exist() {
 #[test]
 fn health_follows_the_progress_of_the_loop() {
     let state = state();
-    for (idle, status) in [(None, 503), (Some(0), 200), (Some(30), 200), (Some(31), 503)] {
+    for (idle, status) in [
+        (None, 503),
+        (Some(0), 200),
+        (Some(30), 200),
+        (Some(31), 503),
+    ] {
         let view = View {
             state: &state,
             idle: idle.map(Duration::from_secs),
