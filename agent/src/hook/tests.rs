@@ -239,3 +239,17 @@ fn no_program_stays_as_a_zombie() {
         assert!(!pid.is_empty() && !there, "process {pid}");
     }
 }
+
+#[test]
+fn a_job_cancelled_while_it_waits_never_runs() {
+    let hooks = Hooks::start().unwrap();
+    for id in 0..MAX_RUNNING as u64 {
+        hooks.call(job(id, "sleep 1000")).unwrap();
+    }
+    hooks.call(job(98, r#"echo '{"verdict":"pass"}'"#)).unwrap();
+    hooks.call(job(99, r#"echo '{"verdict":"pass"}'"#)).unwrap();
+    hooks.cancel(CallId(98));
+    // One place for both: had it stayed, it would be the first.
+    hooks.cancel(CallId(0));
+    assert_eq!(next(&hooks).id, CallId(99).into());
+}
