@@ -108,6 +108,8 @@ pub enum Verb {
     Bench(BenchArgs),
     /// Say what this machine has, what is missing and how to mend it
     Doctor,
+    /// Print a systemd unit that runs the agent
+    Service(ServiceArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -379,6 +381,20 @@ pub struct BenchArgs {
     /// Runs of each stage; the median is reported
     #[arg(long, value_name = "N", default_value = "5")]
     pub runs: NonZeroUsize,
+}
+
+/// Arguments of `service`.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// Configuration of the agent
+    #[arg(long, value_name = "FILE", default_value = "/etc/ocelli/ocelli.toml")]
+    pub config: PathBuf,
+    /// The program [default: the one that prints]
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// User to run as, who must exist [default: one that systemd makes up]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
 }
 
 #[cfg(test)]

@@ -99,7 +99,9 @@ pub enum HookError {
         limit: usize,
     },
     /// The input is too long.
-    #[error("the hook's input has {bytes} bytes, the limit is {limit}; shorten the payload of the action")]
+    #[error(
+        "the hook's input has {bytes} bytes, the limit is {limit}; shorten the payload of the action"
+    )]
     Input {
         /// Its length.
         bytes: usize,

@@ -14,6 +14,13 @@
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk |
 //! | [`hook`] | programs of the owner that may object, or act |
+//! | [`hook`] | programs of the owner that may object, or act |
+//! | [`remote`] | a second opinion from another machine |
+//! | [`page`] | the page for a person at the device |
+//! | [`notify`] | what systemd hears |
+//! | [`entry`] | what the agent writes into its journal |
+//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
+//! | [`authorities`] | certificates |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`inventory`] | what a rule file is held against |
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
@@ -24,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod authorities;
 pub mod cli;
 pub mod entry;
 pub mod fault;

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Verb::Models(args) => verbs::models::run(&cli.global, args),
         Verb::Bench(args) => verbs::bench::run(&cli.global, args),
         Verb::Doctor => verbs::doctor::run(&cli.global),
+        Verb::Service(args) => verbs::service::run(args),
         Verb::Completions { shell } => verbs::describe::completions(*shell),
         Verb::Man => verbs::describe::man(),
     };

@@ -16,7 +16,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum NotifyError {
     /// The address is none we can use.
-    #[error("NOTIFY_SOCKET={address:?} cannot be used: {reason}; it is set by systemd, unset it to go on without")]
+    #[error(
+        "NOTIFY_SOCKET={address:?} cannot be used: {reason}; it is set by systemd, unset it to go on without"
+    )]
     Address {
         /// Its value.
         address: OsString,
@@ -50,10 +52,7 @@ impl Notify {
         Notify::new(|name| std::env::var_os(name), std::process::id())
     }
 
-    fn new(
-        variable: impl Fn(&str) -> Option<OsString>,
-        pid: u32,
-    ) -> Result<Notify, NotifyError> {
+    fn new(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Notify, NotifyError> {
         let Some(address) = variable("NOTIFY_SOCKET") else {
             return Ok(Notify::default());
         };
@@ -186,8 +185,14 @@ mod tests {
         let name = format!("ocelli-notify-{}", std::process::id());
         let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
         for (systemd, address) in [
-            (UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap().to_owned()),
-            (UnixDatagram::bind_addr(&abstract_address).unwrap(), format!("@{name}")),
+            (
+                UnixDatagram::bind(&path).unwrap(),
+                path.to_str().unwrap().to_owned(),
+            ),
+            (
+                UnixDatagram::bind_addr(&abstract_address).unwrap(),
+                format!("@{name}"),
+            ),
         ] {
             let notify = notify(&[("NOTIFY_SOCKET", &address)]).unwrap();
             notify.ready().unwrap();

@@ -26,9 +26,7 @@ mod site;
 pub mod state;
 
 pub use settings::{Settings, SettingsError};
-pub use state::{
-    AnswerShown, Fact, Family, FamilyKind, PageState, PendingAction, Picture, Sample,
-};
+pub use state::{AnswerShown, Fact, Family, FamilyKind, PageState, PendingAction, Picture, Sample};
 
 use crate::mailbox::Mailbox;
 use server::Shared;
@@ -59,7 +57,9 @@ pub enum PageError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// The address cannot be listened on.
-    #[error("`http.listen = \"{listen}\"`: {source}; is another program on this port, and has this machine the address?")]
+    #[error(
+        "`http.listen = \"{listen}\"`: {source}; is another program on this port, and has this machine the address?"
+    )]
     Listen {
         /// The address.
         listen: SocketAddr,

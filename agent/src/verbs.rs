@@ -11,4 +11,5 @@ pub mod pack;
 pub mod run;
 pub mod replay;
 pub mod rules;
+pub mod service;
 pub mod watch;

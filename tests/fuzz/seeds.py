@@ -90,6 +90,28 @@ def put_wire() -> None:
     put("journal", "damaged", b"\x00" + whole[:90] + bytes([whole[90] ^ 1]) + whole[91:])
 
 
+def put_page_and_hooks() -> None:
+    """What hooks print and browsers send."""
+    put("hook", "pass", b'{"verdict":"pass"}\n')
+    put("hook", "veto", b' {"reason":"night\\nand day","verdict":"veto"} ')
+    put("hook", "unknown_field", b'{"verdict":"pass","force":true}')
+    put("hook", "said_twice", b'{"verdict":"veto","verdict":"pass"}')
+    put("hook", "list", b'["pass",null]')
+    put("hook", "map_as_word", b'{"verdict":{"pass":null}}')
+    put("hook", "two", b'{"verdict":"pass"}{"verdict":"veto"}')
+    put("hook", "cut", b'{"verdict":"pass"')
+
+    head = b"Host: 127.0.0.1:8080\r\nSec-Fetch-Site: same-origin\r\nAuthorization: Basic YTpi\r\n"
+    body = b"request=7&nonce=99&decision=allow&csrf=00ff"
+    length = b"Content-Length: %d\r\n" % len(body)
+    post = b"POST /decide?x HTTP/1.1\r\nOrigin: http://127.0.0.1:8080\r\n" + head + length
+    put("request", "get", b"GET /snapshot/a.jpg HTTP/1.1\r\n" + head + b"\r\n")
+    put("request", "decide", post + b"\r\n" + body)
+    put("request", "cut", post + b"\r\n" + body[:9])
+    put("request", "said_twice", post + length + b"\r\n" + body)
+    put("request", "chunked", post + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+
+
 def main() -> None:
     """Writes every seed."""
     pack = Path(sys.argv[1]).read_bytes()
@@ -116,6 +138,7 @@ def main() -> None:
             put("picture", file["name"], bytes.fromhex(file["hex"]))
     put_camera()
     put_wire()
+    put_page_and_hooks()
 
 
 if __name__ == "__main__":

@@ -92,26 +92,26 @@ impl Child {
             watched.watch(process);
             ended();
         });
-        let ready = watching.and_then(|_| {
-            quieten(&stdin)?;
-            quieten(&stdout)?;
-            quieten(&stderr)
-        });
-        let child = Child {
+        if let Err(fault) = watching {
+            group.kill();
+            let _ = waitpid(group.leader, None);
+            return Err(fault);
+        }
+        let quiet = quieten(&stdin)
+            .and_then(|()| quieten(&stdout))
+            .and_then(|()| quieten(&stderr));
+        if let Err(fault) = quiet {
+            group.kill();
+            return Err(fault);
+        }
+        Ok(Child {
             group,
             input: stdin.map(|stdin| (stdin, input)),
             stdout,
             output: Vec::new(),
             stderr,
             complaint: Vec::new(),
-        };
-        if let Err(fault) = ready {
-            child.kill();
-            // Without a watcher it is reaped here; with one this finds nothing or the same end.
-            let _ = waitpid(child.group.leader, Some(WaitPidFlag::WNOHANG));
-            return Err(fault);
-        }
-        Ok(child)
+        })
     }
 
     /// Kills the whole group.

@@ -36,7 +36,11 @@ fn a_hook_passes_vetoes_or_fails() {
     use HookVerdict::{Failed, Pass, Veto};
     for (script, verdict, remark) in [
         (r#"echo '{"verdict":"pass"}'"#, Pass, ""),
-        (r#"echo '{"verdict":"veto","reason":"night"}'"#, Veto, "night"),
+        (
+            r#"echo '{"verdict":"veto","reason":"night"}'"#,
+            Veto,
+            "night",
+        ),
         (
             r#"echo '{"verdict":"pass"}'; echo oh >&2; echo more >&2; exit 3"#,
             Failed,
@@ -49,11 +53,7 @@ fn a_hook_passes_vetoes_or_fails() {
             Failed,
             "it was ended by signal 11",
         ),
-        (
-            "yes",
-            Failed,
-            "its output is longer than 65536 bytes",
-        ),
+        ("yes", Failed, "its output is longer than 65536 bytes"),
     ] {
         let report = run(job(1, script));
         assert_eq!(report.verdict, verdict, "{script}: {report:?}");
@@ -63,7 +63,11 @@ fn a_hook_passes_vetoes_or_fails() {
 
 #[test]
 fn a_program_that_is_not_there_fails() {
-    for command in [vec![], vec!["/no/such/program".to_owned()], vec!["a\0b".to_owned()]] {
+    for command in [
+        vec![],
+        vec!["/no/such/program".to_owned()],
+        vec!["a\0b".to_owned()],
+    ] {
         let report = run(HookJob {
             command,
             ..job(1, "")
@@ -78,7 +82,8 @@ fn a_program_that_is_not_there_fails() {
 
 #[test]
 fn the_input_is_json_on_standard_input_and_need_not_be_read() {
-    let echo = r#"read line; [ "$line" = '{"action":"set","pin":"lamp"}' ] && echo '{"verdict":"pass"}'"#;
+    let echo =
+        r#"read line; [ "$line" = '{"action":"set","pin":"lamp"}' ] && echo '{"verdict":"pass"}'"#;
     assert_eq!(run(job(1, echo)).verdict, HookVerdict::Pass);
     let long = HookJob {
         input: serde_json::json!({ "text": "x".repeat(60_000) }),
@@ -158,7 +163,13 @@ fn a_full_queue_refuses() {
         }
     };
     assert!(
-        matches!(refused, HookError::Full { waiting: MAX_WAITING, .. }),
+        matches!(
+            refused,
+            HookError::Full {
+                waiting: MAX_WAITING,
+                ..
+            }
+        ),
         "{refused}"
     );
     assert!((MAX_WAITING..=MAX_WAITING + MAX_RUNNING).contains(&(taken as usize)));
@@ -217,11 +228,28 @@ fn no_program_stays_as_a_zombie() {
     let hooks = Hooks::start().unwrap();
     for id in 0..20 {
         hooks
-            .call(job(id, r#"echo "{\"verdict\":\"pass\",\"reason\":\"$$\"}""#))
+            .call(job(
+                id,
+                r#"echo "{\"verdict\":\"pass\",\"reason\":\"$$\"}""#,
+            ))
             .unwrap();
         let pid = next(&hooks).remark;
         // Reaped before it was reported.
         let there = std::path::Path::new("/proc").join(&pid).exists();
         assert!(!pid.is_empty() && !there, "process {pid}");
     }
+}
+
+#[test]
+fn a_job_cancelled_while_it_waits_never_runs() {
+    let hooks = Hooks::start().unwrap();
+    for id in 0..MAX_RUNNING as u64 {
+        hooks.call(job(id, "sleep 1000")).unwrap();
+    }
+    hooks.call(job(98, r#"echo '{"verdict":"pass"}'"#)).unwrap();
+    hooks.call(job(99, r#"echo '{"verdict":"pass"}'"#)).unwrap();
+    hooks.cancel(CallId(98));
+    // One place for both: had it stayed, it would be the first.
+    hooks.cancel(CallId(0));
+    assert_eq!(next(&hooks).id, CallId(99).into());
 }

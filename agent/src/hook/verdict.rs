@@ -27,7 +27,9 @@ pub enum VerdictError {
     #[error("it printed nothing; print {{\"verdict\":\"pass\"}} or {{\"verdict\":\"veto\"}}")]
     Empty,
     /// Not a JSON object.
-    #[error("its output does not begin with {{; print {{\"verdict\":\"pass\"}} or {{\"verdict\":\"veto\"}} and nothing else")]
+    #[error(
+        "its output does not begin with {{; print {{\"verdict\":\"pass\"}} or {{\"verdict\":\"veto\"}} and nothing else"
+    )]
     NoObject,
     /// Another word.
     #[error("its verdict is {0:?}; it may be \"pass\" or \"veto\"")]
@@ -155,9 +157,15 @@ mod tests {
         for (output, want) in [
             (r#"{"verdict":"pass"}"#, said(true, "")),
             (" {\"verdict\":\"pass\"}\n", said(true, "")),
-            (r#"{"reason":"night","verdict":"veto"}"#, said(false, "night")),
+            (
+                r#"{"reason":"night","verdict":"veto"}"#,
+                said(false, "night"),
+            ),
             (r#"{"verdict":"veto","reason":"a\nb"}"#, said(false, "a")),
-            (r#"{"verdict":"veto","reason":"a\u001bb"}"#, said(false, "a b")),
+            (
+                r#"{"verdict":"veto","reason":"a\u001bb"}"#,
+                said(false, "a b"),
+            ),
             (r#"{"verdict":"pass","reason":null}"#, said(true, "")),
             ("", None),
             ("pass", None),
@@ -183,7 +191,14 @@ mod tests {
     fn only_exit_code_0_with_a_pass_passes() {
         let pass = br#"{"verdict":"pass","reason":"fine"}"#;
         for (end, output, wants, verdict, outcome, remark) in [
-            (End::Exited(0), &pass[..], true, HookVerdict::Pass, Outcome::Done, "fine"),
+            (
+                End::Exited(0),
+                &pass[..],
+                true,
+                HookVerdict::Pass,
+                Outcome::Done,
+                "fine",
+            ),
             (
                 End::Exited(0),
                 br#"{"verdict":"veto","reason":"no"}"#,
@@ -224,7 +239,14 @@ mod tests {
                 Outcome::Failed,
                 "its output is longer than 65536 bytes: oh",
             ),
-            (End::Exited(0), b"", false, HookVerdict::Pass, Outcome::Done, "oh"),
+            (
+                End::Exited(0),
+                b"",
+                false,
+                HookVerdict::Pass,
+                Outcome::Done,
+                "oh",
+            ),
             (
                 End::Exited(1),
                 pass,

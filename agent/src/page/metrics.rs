@@ -66,7 +66,10 @@ mod tests {
                 help: "Answers",
                 kind: FamilyKind::Counter,
                 samples: vec![
-                    sample(vec![("rule", "a\"b\\c\nd".to_owned()), ("end", "x".to_owned())], 3.0),
+                    sample(
+                        vec![("rule", "a\"b\\c\nd".to_owned()), ("end", "x".to_owned())],
+                        3.0,
+                    ),
                     sample(vec![("rule", "e".to_owned())], 0.5),
                 ],
             },

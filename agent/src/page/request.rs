@@ -157,7 +157,10 @@ mod tests {
         let Parsed::Whole(request) = parse(POST) else {
             panic!("{:?}", parse(POST));
         };
-        assert_eq!((request.method, request.path.as_str()), (Method::Post, "/decide"));
+        assert_eq!(
+            (request.method, request.path.as_str()),
+            (Method::Post, "/decide")
+        );
         assert_eq!(request.origin.as_deref(), Some("http://a"));
         assert_eq!(request.body, b"abc");
     }
@@ -165,19 +168,40 @@ mod tests {
     #[test]
     fn strange_requests_are_refused() {
         let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(64));
-        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "y".repeat(9000));
+        let long = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n",
+            "y".repeat(9000)
+        );
         for (request, status) in [
             ("\u{16}\u{3}\u{1}", 400),
             ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
             ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", 400),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8193\r\n\r\n", 413),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                411,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+                400,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8193\r\n\r\n",
+                413,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                400,
+            ),
             (many.as_str(), 431),
             (long.as_str(), 431),
         ] {

@@ -177,10 +177,18 @@ mod tests {
             settings.check(),
             Err(SettingsError::TokenFile { .. })
         ));
-        for token in ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcdéf"] {
+        for token in [
+            "",
+            "0123456789abcde",
+            "0123456789 abcdef",
+            "0123456789abcdéf",
+        ] {
             std::fs::write(&file, token).unwrap();
             let refused = settings.check();
-            assert!(matches!(refused, Err(SettingsError::Token { .. })), "{token}");
+            assert!(
+                matches!(refused, Err(SettingsError::Token { .. })),
+                "{token}"
+            );
         }
     }
 

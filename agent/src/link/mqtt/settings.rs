@@ -5,8 +5,8 @@ mod tests;
 
 use super::topics::{Names, TopicError};
 use crate::link::queue::Limits;
-pub use crate::secret::Secret;
 use crate::secret::MAX_SECRET_BYTES;
+pub use crate::secret::Secret;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;

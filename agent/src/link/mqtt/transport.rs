@@ -1,6 +1,7 @@
 //! [`Transport`]: a TCP connection to the broker, plain or under TLS.
 
 use super::settings::{Settings, Tls};
+use crate::authorities::{self, SYSTEM_AUTHORITIES};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -11,9 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Where Debian and its kin keep the authorities they trust.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A connection that no longer blocks once it is open.
 pub(super) enum Transport {
@@ -168,19 +166,7 @@ fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |fault| unusable(path, "certificate file", fault);
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(wrong)?
-        .collect::<Result<_, _>>()
-        .map_err(wrong)?;
-    if certificates.is_empty() {
-        return Err(unusable(
-            path,
-            "certificate file",
-            "it holds no certificate",
-        ));
-    }
-    Ok(certificates)
+    authorities::certificates(path).map_err(|fault| unusable(path, "certificate file", fault))
 }
 
 fn unusable(path: &Path, what: &str, fault: impl Display) -> String {
