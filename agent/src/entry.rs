@@ -164,7 +164,7 @@ pub enum Answerer {
 }
 
 /// Form of an answer, with everything needed to ask for it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AnswerForm {
     /// One of these.
     Choices(Vec<String>),

@@ -69,7 +69,7 @@ pub struct Mind {
     hashed: Option<(Arc<Rgb8>, Hash)>,
     grammars: HashMap<String, Arc<Grammar>>,
     /// Scores of choices on a picture without content, and the session that looks at it.
-    priors: HashMap<(String, AnswerForm), Vec<f64>>,
+    priors: HashMap<(String, AnswerForm, Option<usize>), Vec<f64>>,
     blank: Option<Session>,
 }
 
@@ -254,7 +254,7 @@ impl Mind {
         answers: &[Vec<String>],
         max_tiles: Option<usize>,
     ) -> Result<Vec<f64>, RunError> {
-        let key = (job.prompt.clone(), job.form.clone());
+        let key = (job.prompt.clone(), job.form.clone(), max_tiles);
         if let Some(known) = self.priors.get(&key) {
             return Ok(known.clone());
         }
