@@ -23,7 +23,9 @@ struct Asked {
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
-    let set = std::env::args().nth(1).ok_or("usage: closed_questions SET")?;
+    let set = std::env::args()
+        .nth(1)
+        .ok_or("usage: closed_questions SET")?;
     let set = Path::new(&set);
     let options = LoadOptions {
         threads: std::thread::available_parallelism()?.get(),
@@ -54,14 +56,24 @@ fn main() -> Outcome<()> {
             _ => (0..=20).map(spelling::of_number).collect(),
         };
         let spelt = |spellings: &Vec<String>| spellings.iter().any(|s| s.to_lowercase() == answer);
-        let right = answers.iter().position(spelt).ok_or("an answer that is none")?;
-        let even = image.trim_end_matches(".png").parse::<u32>()?.is_multiple_of(2);
+        let right = answers
+            .iter()
+            .position(spelt)
+            .ok_or("an answer that is none")?;
+        let even = image
+            .trim_end_matches(".png")
+            .parse::<u32>()?
+            .is_multiple_of(2);
         let scores = [
             plain(&mut session, &question, &answers)?,
             weighed(&mut session, &question, &answers)?,
             weighed(&mut blank, &question, &answers)?,
         ];
-        let asked = Asked { even, right, scores };
+        let asked = Asked {
+            even,
+            right,
+            scores,
+        };
         match kind.as_str() {
             "yes_no" => yes_no.push(asked),
             _ => counts.push(asked),
@@ -83,7 +95,10 @@ fn see(session: &mut Session, image: &Rgb8) -> Outcome<()> {
 }
 
 fn plain(session: &mut Session, question: &str, answers: &[Vec<String>]) -> Outcome<Vec<f64>> {
-    let choices: Vec<String> = answers.iter().map(|spellings| spellings[0].clone()).collect();
+    let choices: Vec<String> = answers
+        .iter()
+        .map(|spellings| spellings[0].clone())
+        .collect();
     session.question(question, 16, &mut |_| {})?;
     let scores = session.score(&choices)?;
     Ok(scores.iter().map(|score| score.log_probability).collect())
@@ -96,7 +111,11 @@ fn weighed(session: &mut Session, question: &str, answers: &[Vec<String>]) -> Ou
 
 fn table(name: &str, asked: &[Asked]) {
     let (even, odd): (Vec<&Asked>, Vec<&Asked>) = asked.iter().partition(|asked| asked.even);
-    println!("\n{name}: {} questions, {} of them counted", asked.len(), odd.len());
+    println!(
+        "\n{name}: {} questions, {} of them counted",
+        asked.len(),
+        odd.len()
+    );
     println!("| scores | prior | temperature | accuracy | calibration error | log loss |");
     println!("|---|---|---|---|---|---|");
     for (scores, way, prior_weight) in [
@@ -123,18 +142,30 @@ fn table(name: &str, asked: &[Asked]) {
     println!("\n| probability | questions | right |\n|---|---|---|");
     let bins = bins(&odd, 1, Judgement::default());
     for (at, (count, right, _)) in bins.iter().enumerate().filter(|(_, bin)| bin.0 > 0) {
-        println!("| {:.1} to {:.1} | {count} | {right} |", at as f64 / 10.0, (at + 1) as f64 / 10.0);
+        println!(
+            "| {:.1} to {:.1} | {count} | {right} |",
+            at as f64 / 10.0,
+            (at + 1) as f64 / 10.0
+        );
     }
     println!("\n| margin | left unsure | of these wrong | wrong of the rest |\n|---|---|---|---|");
     for margin in [0.0, 0.05, 0.1, 0.2, 0.3, 0.5] {
         let judged = odd.iter().map(|asked| {
-            let judgement = Judgement { margin, ..Judgement::default() };
+            let judgement = Judgement {
+                margin,
+                ..Judgement::default()
+            };
             let judged = judgement.judge(&asked.scores[1], None);
             (judged.unsure, judged.best != asked.right)
         });
         let (unsure, sure): (Vec<_>, Vec<_>) = judged.partition(|(unsure, _)| *unsure);
         let wrong = |list: &[(bool, bool)]| list.iter().filter(|(_, wrong)| *wrong).count();
-        println!("| {margin} | {} | {} | {} |", unsure.len(), wrong(&unsure), wrong(&sure));
+        println!(
+            "| {margin} | {} | {} | {} |",
+            unsure.len(),
+            wrong(&unsure),
+            wrong(&sure)
+        );
     }
 }
 
@@ -170,7 +201,17 @@ fn measure(asked: &[&Asked], way: usize, judgement: Judgement) -> (f64, f64, f64
 
 /// The temperature with the least log loss.
 fn best_temperature(asked: &[&Asked], way: usize, judgement: Judgement) -> f64 {
-    let loss = |temperature: f64| measure(asked, way, Judgement { temperature, ..judgement }).2;
+    let loss = |temperature: f64| {
+        measure(
+            asked,
+            way,
+            Judgement {
+                temperature,
+                ..judgement
+            },
+        )
+        .2
+    };
     let candidates = (4..=80).map(|step| f64::from(step) / 20.0);
     candidates
         .min_by(|a, b| loss(*a).total_cmp(&loss(*b)))

@@ -1,7 +1,9 @@
 //! The model as part of the agent: shared work on a picture, forms of answers, stages.
 
 use ocelli_agent::entry::AnswerForm;
-use ocelli_agent::mind::{Conclusion, Failure, Job, Judgement, Mind, MindSettings, Thinker, Thought};
+use ocelli_agent::mind::{
+    Conclusion, Failure, Job, Judgement, Mind, MindSettings, Thinker, Thought,
+};
 use ocelli_agent::model;
 use ocelli_reflex::QuestionId;
 use ocelli_reflex::observation::{Stage, Value};
@@ -16,7 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-const QUESTIONS: [&str; 3] = ["Is there a dog?", "How many trees are there?", "What do you see?"];
+const QUESTIONS: [&str; 3] = [
+    "Is there a dog?",
+    "How many trees are there?",
+    "What do you see?",
+];
 
 fn load(source: &ModelSource) -> Arc<Vlm> {
     let options = LoadOptions {
@@ -75,7 +81,11 @@ fn trace(session: &mut Session, question: &str) -> Trace {
     let mut generation = session.generate(options).unwrap();
     generation.by_ref().for_each(|piece| drop(piece.unwrap()));
     let tokens = generation.tokens().to_vec();
-    (ids, logits.iter().map(|logit| logit.to_bits()).collect(), tokens)
+    (
+        ids,
+        logits.iter().map(|logit| logit.to_bits()).collect(),
+        tokens,
+    )
 }
 
 /// Asks in several orders, with scoring and writing between; every question must always give
@@ -94,7 +104,11 @@ fn assert_same_in_every_order(vlm: &Vlm, image: &Rgb8, max_tiles: Option<usize>)
         let mut session = vlm.session().unwrap();
         see(&mut session, image, max_tiles);
         for question in order {
-            assert_eq!(trace(&mut session, QUESTIONS[question]), alone[question], "{order:?}");
+            assert_eq!(
+                trace(&mut session, QUESTIONS[question]),
+                alone[question],
+                "{order:?}"
+            );
             session.question("Is it?", 8, &mut |_| {}).unwrap();
             session.weigh(&choices).unwrap();
             session.write(&Grammar::integer(0, 99).unwrap(), 4).unwrap();
@@ -174,11 +188,20 @@ fn a_template_with_the_question_before_the_picture_is_run_whole() {
 fn a_question_needs_a_picture_and_room() {
     let mut session = default_model().session().unwrap();
     let ask = |session: &mut Session, text: &str| session.question(text, 8, &mut |_| {}).map(drop);
-    assert!(matches!(ask(&mut session, "What?"), Err(RunError::NoPicture)));
+    assert!(matches!(
+        ask(&mut session, "What?"),
+        Err(RunError::NoPicture)
+    ));
     see(&mut session, &picture(40, 40), None);
     let long = "word ".repeat(600);
-    assert!(matches!(ask(&mut session, &long), Err(RunError::PromptTooLong { .. })));
-    assert!(matches!(ask(&mut session, "a <image>"), Err(RunError::Prompt(_))));
+    assert!(matches!(
+        ask(&mut session, &long),
+        Err(RunError::PromptTooLong { .. })
+    ));
+    assert!(matches!(
+        ask(&mut session, "a <image>"),
+        Err(RunError::Prompt(_))
+    ));
     assert!(ask(&mut session, "What?").is_ok());
 }
 
@@ -186,21 +209,42 @@ fn a_question_needs_a_picture_and_room() {
 fn spellings_share_their_weight_and_leave_the_prompt_as_it_was() {
     let mut session = default_model().session().unwrap();
     see(&mut session, &sample("trees.jpg"), None);
-    session.question("Is there a tree?", 8, &mut |_| {}).unwrap();
+    session
+        .question("Is there a tree?", 8, &mut |_| {})
+        .unwrap();
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let before = session.logits().unwrap();
     let one = session.weigh(&[words(&["Yes"]), words(&["No"])]).unwrap();
-    let more = session.weigh(&[words(&["yes", "Yes"]), words(&["no", "No"])]).unwrap();
+    let more = session
+        .weigh(&[words(&["yes", "Yes"]), words(&["no", "No"])])
+        .unwrap();
     assert!(more[0] >= one[0] && more[1] >= one[1]);
     assert!(one[0] > one[1] && one[0] > 0.5f64.ln(), "{one:?}");
     assert!(more.iter().map(|p| p.exp()).sum::<f64>() <= 1.0 + 1e-9);
     // "No" and what goes on from it are told apart.
-    let nested = session.weigh(&[words(&["Yes"]), words(&["No"]), words(&["No dogs"])]).unwrap();
+    let nested = session
+        .weigh(&[words(&["Yes"]), words(&["No"]), words(&["No dogs"])])
+        .unwrap();
     assert!((nested[1].exp() + nested[2].exp() - one[1].exp()).abs() < 1e-9);
     assert_eq!(session.logits().unwrap(), before);
-    let error = session.weigh(&[words(&["Yes"]), words(&["a", "b"]), words(&[" Yes "])]).unwrap_err();
-    assert!(matches!(error, RunError::SameChoice { first: 1, second: 3, .. }), "{error}");
-    assert!(matches!(session.weigh(&[words(&[])]), Err(RunError::EmptyChoice { index: 1 })));
+    let error = session
+        .weigh(&[words(&["Yes"]), words(&["a", "b"]), words(&[" Yes "])])
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RunError::SameChoice {
+                first: 1,
+                second: 3,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(matches!(
+        session.weigh(&[words(&[])]),
+        Err(RunError::EmptyChoice { index: 1 })
+    ));
 }
 
 fn job(image: Rgb8, prompt: &str, form: AnswerForm) -> Job {
@@ -243,18 +287,44 @@ fn choices(texts: &[&str]) -> AnswerForm {
 fn closed_questions_about_the_samples_are_answered() {
     let mut mind = mind();
     for (name, prompt, form, expected) in [
-        ("dog-person.jpg", "Is there a dog?", choices(&["no", "yes"]), Value::Choice(1)),
-        ("trees.jpg", "Is there a dog?", choices(&["no", "yes"]), Value::Choice(0)),
-        ("dog-person.jpg", "How many dogs?", AnswerForm::Count(0, 20), Value::Count(1)),
-        ("trees.jpg", "How many dogs?", AnswerForm::Count(0, 20), Value::Count(0)),
+        (
+            "dog-person.jpg",
+            "Is there a dog?",
+            choices(&["no", "yes"]),
+            Value::Choice(1),
+        ),
+        (
+            "trees.jpg",
+            "Is there a dog?",
+            choices(&["no", "yes"]),
+            Value::Choice(0),
+        ),
+        (
+            "dog-person.jpg",
+            "How many dogs?",
+            AnswerForm::Count(0, 20),
+            Value::Count(1),
+        ),
+        (
+            "trees.jpg",
+            "How many dogs?",
+            AnswerForm::Count(0, 20),
+            Value::Count(0),
+        ),
     ] {
         let conclusion = concluded(&mut mind, &job(sample(name), prompt, form));
         assert_eq!(conclusion.value, expected, "{name} {prompt} {conclusion:?}");
         let answered = &conclusion.answered;
-        assert!(answered.probability > 0.5 && !answered.unsure, "{answered:?}");
+        assert!(
+            answered.probability > 0.5 && !answered.unsure,
+            "{answered:?}"
+        );
         let sum: f32 = answered.choice_probabilities.iter().sum();
         assert!((sum - 1.0).abs() < 1e-5);
-        assert_eq!(answered.choice_scores.len(), answered.choice_probabilities.len());
+        assert_eq!(
+            answered.choice_scores.len(),
+            answered.choice_probabilities.len()
+        );
         assert_eq!((answered.stage, answered.frame), (Stage::Refined, 3));
     }
 }
@@ -280,19 +350,43 @@ fn documents_numbers_and_captions_follow_their_form() {
         assert!(conclusion.answered.tokens.len() <= usize::from(tokens));
         let paths: Vec<&str> = conclusion.fields.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(paths, ["kind", "count", "note", "seen"]);
-        let weakest = conclusion.fields.iter().map(|f| f.probability).fold(1.0, f64::min);
+        let weakest = conclusion
+            .fields
+            .iter()
+            .map(|f| f.probability)
+            .fold(1.0, f64::min);
         assert_eq!(conclusion.answered.probability, weakest as f32);
         assert_eq!(*missing, u8::from(conclusion.fields[2].json == "\"\""));
     }
-    let wide = concluded(&mut mind, &job(sample("trees.jpg"), "How many?", AnswerForm::Count(100, 900)));
+    let wide = concluded(
+        &mut mind,
+        &job(
+            sample("trees.jpg"),
+            "How many?",
+            AnswerForm::Count(100, 900),
+        ),
+    );
     assert!(matches!(wide.value, Value::Count(100..=900)), "{wide:?}");
-    assert_eq!(wide.answered.tokens.len(), wide.answered.token_probabilities.len());
-    let caption = concluded(&mut mind, &job(sample("trees.jpg"), "What do you see?", AnswerForm::Caption(32)));
+    assert_eq!(
+        wide.answered.tokens.len(),
+        wide.answered.token_probabilities.len()
+    );
+    let caption = concluded(
+        &mut mind,
+        &job(
+            sample("trees.jpg"),
+            "What do you see?",
+            AnswerForm::Caption(32),
+        ),
+    );
     let expected = std::fs::read_to_string(
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/samples/trees.txt"),
     );
     assert_eq!(caption.answered.text, expected.unwrap().trim());
-    assert_eq!(caption.answered.tokens.len(), caption.answered.token_probabilities.len());
+    assert_eq!(
+        caption.answered.tokens.len(),
+        caption.answered.token_probabilities.len()
+    );
     assert!((0.0..=1.0).contains(&caption.answered.probability));
 }
 
@@ -302,7 +396,11 @@ fn a_question_that_cannot_be_asked_says_why_and_the_next_one_is_answered() {
     let bad = r#"{"type":"object","properties":{"a":{"type":"sting"}}}"#;
     for (form, prompt, word) in [
         (AnswerForm::Schema(bad.into(), 99), "?", "properties.a.type"),
-        (AnswerForm::Schema(r#"{"type":"boolean"}"#.into(), 1), "?", "tokens"),
+        (
+            AnswerForm::Schema(r#"{"type":"boolean"}"#.into(), 1),
+            "?",
+            "tokens",
+        ),
         (choices(&["yes", "yes"]), "?", "same"),
         (choices(&["yes", "no"]), "a <image>", "<image>"),
         (AnswerForm::Count(9, 3), "?", "no number"),
@@ -310,12 +408,21 @@ fn a_question_that_cannot_be_asked_says_why_and_the_next_one_is_answered() {
     ] {
         let thoughts = answers(&mut mind, &job(sample("trees.jpg"), prompt, form));
         match &thoughts[..] {
-            [Thought { result: Err(Failure::Question(why)), .. }] => {
+            [
+                Thought {
+                    result: Err(Failure::Question(why)),
+                    ..
+                },
+            ] => {
                 assert!(why.contains(word), "{why}");
             }
             other => panic!("{other:?}"),
         }
-        let good = job(sample("trees.jpg"), "Is there a dog?", choices(&["yes", "no"]));
+        let good = job(
+            sample("trees.jpg"),
+            "Is there a dog?",
+            choices(&["yes", "no"]),
+        );
         assert_eq!(concluded(&mut mind, &good).value, Value::Choice(1));
     }
 }
@@ -330,11 +437,16 @@ fn an_early_answer_comes_before_the_refined_one_and_only_if_it_sees_less() {
         ..job(picture(200, 140), "What?", choices(&["yes", "no"]))
     };
     let stages = |thoughts: &[Thought]| -> Vec<(Stage, Option<u32>)> {
-        let answered = thoughts.iter().map(|t| &t.result.as_ref().unwrap().answered);
+        let answered = thoughts
+            .iter()
+            .map(|t| &t.result.as_ref().unwrap().answered);
         answered.map(|a| (a.stage, a.max_tiles)).collect()
     };
     let both = answers(&mut mind, &asked(None));
-    assert_eq!(stages(&both), [(Stage::Early, Some(0)), (Stage::Refined, None)]);
+    assert_eq!(
+        stages(&both),
+        [(Stage::Early, Some(0)), (Stage::Refined, None)]
+    );
     let tokens = |t: &Thought| t.result.as_ref().unwrap().answered.prompt_tokens;
     assert!(tokens(&both[0]) < tokens(&both[1]));
     let one = answers(&mut mind, &asked(Some(0)));
@@ -344,9 +456,21 @@ fn an_early_answer_comes_before_the_refined_one_and_only_if_it_sees_less() {
 #[test]
 fn a_job_gives_the_same_again_in_another_mind() {
     let jobs = [
-        job(sample("trees.jpg"), "Is there a dog?", choices(&["yes", "no"])),
-        job(sample("dog-person.jpg"), "How many dogs?", AnswerForm::Count(0, 20)),
-        job(sample("trees.jpg"), "What do you see?", AnswerForm::Caption(16)),
+        job(
+            sample("trees.jpg"),
+            "Is there a dog?",
+            choices(&["yes", "no"]),
+        ),
+        job(
+            sample("dog-person.jpg"),
+            "How many dogs?",
+            AnswerForm::Count(0, 20),
+        ),
+        job(
+            sample("trees.jpg"),
+            "What do you see?",
+            AnswerForm::Caption(16),
+        ),
     ];
     let run = |order: [usize; 3]| {
         let mut mind = mind();
@@ -366,7 +490,11 @@ fn a_job_gives_the_same_again_in_another_mind() {
 
 #[test]
 fn a_prior_is_taken_off_once_it_is_wanted() {
-    let asked = job(sample("dog-person.jpg"), "Is there a dog?", choices(&["yes", "no"]));
+    let asked = job(
+        sample("dog-person.jpg"),
+        "Is there a dog?",
+        choices(&["yes", "no"]),
+    );
     let with = |prior_weight| {
         let settings = MindSettings {
             judgement: Judgement {
@@ -391,18 +519,30 @@ fn a_deadline_and_a_cancelled_job_leave_the_mind_usable() {
     let mut mind = mind();
     let late = Job {
         deadline: Instant::now(),
-        ..job(sample("trees.jpg"), "Is there a dog?", choices(&["yes", "no"]))
+        ..job(
+            sample("trees.jpg"),
+            "Is there a dog?",
+            choices(&["yes", "no"]),
+        )
     };
     let thoughts = answers(&mut mind, &late);
     assert_eq!(thoughts[0].result, Err(Failure::Deadline));
-    let good = job(sample("trees.jpg"), "Is there a dog?", choices(&["yes", "no"]));
+    let good = job(
+        sample("trees.jpg"),
+        "Is there a dog?",
+        choices(&["yes", "no"]),
+    );
     assert_eq!(concluded(&mut mind, &good).value, Value::Choice(1));
 }
 
 #[test]
 fn the_thread_answers_and_counts_its_progress() {
     let thinker = Thinker::with_model(default_model(), MindSettings::default(), 4).unwrap();
-    thinker.submit(job(sample("trees.jpg"), "Is there a dog?", choices(&["yes", "no"])));
+    thinker.submit(job(
+        sample("trees.jpg"),
+        "Is there a dog?",
+        choices(&["yes", "no"]),
+    ));
     let until = Instant::now() + Duration::from_secs(120);
     let thought = loop {
         if let Some(thought) = thinker.try_next() {

@@ -281,7 +281,11 @@ fn a_job_whose_deadline_has_passed_is_not_begun() {
 fn a_fault_or_a_panic_is_told_and_a_new_brain_goes_on() {
     let stand = stand(8);
     let brains = || stand.made.load(Ordering::Relaxed);
-    for (question, order) in [(1, Order::EngineFault), (2, Order::Panic), (3, Order::Answer)] {
+    for (question, order) in [
+        (1, Order::EngineFault),
+        (2, Order::Panic),
+        (3, Order::Answer),
+    ] {
         stand.thinker.submit(Job {
             early: question < 3,
             ..job(question, 1, 5)
