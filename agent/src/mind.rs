@@ -69,7 +69,7 @@ pub struct Mind {
     hashed: Option<(Arc<Rgb8>, Hash)>,
     grammars: HashMap<String, Arc<Grammar>>,
     /// Scores of choices on a picture without content, and the session that looks at it.
-    priors: HashMap<(String, AnswerForm), Vec<f64>>,
+    priors: HashMap<(String, AnswerForm, Option<usize>), Vec<f64>>,
     blank: Option<Session>,
 }
 
@@ -137,7 +137,12 @@ impl Mind {
         TileLayout::of(width, height, self.vlm.preprocess(), max_tiles)
     }
 
-    fn conclude(&mut self, job: &Job, stage: Stage, max_tiles: Option<usize>) -> Result<Conclusion, RunError> {
+    fn conclude(
+        &mut self,
+        job: &Job,
+        stage: Stage,
+        max_tiles: Option<usize>,
+    ) -> Result<Conclusion, RunError> {
         let frame_sha256 = self.hash(&job.picture);
         let seeing = self.look(job, max_tiles, frame_sha256)?;
         let asked = self
@@ -217,14 +222,12 @@ impl Mind {
     fn say(&mut self, job: &Job, max_tiles: Option<usize>) -> Result<Said, RunError> {
         match &job.form {
             AnswerForm::Choices(choices) => self.choose(job, choices, max_tiles),
-            AnswerForm::Count(low, high) if high.saturating_sub(*low) < MOST_SCORED_NUMBERS => {
-                self.count(*low, *high)
-            }
-            AnswerForm::Count(low, high) => self.number(*low, *high),
+            AnswerForm::Count(low, high) => match high.checked_sub(*low) {
+                Some(0..MOST_SCORED_NUMBERS) => self.count(*low, *high),
+                _ => self.number(*low, *high),
+            },
             AnswerForm::Caption(max_tokens) => self.caption(usize::from(*max_tokens)),
-            AnswerForm::Schema(schema, max_tokens) => {
-                self.fields(schema, usize::from(*max_tokens))
-            }
+            AnswerForm::Schema(schema, max_tokens) => self.fields(schema, usize::from(*max_tokens)),
         }
     }
 
@@ -254,7 +257,7 @@ impl Mind {
         answers: &[Vec<String>],
         max_tiles: Option<usize>,
     ) -> Result<Vec<f64>, RunError> {
-        let key = (job.prompt.clone(), job.form.clone());
+        let key = (job.prompt.clone(), job.form.clone(), max_tiles);
         if let Some(known) = self.priors.get(&key) {
             return Ok(known.clone());
         }
@@ -284,7 +287,12 @@ impl Mind {
         let scores = self.session.weigh(&answers)?;
         let judged = self.settings.judgement.judge(&scores, None);
         let number = low + u32::try_from(judged.best).unwrap_or_default();
-        Ok(closed(scores, judged, Value::Count(number), number.to_string()))
+        Ok(closed(
+            scores,
+            judged,
+            Value::Count(number),
+            number.to_string(),
+        ))
     }
 
     /// A count of a wide range, digit by digit.
@@ -348,7 +356,11 @@ impl Mind {
         Ok(Said {
             value: Value::Fields {
                 // A part of a document is of no use: the whole is kept under the question's id.
-                json: if text.is_cut() { Text::left_out() } else { text },
+                json: if text.is_cut() {
+                    Text::left_out()
+                } else {
+                    text
+                },
                 missing: u8::try_from(missing).unwrap_or(u8::MAX),
             },
             probability: written.probability(),
@@ -417,7 +429,11 @@ fn closed(scores: Vec<f64>, judged: Judged, value: Value, text: String) -> Said 
         value,
         text,
         choice_scores: scores,
-        probability: judged.probabilities.get(judged.best).copied().unwrap_or(0.0),
+        probability: judged
+            .probabilities
+            .get(judged.best)
+            .copied()
+            .unwrap_or(0.0),
         choice_probabilities: judged.probabilities.iter().map(|p| *p as f32).collect(),
         unsure: judged.unsure,
         ..Said::default()

@@ -149,7 +149,9 @@ pub enum RunError {
     #[error("no picture was shown to this session; see one before asking about it")]
     NoPicture,
     /// Two answers of a closed question are spelt the same.
-    #[error("choices {first} and {second} are the same to the model: {text:?}; every choice needs its own words")]
+    #[error(
+        "choices {first} and {second} are the same to the model: {text:?}; every choice needs its own words"
+    )]
     SameChoice {
         /// Which choice, from 1.
         first: usize,

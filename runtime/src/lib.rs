@@ -50,6 +50,7 @@ pub use error::{LoadError, RunError};
 pub use generate::{CancelFlag, FinishReason, GenerateOptions, Generation, Piece};
 pub use sampler::Sampling;
 pub use session::{
-    ChoiceScore, PictureRequest, PromptProgress, PromptRequest, PromptStats, Session, Stages, Written,
+    ChoiceScore, PictureRequest, PromptProgress, PromptRequest, PromptStats, Session, Stages,
+    Written,
 };
 pub use vlm::{LoadOptions, ModelSource, Precision, Vlm};

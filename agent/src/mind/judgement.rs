@@ -67,7 +67,9 @@ impl Judgement {
             .max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b]))
             .unwrap_or(0);
         let others = (0..probabilities.len()).filter(|choice| *choice != best);
-        let next = others.map(|choice| probabilities[choice]).fold(0.0, f64::max);
+        let next = others
+            .map(|choice| probabilities[choice])
+            .fold(0.0, f64::max);
         let own = probabilities.get(best).copied().unwrap_or(0.0);
         Judged {
             unsure: self.is_unsure(own) || own - next < self.margin,
@@ -111,11 +113,19 @@ mod tests {
             margin: 0.3,
             ..Judgement::default()
         };
-        let unsure = |share: f64| judgement.judge(&[share.ln(), (1.0 - share).ln()], None).unsure;
+        let unsure = |share: f64| {
+            judgement
+                .judge(&[share.ln(), (1.0 - share).ln()], None)
+                .unsure
+        };
         assert!(unsure(0.59) && unsure(0.64) && !unsure(0.66));
         let three = judgement.judge(&[0.59f64.ln(), 0.21f64.ln(), 0.2f64.ln()], None);
         assert!(three.unsure);
-        assert!(Judgement::default().judge(&[0.5f64.ln(), 0.5f64.ln()], None).unsure);
+        assert!(
+            Judgement::default()
+                .judge(&[0.5f64.ln(), 0.5f64.ln()], None)
+                .unsure
+        );
     }
 
     #[test]
@@ -125,10 +135,20 @@ mod tests {
             ..Judgement::default()
         };
         let prior = [0.2f64.ln(), 0.8f64.ln()];
-        assert_eq!(judgement.judge(&[0.4f64.ln(), 0.6f64.ln()], Some(&prior)).best, 0);
+        assert_eq!(
+            judgement
+                .judge(&[0.4f64.ln(), 0.6f64.ln()], Some(&prior))
+                .best,
+            0
+        );
         assert_eq!(judgement.judge(&[0.4f64.ln(), 0.6f64.ln()], None).best, 1);
         // A prior of another question is none.
-        assert_eq!(judgement.judge(&[0.4f64.ln(), 0.6f64.ln()], Some(&prior[..1])).best, 1);
+        assert_eq!(
+            judgement
+                .judge(&[0.4f64.ln(), 0.6f64.ln()], Some(&prior[..1]))
+                .best,
+            1
+        );
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! [`Thinker`]: a model on a thread of its own.
 
+#[cfg(test)]
+mod tests;
+
 use super::job::{Failure, Job, Thought};
 use super::queue::{Queue, View, view};
 use super::{Mind, MindSettings};

@@ -7,7 +7,7 @@ use crate::session::Written;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Tokens from which there is no way out.
+/// In place of a count of tokens: the vocabulary has no way out.
 const NO_WAY: u16 = u16::MAX;
 
 /// Leads one answer along a grammar.
@@ -130,7 +130,11 @@ impl<'g> Guide<'g> {
         };
         let share = |token: u32| {
             let share = logit(token).map_or(0.0, |own| (f64::from(own) - total).exp());
-            if share.is_finite() { share.min(1.0) } else { 0.0 }
+            if share.is_finite() {
+                share.min(1.0)
+            } else {
+                0.0
+            }
         };
         let likeliest = likeliest(&allowed, logit);
         if may_end {

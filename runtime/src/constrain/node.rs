@@ -99,7 +99,10 @@ pub(super) fn texts(texts: &[&str], at: &str) -> Result<Node, GrammarError> {
         ));
     }
     if let Some(long) = texts.iter().find(|text| text.len() > MAX_TEXT) {
-        return Err(too_much(format!("a text of {} bytes", long.len()), MAX_TEXT));
+        return Err(too_much(
+            format!("a text of {} bytes", long.len()),
+            MAX_TEXT,
+        ));
     }
     Ok(Node::Texts(
         texts.iter().map(|text| text.as_bytes().into()).collect(),

@@ -170,11 +170,23 @@ mod tests {
 
     #[test]
     fn a_range_of_whole_numbers_takes_exactly_its_numbers() {
-        for (low, high) in [(0, 0), (0, 20), (7, 7), (95, 1203), (-12, 5), (-30, -28), (9, 10)] {
+        for (low, high) in [
+            (0, 0),
+            (0, 20),
+            (7, 7),
+            (95, 1203),
+            (-12, 5),
+            (-30, -28),
+            (9, 10),
+        ] {
             let range = Range::new(low, high, 0).unwrap();
             for value in -2000..2000i64 {
                 let inside = (low..=high).contains(&value);
-                assert_eq!(takes(range, &value.to_string()), inside, "{value} {range:?}");
+                assert_eq!(
+                    takes(range, &value.to_string()),
+                    inside,
+                    "{value} {range:?}"
+                );
             }
             for text in ["", "-", "-0", "00", "01", "1.", "1.0", "+1", "1e3", " 1"] {
                 assert!(!takes(range, text), "{text} {range:?}");
@@ -185,17 +197,27 @@ mod tests {
     #[test]
     fn a_range_with_decimals_takes_numbers_within_its_bounds() {
         let range = Range::new(-500, 12_345, 3).unwrap();
-        for text in ["0", "-0.5", "-0.499", "12.345", "12", "0.001", "12.0", "-0.01"] {
+        for text in [
+            "0", "-0.5", "-0.499", "12.345", "12", "0.001", "12.0", "-0.01",
+        ] {
             assert!(takes(range, text), "{text}");
         }
-        for text in ["-0.501", "12.346", "13", "-1", "1.", ".5", "0.0001", "-0", "12.4", "-0.0"] {
+        for text in [
+            "-0.501", "12.346", "13", "-1", "1.", ".5", "0.0001", "-0", "12.4", "-0.0",
+        ] {
             assert!(!takes(range, text), "{text}");
         }
     }
 
     #[test]
     fn the_way_out_ends_in_a_number_of_the_range() {
-        for (low, high, decimals) in [(0, 20, 0), (995, 100_000, 0), (-9, -7, 0), (500, 900, 3), (-999, -1, 3)] {
+        for (low, high, decimals) in [
+            (0, 20, 0),
+            (995, 100_000, 0),
+            (-9, -7, 0),
+            (500, 900, 3),
+            (-999, -1, 3),
+        ] {
             let range = Range::new(low, high, decimals).unwrap();
             let mut digits = Digits::default();
             let mut steps = 0;
@@ -212,8 +234,14 @@ mod tests {
 
     #[test]
     fn bounds_that_contradict_each_other_or_are_too_wide_are_refused() {
-        assert!(matches!(Range::new(3, 2, 0), Err(GrammarError::Empty { .. })));
-        assert!(matches!(Range::new(0, MAX_NUMBER + 1, 0), Err(GrammarError::Value { .. })));
+        assert!(matches!(
+            Range::new(3, 2, 0),
+            Err(GrammarError::Empty { .. })
+        ));
+        assert!(matches!(
+            Range::new(0, MAX_NUMBER + 1, 0),
+            Err(GrammarError::Value { .. })
+        ));
         assert!(Range::new(-MAX_NUMBER, MAX_NUMBER, 0).is_ok());
     }
 }

@@ -17,7 +17,9 @@ mod tree;
 
 use super::node::{self, Node};
 use super::number::Range;
-use super::{DECIMALS, Grammar, GrammarError, MAX_ALTERNATIVES, MAX_DEPTH, MAX_NODES, MAX_NUMBER, MAX_TEXT};
+use super::{
+    DECIMALS, Grammar, GrammarError, MAX_ALTERNATIVES, MAX_DEPTH, MAX_NODES, MAX_NUMBER, MAX_TEXT,
+};
 use tree::Tree;
 
 /// Most values of an array that does not say.
@@ -133,7 +135,8 @@ impl<'t> Keywords<'t> {
 
     /// Refuses keywords that would not be obeyed.
     fn only(&self, allowed: &[&str]) -> Result<(), GrammarError> {
-        let known = |name: &str| name == "type" || allowed.contains(&name) || REMARKS.contains(&name);
+        let known =
+            |name: &str| name == "type" || allowed.contains(&name) || REMARKS.contains(&name);
         match self.list.iter().find(|(name, _)| !known(name)) {
             None => Ok(()),
             Some((keyword, _)) => Err(GrammarError::Keyword {
@@ -177,7 +180,10 @@ impl<'t> Keywords<'t> {
             .filter(|count| count.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(count))
             // The range was just checked.
             .map(|count| count as u16)
-            .ok_or_else(|| self.place.wrong(keyword, tree, "a whole number from 0 to 65535"))
+            .ok_or_else(|| {
+                self.place
+                    .wrong(keyword, tree, "a whole number from 0 to 65535")
+            })
     }
 
     /// A bound of a number in units of `10^-decimals`, rounded into the range.
@@ -318,10 +324,7 @@ impl Compiler {
 }
 
 /// A bit for each property that must be there.
-fn required(
-    keywords: &Keywords<'_>,
-    properties: &[(String, Tree)],
-) -> Result<u64, GrammarError> {
+fn required(keywords: &Keywords<'_>, properties: &[(String, Tree)]) -> Result<u64, GrammarError> {
     let needed = "a list of names in properties";
     let list = match keywords.get("required") {
         None => return Ok(0),

@@ -70,7 +70,11 @@ impl TokenTrie {
             nodes[closed].end = nodes.len() as u32;
         }
         TokenTrie {
-            longest: sorted.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(0),
+            longest: sorted
+                .iter()
+                .map(|(bytes, _)| bytes.len())
+                .max()
+                .unwrap_or(0),
             nodes,
             bytes: text,
             spans,

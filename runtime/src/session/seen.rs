@@ -183,7 +183,10 @@ impl Session {
         let [first, second] = PROBES.map(|probe| self.plan(&messages(system, probe), &[layout], 1));
         let (mut ids, second) = (first?.ids, second?.ids);
         let image_token = self.image_token();
-        let end = ids.iter().rposition(|id| *id == image_token).map_or(0, |at| at + 1);
+        let end = ids
+            .iter()
+            .rposition(|id| *id == image_token)
+            .map_or(0, |at| at + 1);
         ids.truncate(end);
         if !second.starts_with(&ids) {
             ids.clear();
