@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The rules of the morning.
-pub const RULES: &str = include_str!("../../fixtures/journal/day.toml");
+pub(crate) const RULES: &str = include_str!("../../fixtures/journal/day.toml");
 /// 2026-11-22 06:00, in days and in ms since 1970.
 const DAY: i32 = 20_779;
 const SIX_MS: u64 = DAY as u64 * 86_400_000 + 6 * 3_600_000;
@@ -29,22 +29,22 @@ const OFFSET_MS: u64 = 3_600_000;
 
 /// What a day is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Of the random numbers.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Calls of the step function.
-    pub n_steps: u64,
+    pub(crate) n_steps: u64,
     /// Steps between two rule files; 0: the rules stay.
-    pub reload_every: u64,
+    pub(crate) reload_every: u64,
     /// Steps between two restarts; 0: none.
-    pub restart_every: u64,
+    pub(crate) restart_every: u64,
     /// The step from whose outputs on one byte is to be found changed.
-    pub tamper_at: Option<u64>,
+    pub(crate) tamper_at: Option<u64>,
 }
 
 impl Plan {
     /// Ten thousand steps with everything.
-    pub const FULL: Plan = Plan {
+    pub(crate) const FULL: Plan = Plan {
         seed: 20_261_122,
         n_steps: 10_000,
         reload_every: 1_900,
@@ -55,21 +55,21 @@ impl Plan {
 
 /// What was recorded.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// Outputs of all steps.
-    pub n_outputs: u64,
+    pub(crate) n_outputs: u64,
     /// Starts of the agent.
-    pub n_begins: u64,
+    pub(crate) n_begins: u64,
     /// Times new rules came.
-    pub n_reloads: u64,
+    pub(crate) n_reloads: u64,
     /// Actions handed out.
-    pub n_acts: u64,
+    pub(crate) n_acts: u64,
     /// Record whose outputs were changed.
-    pub tampered: Option<u64>,
+    pub(crate) tampered: Option<u64>,
 }
 
 /// The rules of the evening: other limits, another threshold.
-pub fn evening() -> String {
+pub(crate) fn evening() -> String {
     RULES
         .replace("threshold = 0.7", "threshold = 0.8")
         .replace("cooldown = \"20 s\"", "cooldown = \"40 s\"")
@@ -77,7 +77,7 @@ pub fn evening() -> String {
 }
 
 /// Writes a day into a folder.
-pub fn record(folder: &Path, plan: Plan) -> Recorded {
+pub(crate) fn record(folder: &Path, plan: Plan) -> Recorded {
     let settings = JournalSettings {
         sync: Sync::Within(Duration::from_secs(300)),
         segment_bytes: 256 << 10,
@@ -118,6 +118,8 @@ struct Day {
     n_steps: u64,
     n_frames: u64,
     replies: Vec<(u64, Reply)>,
+    /// When the step wants to be called again.
+    wake_at: Option<u64>,
     levels: [bool; 2],
     recorded: Recorded,
 }
@@ -143,6 +145,7 @@ impl Day {
             n_steps: 0,
             n_frames: 0,
             replies: Vec::new(),
+            wake_at: None,
             levels: [false; 2],
             recorded: Recorded::default(),
         }
@@ -244,16 +247,16 @@ impl Day {
         } else {
             let until = self.ms + 1 + self.below(14_000);
             let next = (0..self.replies.len()).min_by_key(|at| self.replies[*at].0);
-            match next.filter(|at| self.replies[*at].0 <= until) {
-                Some(at) => {
-                    let (due, reply) = self.replies.swap_remove(at);
-                    self.pass(due.saturating_sub(self.ms));
+            let due = next.map_or(u64::MAX, |at| self.replies[at].0);
+            let wake = self.wake_at.unwrap_or(u64::MAX);
+            self.pass(until.min(due).min(wake).saturating_sub(self.ms));
+            match next {
+                Some(at) if due <= until.min(wake) => {
+                    let (_, reply) = self.replies.swap_remove(at);
                     self.reply(reply);
                 }
-                None => {
-                    self.pass(until - self.ms);
-                    self.news();
-                }
+                _ if wake <= until => self.see(Observation::Tick),
+                _ => self.news(),
             }
         }
     }
@@ -431,6 +434,8 @@ impl Day {
         let policy = &self.policies[self.rules];
         let outputs = step(policy, &mut self.state, &observation, now);
         let rules = policy.fingerprint;
+        // A loop that is called for nothing does not stand still.
+        self.wake_at = outputs.wake_in.map(|wake| now.ms + wake.max(1));
         self.recorded.n_outputs += outputs.list.len() as u64;
         for output in outputs.list.clone() {
             self.plan_reply(&output);
