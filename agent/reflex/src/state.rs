@@ -129,7 +129,7 @@ impl State {
             .iter()
             .map(|pin| {
                 let kept = old.iter().find(|state| state.line == pin.line).cloned();
-                let mut state = kept.unwrap_or_default();
+                let mut state = kept.unwrap_or_else(|| PinState::unknown(self.time));
                 state.name = pin.name.clone();
                 state.line = pin.line.clone();
                 match pin.envelope() {
@@ -225,6 +225,15 @@ pub(crate) struct PinState {
 }
 
 impl PinState {
+    /// A pin of which nothing is known: it counts as switched off just now.
+    fn unknown(now: Millis) -> PinState {
+        PinState {
+            off_since: Some(now),
+            changed: Some(now),
+            ..PinState::default()
+        }
+    }
+
     /// Whether the pin is an output that is not safe.
     pub(crate) fn is_on(&self) -> bool {
         self.on_since.is_some()

@@ -1,6 +1,6 @@
 //! [`Open`]: what the other rules wait for, by rule and order.
 
-use super::issued::{Purpose, purpose};
+use super::issued::{Purpose, id_of, purpose};
 use ocelli_reflex::observation::{Answer, Approval, Stage, Value};
 use ocelli_reflex::output::{Cancelled, Moment};
 use ocelli_reflex::{ActId, CallId, LookId, Note, Observation, Output, Outputs, Policy};
@@ -17,6 +17,14 @@ enum Kind {
     Act,
 }
 
+/// A picture that is awaited.
+#[derive(Clone, Copy, Debug)]
+struct WantedLook {
+    id: LookId,
+    /// The step that asked for it.
+    step: u64,
+}
+
 #[derive(Clone, Debug)]
 struct Wait {
     id: u64,
@@ -24,10 +32,10 @@ struct Wait {
     purpose: Purpose,
 }
 
-/// What the other rules wait for.
+/// What a run waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Open {
-    looks: Vec<LookId>,
+    looks: Vec<WantedLook>,
     waits: Vec<Wait>,
 }
 
@@ -39,11 +47,11 @@ impl Open {
     }
 
     /// Remembers what the outputs of a step wait for.
-    pub fn note(&mut self, policy: &Policy, outputs: &Outputs) {
+    pub fn note(&mut self, policy: &Policy, outputs: &Outputs, step: u64) {
         for output in &outputs.list {
             match output {
-                Output::Look(look) => self.looks.push(look.id),
-                Output::Cancel(Cancelled::Look(id)) => self.looks.retain(|open| open != id),
+                Output::Look(look) => self.looks.push(WantedLook { id: look.id, step }),
+                Output::Cancel(Cancelled::Look(id)) => self.looks.retain(|open| open.id != *id),
                 Output::Cancel(
                     Cancelled::Question(QuestionId(id))
                     | Cancelled::Request(RequestId(id))
@@ -71,72 +79,130 @@ impl Open {
         self.looks.drain(..too_many);
     }
 
-    /// The same observation with the ids of the other rules; `None` if they do not wait for it.
-    /// `was` is what its id was given out for.
-    pub fn fit(&mut self, observation: &Observation, was: Option<&Purpose>) -> Option<Observation> {
+    /// Whether the run still waits for what an observation brings, and what it was asked for.
+    pub fn awaits(&self, observation: &Observation) -> Awaited<'_> {
+        if let Observation::Looked { look, .. } = observation {
+            let found = self.looks.iter().find(|open| open.id == *look);
+            return found.map_or(Awaited::Late, |open| Awaited::Look(open.step));
+        }
+        let Some(id) = id_of(observation) else {
+            return Awaited::Anything;
+        };
+        let found = self.waits.iter().find(|open| open.id == id);
+        found.map_or(Awaited::Late, |open| Awaited::For(&open.purpose))
+    }
+
+    /// Forgets what an observation of the same run answers. An early answer leaves its question open.
+    pub fn answered(&mut self, observation: &Observation) {
         match observation {
-            Observation::Looked { frame, .. } => {
-                let look = *self.looks.first()?;
-                self.looks.remove(0);
-                Some(Observation::Looked {
-                    look,
-                    frame: *frame,
-                })
+            Observation::Looked { look, .. } => self.looks.retain(|open| open.id != *look),
+            Observation::Answer(Answer {
+                stage: Stage::Early,
+                ..
+            }) => {}
+            other => {
+                if let Some(id) = id_of(other) {
+                    self.waits.retain(|open| open.id != id);
+                }
             }
-            Observation::Answer(answer) => {
-                let at = self.find(was?, |kind| kind == Kind::Question)?;
-                let value = translated(&answer.value, was?, &self.waits[at].purpose)?;
-                // The refined answer to the same question is still to come.
-                let wait = match answer.stage {
-                    Stage::Early => self.waits[at].clone(),
-                    Stage::Refined => self.waits.remove(at),
-                };
-                Some(Observation::Answer(Answer {
-                    question: QuestionId(wait.id),
-                    value,
-                    ..answer.clone()
-                }))
-            }
-            Observation::Approval(approval) => {
-                let wait = self.take(was?, |kind| matches!(kind, Kind::Request(_)))?;
-                let Kind::Request(nonce) = wait.kind else {
-                    return None;
-                };
-                Some(Observation::Approval(Approval {
-                    request: RequestId(wait.id),
-                    nonce,
-                    ..*approval
-                }))
-            }
-            Observation::Hook { verdict, .. } => {
-                let wait = self.take(was?, |kind| kind == Kind::Call)?;
-                Some(Observation::Hook {
-                    call: CallId(wait.id),
-                    verdict: *verdict,
-                })
-            }
-            Observation::Outcome { outcome, .. } => {
-                let wait = self.take(was?, |kind| kind == Kind::Act)?;
-                Some(Observation::Outcome {
-                    act: ActId(wait.id),
-                    outcome: *outcome,
-                })
-            }
-            other => Some(other.clone()),
         }
     }
 
-    /// Position of the oldest wait of a kind for the same thing of the same rule.
-    fn find(&self, was: &Purpose, is: impl Fn(Kind) -> bool) -> Option<usize> {
-        self.waits.iter().position(|open| {
-            is(open.kind) && open.purpose.name == was.name && open.purpose.what == was.what
+    /// The same observation with the ids of this run; `None` if it does not wait for it. `was` is
+    /// what the other run waited for.
+    pub fn fit(&self, observation: &Observation, was: Awaited<'_>) -> Option<Observation> {
+        let wait = |is: fn(Kind) -> bool| match was {
+            Awaited::For(purpose) => Some((self.find(purpose, is)?, purpose)),
+            _ => None,
+        };
+        Some(match observation {
+            // What came too late there comes too late here.
+            observation if matches!(was, Awaited::Late) => late(observation),
+            Observation::Looked { frame, .. } => {
+                let Awaited::Look(step) = was else {
+                    return None;
+                };
+                let look = self.looks.iter().find(|open| open.step == step)?.id;
+                Observation::Looked {
+                    look,
+                    frame: *frame,
+                }
+            }
+            Observation::Answer(answer) => {
+                let (wait, was) = wait(|kind| kind == Kind::Question)?;
+                Observation::Answer(Answer {
+                    question: QuestionId(wait.id),
+                    value: translated(&answer.value, was, &wait.purpose)?,
+                    ..answer.clone()
+                })
+            }
+            Observation::Approval(approval) => {
+                let (wait, _) = wait(|kind| matches!(kind, Kind::Request(..)))?;
+                let Kind::Request(nonce) = wait.kind else {
+                    return None;
+                };
+                Observation::Approval(Approval {
+                    request: RequestId(wait.id),
+                    nonce,
+                    ..*approval
+                })
+            }
+            Observation::Hook { verdict, .. } => Observation::Hook {
+                call: CallId(wait(|kind| kind == Kind::Call)?.0.id),
+                verdict: *verdict,
+            },
+            Observation::Outcome { outcome, .. } => Observation::Outcome {
+                act: ActId(wait(|kind| kind == Kind::Act)?.0.id),
+                outcome: *outcome,
+            },
+            other => other.clone(),
         })
     }
 
-    fn take(&mut self, was: &Purpose, is: impl Fn(Kind) -> bool) -> Option<Wait> {
-        let at = self.find(was, is)?;
-        Some(self.waits.remove(at))
+    /// The number that must come back with a decision.
+    pub fn nonce(&self, request: RequestId) -> Option<u64> {
+        self.waits.iter().find_map(|open| match open.kind {
+            Kind::Request(nonce) if open.id == request.0 => Some(nonce),
+            _ => None,
+        })
     }
+
+    /// The oldest wait of a kind for the same thing of the same rule.
+    fn find(&self, was: &Purpose, is: fn(Kind) -> bool) -> Option<&Wait> {
+        self.waits.iter().find(|open| {
+            is(open.kind) && open.purpose.name == was.name && open.purpose.what == was.what
+        })
+    }
+}
+
+/// What a run waited for when an observation came.
+#[derive(Clone, Copy, Debug)]
+pub enum Awaited<'a> {
+    /// It names no id.
+    Anything,
+    /// Nothing any more.
+    Late,
+    /// A picture, asked for in this step.
+    Look(u64),
+    /// An answer, decision, verdict or outcome.
+    For(&'a Purpose),
+}
+
+/// An id that no run gives out.
+const NO_ID: u64 = u64::MAX;
+
+/// The observation with an id that nobody waits for.
+fn late(observation: &Observation) -> Observation {
+    let mut late = observation.clone();
+    match &mut late {
+        Observation::Looked { look, .. } => look.0 = NO_ID,
+        Observation::Answer(answer) => answer.question.0 = NO_ID,
+        Observation::Approval(approval) => approval.request.0 = NO_ID,
+        Observation::Hook { call, .. } => call.0 = NO_ID,
+        Observation::Outcome { act, .. } => act.0 = NO_ID,
+        _ => {}
+    }
+    late
 }
 
 /// A choice has the number that its text has under the other rules.

@@ -1,7 +1,7 @@
 //! [`Under`]: the same observations under other rules.
 
 use super::exact::{Hole, read_state};
-use super::issued::{Issued, id_of};
+use super::issued::Issued;
 use super::open::Open;
 use super::rule_book::RuleBook;
 use super::tally::{Tallies, count, deeds};
@@ -60,7 +60,7 @@ impl Misfits {
 }
 
 /// Replays a journal under other rules, record by record. Pictures and answers are those of the
-/// journal: what only the other rules ask stays unanswered and ends at its deadline.
+/// journal: what only the other rules want does not come, and ends at its deadline.
 #[derive(Debug)]
 pub struct Under {
     /// Rule files seen so far.
@@ -68,6 +68,8 @@ pub struct Under {
     policy: Policy,
     state: Option<Box<State>>,
     issued: Issued,
+    /// What the run of the journal waits for, and what the other one does.
+    recorded: Open,
     open: Open,
     /// What the rules of the journal did.
     pub before: Tallies,
@@ -91,6 +93,7 @@ impl Under {
             policy,
             state: None,
             issued: Issued::default(),
+            recorded: Open::default(),
             open: Open::default(),
             before: Tallies::new(),
             after: Tallies::new(),
@@ -137,7 +140,31 @@ impl Under {
             }
             Some(_) => {}
         }
+        self.recorded.clear();
         self.open.clear();
+    }
+
+    /// The observation as the other rules would see it; `None` if they do not wait for it.
+    fn fitting(&self, observation: &Observation) -> Option<Observation> {
+        match observation {
+            // These rules are not replaced.
+            Observation::Reload => Some(Observation::Tick),
+            // A forged number stays one.
+            Observation::Approval(approval)
+                if self.recorded.nonce(approval.request) != Some(approval.nonce) =>
+            {
+                let mut fitting = self
+                    .open
+                    .fit(observation, self.recorded.awaits(observation))?;
+                if let Observation::Approval(fitting) = &mut fitting {
+                    fitting.nonce = !fitting.nonce;
+                }
+                Some(fitting)
+            }
+            observation => self
+                .open
+                .fit(observation, self.recorded.awaits(observation)),
+        }
     }
 
     fn step(&mut self, sequence: u64, recorded: &Step) -> Option<Changed> {
@@ -149,31 +176,31 @@ impl Under {
                 return None;
             }
         };
-        let was = id_of(&recorded.observation).and_then(|id| self.issued.purpose(id));
-        let fitting = match &recorded.observation {
-            // These rules are not replaced.
-            Observation::Reload => Some(Observation::Tick),
-            observation => self.open.fit(observation, was),
-        };
+        let fitting = self.fitting(&recorded.observation);
         if fitting.is_none() {
             self.misfits.add(&recorded.observation);
         }
-        if matches!(
-            recorded.observation,
-            Observation::Start { .. } | Observation::Stop
-        ) {
-            self.open.clear();
+        if let Observation::Start { .. } | Observation::Stop | Observation::Reload =
+            recorded.observation
+        {
+            self.recorded.clear();
+            if recorded.observation != Observation::Reload {
+                self.open.clear();
+            }
         }
+        self.recorded.answered(&recorded.observation);
         let misfit = fitting.is_none();
         let observation = fitting.unwrap_or(Observation::Tick);
         let state = self.state.as_mut()?;
         let outputs = step(&self.policy, state, &observation, recorded.now);
+        self.open.answered(&observation);
         self.n_steps += 1;
         count(&old, &recorded.outputs, &mut self.before);
         count(&self.policy, &outputs, &mut self.after);
         let words = words::observation(&recorded.observation, &self.issued);
         self.issued.note(&old, &recorded.outputs);
-        self.open.note(&self.policy, &outputs);
+        self.recorded.note(&old, &recorded.outputs, self.n_steps);
+        self.open.note(&self.policy, &outputs, self.n_steps);
         let mut lost = deeds(&old, &recorded.outputs);
         let gained = without(deeds(&self.policy, &outputs), &mut lost);
         if lost.is_empty() && gained.is_empty() {

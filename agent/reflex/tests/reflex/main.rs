@@ -2,6 +2,7 @@
 
 mod command;
 mod example_files;
+mod gate;
 mod permission;
 mod rule_file;
 mod run;

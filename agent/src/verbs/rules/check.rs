@@ -35,7 +35,7 @@ fn check(global: &Global, path: &Path, inventory: &Inventory) -> Result<bool, Fa
                 let path = path.display();
                 writeln!(
                     io::stdout(),
-                    "{path}: good, {n_rules} rules, {n_lines} permission lines"
+                    "{path}: good; rules: {n_rules}, permission lines: {n_lines}"
                 )?;
             }
             Ok(true)

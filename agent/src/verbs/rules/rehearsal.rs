@@ -3,7 +3,7 @@
 use super::sentence::{Sentence, SentenceError};
 use crate::wall_clock;
 use ocelli_reflex::explain::describe;
-use ocelli_reflex::observation::{Answer, Approval, Change, Frame, Link, Quality};
+use ocelli_reflex::observation::{Answer, Approval, Change, Frame, Link, Quality, Stage};
 use ocelli_reflex::output::{Act, ApprovalRequest, Ask, Cancelled, HookCall, Look, Moment};
 use ocelli_reflex::rule::Source;
 use ocelli_reflex::schedule::Schedule;
@@ -20,7 +20,8 @@ const MAX_WAKES: usize = 10_000;
 /// Most pictures and pauses before an answer.
 const MAX_LOOKS: usize = 40;
 
-/// A device that has been started, with all links up and all inputs inactive.
+/// A device that was started so long ago that no pin has to stay off, with all links up and all
+/// inputs inactive.
 #[derive(Debug)]
 pub struct Rehearsal<'p> {
     policy: &'p Policy,
@@ -45,6 +46,11 @@ pub struct Rehearsal<'p> {
 impl<'p> Rehearsal<'p> {
     /// Starts the device at a wall clock reading; `None`: the wall clock is not known.
     pub fn start(policy: &'p Policy, local: Option<LocalTime>) -> Rehearsal<'p> {
+        let envelopes = policy.pins.iter().filter_map(|pin| pin.envelope());
+        let rest = envelopes
+            .map(|envelope| envelope.min_off.max(envelope.dwell))
+            .max()
+            .unwrap_or(0);
         let local_ms = local.and_then(|local| u64::try_from(wall_clock::seconds(local)).ok());
         let mut rehearsal = Rehearsal {
             policy,
@@ -73,6 +79,9 @@ impl<'p> Rehearsal<'p> {
                 initial: true,
             });
         }
+        // A start counts as switched off just now.
+        rehearsal.local_ms = rehearsal.local_ms.map(|ms| ms.saturating_sub(rest));
+        rehearsal.wait(rest);
         rehearsal.lines.clear();
         rehearsal
     }
@@ -213,6 +222,9 @@ impl<'p> Rehearsal<'p> {
     pub fn see(&mut self, observation: &Observation) -> Outputs {
         let now = self.now();
         match observation {
+            Observation::Answer(answer) if answer.stage == Stage::Refined => {
+                self.asks.retain(|(open, _)| open.id != answer.question);
+            }
             Observation::Looked { look, .. } => self.looks.retain(|open| open.id != *look),
             Observation::Approval(approval) => {
                 self.requests.retain(|open| open.id != approval.request);
@@ -260,7 +272,6 @@ impl<'p> Rehearsal<'p> {
             Output::Cancel(Cancelled::Request(id)) => self.requests.retain(|open| open.id != *id),
             Output::Cancel(Cancelled::Call(id)) => self.calls.retain(|open| open.id != *id),
             Output::Note(Note::Started { rule, .. }) => self.running.push(*rule),
-            Output::Note(Note::Vote { .. }) => {}
             Output::Note(Note::Decided { rule, .. } | Note::GivenUp { rule, .. }) => {
                 self.running.retain(|running| running != rule);
                 self.asks.retain(|(open, _)| open.rule != *rule);
