@@ -266,7 +266,10 @@ impl Agent {
             _ if buttons.no.as_deref() == Some(name) => false,
             _ => return,
         };
-        let waiting = self.pending.iter().find(|(request, _)| request.takes(Link::Button));
+        let waiting = self
+            .pending
+            .iter()
+            .find(|(request, _)| request.takes(Link::Button));
         let Some((request, _)) = waiting else { return };
         let approval = Approval {
             request: request.id,
@@ -334,7 +337,11 @@ impl Agent {
         if let Some(page) = &self.parts.page {
             page.progressed();
         }
-        let fed = self.parts.watchdog.as_mut().map(|dog| dog.feed(progress, now));
+        let fed = self
+            .parts
+            .watchdog
+            .as_mut()
+            .map(|dog| dog.feed(progress, now));
         if let Some(Err(error)) = fed {
             self.parts.watchdog = None;
             self.remark("watchdog", &error.to_string());
@@ -370,7 +377,9 @@ impl Agent {
             let change = |waiting: &Observation| matches!(waiting, Observation::Change(_));
             let oldest = self.inbox.iter().position(change).unwrap_or(0);
             self.inbox.remove(oldest);
-            self.parts.recorder.remark("loop", "an observation was dropped, too many wait");
+            self.parts
+                .recorder
+                .remark("loop", "an observation was dropped, too many wait");
         }
         self.inbox.push_back(observation);
     }
@@ -432,7 +441,10 @@ impl Agent {
             self.seen(seen);
         }
         let now = self.parts.clock.monotonic();
-        if self.camera_lost.is_some_and(|since| now.saturating_sub(since) >= CAMERA_GRACE) {
+        if self
+            .camera_lost
+            .is_some_and(|since| now.saturating_sub(since) >= CAMERA_GRACE)
+        {
             self.fault(DeviceFault::CameraGone, true);
         }
     }
@@ -502,14 +514,22 @@ impl Agent {
         for _ in 0..MAX_TAKEN {
             let now = self.parts.clock.monotonic();
             let policy = &self.parts.rules.policy;
-            let inbound = self.parts.broker.as_mut().and_then(|broker| broker.recv(policy, now));
+            let inbound = self
+                .parts
+                .broker
+                .as_mut()
+                .and_then(|broker| broker.recv(policy, now));
             let Some(inbound) = inbound else { break };
             self.inbound(inbound);
         }
         for _ in 0..MAX_TAKEN {
             let now = self.parts.clock.monotonic();
             let policy = &self.parts.rules.policy;
-            let inbound = self.parts.line.as_mut().and_then(|line| line.recv(policy, now));
+            let inbound = self
+                .parts
+                .line
+                .as_mut()
+                .and_then(|line| line.recv(policy, now));
             let Some(inbound) = inbound else { break };
             self.inbound(inbound);
         }
@@ -518,7 +538,11 @@ impl Agent {
     fn inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Observe(observation) => {
-                if let Observation::Link { link: Link::Mqtt, up } = observation {
+                if let Observation::Link {
+                    link: Link::Mqtt,
+                    up,
+                } = observation
+                {
                     self.fault(DeviceFault::BrokerAway, !up);
                 }
                 self.observe(&observation);
@@ -599,7 +623,10 @@ impl Agent {
         let condition = self.condition();
         let policy = &self.parts.rules.policy;
         let rules = policy.rules.iter().map(|rule| {
-            let on = self.state.is_enabled(policy, &rule.id).unwrap_or(rule.enabled);
+            let on = self
+                .state
+                .is_enabled(policy, &rule.id)
+                .unwrap_or(rule.enabled);
             format!("{},{}", rule.id, if on { "on" } else { "off" })
         });
         let rules = rules.collect();
@@ -694,7 +721,7 @@ impl Agent {
         if let (Some(broker), Some(settings)) = (&self.parts.broker, plan.settings.mqtt.clone()) {
             broker.reload(settings)?;
         }
-        let remote = plan.remote()?;
+        let remote = plan.remote(self.parts.recorder.read_spent())?;
         self.observe(&Observation::Reload);
         self.parts.remote = remote;
         if plan.pins != self.parts.pins {
@@ -725,7 +752,9 @@ impl Agent {
 
     /// Puts other rules in force; rates, cooldowns and off-times stay.
     fn adopt(&mut self, rules: Rules) {
-        self.parts.recorder.rules(rules.policy.fingerprint, &rules.text);
+        self.parts
+            .recorder
+            .rules(rules.policy.fingerprint, &rules.text);
         self.parts.rules = rules;
         self.observe(&Observation::Tick);
         self.read_inputs();

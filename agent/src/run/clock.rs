@@ -91,7 +91,10 @@ mod tests {
     fn local_time_follows_the_zone() {
         let at = |zone: TimeZone, text: &str| {
             let stamp: jiff::Timestamp = text.parse().unwrap();
-            let clock = Clock { zone, trusted: true };
+            let clock = Clock {
+                zone,
+                trusted: true,
+            };
             clock.local(stamp.as_millisecond() as u64).unwrap()
         };
         let berlin = jiff::tz::Offset::from_hours(1).unwrap();

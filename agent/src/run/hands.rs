@@ -109,13 +109,21 @@ impl Hands {
         progress: Arc<AtomicU64>,
         patience: Duration,
     ) -> io::Result<Hands> {
-        let bell = || EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+        let bell =
+            || EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
         let is_input = |usage| matches!(usage, PinUse::Input { .. });
-        let inputs: Vec<bool> = pins.plans().iter().map(|plan| is_input(plan.usage)).collect();
-        let levels = inputs.iter().enumerate().map(|(at, is_input)| match is_input {
-            true => pins.get(PinId(at)).ok(),
-            false => None,
-        });
+        let inputs: Vec<bool> = pins
+            .plans()
+            .iter()
+            .map(|plan| is_input(plan.usage))
+            .collect();
+        let levels = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, is_input)| match is_input {
+                true => pins.get(PinId(at)).ok(),
+                false => None,
+            });
         let levels = levels.collect();
         let shared = Arc::new(Shared {
             desk: Mutex::new(Desk {
@@ -366,7 +374,8 @@ mod tests {
             edges: true,
             debounce: Duration::ZERO,
         };
-        let (pins, control) = FakePins::new(vec![plan("lamp", 17, lamp), plan("pir", 4, pir)]).unwrap();
+        let (pins, control) =
+            FakePins::new(vec![plan("lamp", 17, lamp), plan("pir", 4, pir)]).unwrap();
         let progress = Arc::new(AtomicU64::new(0));
         let hands = Hands::start(Box::new(pins), Arc::clone(&progress), patience).unwrap();
         (hands, control, progress)
@@ -402,7 +411,11 @@ mod tests {
             _ => None,
         });
         assert_eq!(pin, LAMP);
-        let states: Vec<bool> = control.changes().iter().map(|change| change.active).collect();
+        let states: Vec<bool> = control
+            .changes()
+            .iter()
+            .map(|change| change.active)
+            .collect();
         assert_eq!(states.last(), Some(&false), "{states:?}");
         assert!(states.contains(&true));
     }
@@ -412,7 +425,9 @@ mod tests {
         let (hands, control, progress) = hands(Duration::from_millis(50));
         progress.store(1, Ordering::Relaxed);
         hands.set(ActId(1), LAMP, true, None);
-        wait_for(&hands, |news| matches!(news, HandNews::LoopStuck(_)).then_some(()));
+        wait_for(&hands, |news| {
+            matches!(news, HandNews::LoopStuck(_)).then_some(())
+        });
         assert!(!control.is_active(LAMP));
     }
 
@@ -426,7 +441,9 @@ mod tests {
         });
         assert_eq!((edge.pin, edge.active), (PIR, true));
         hands.set(ActId(2), LAMP, true, None);
-        wait_for(&hands, |news| matches!(news, HandNews::Done(..)).then_some(()));
+        wait_for(&hands, |news| {
+            matches!(news, HandNews::Done(..)).then_some(())
+        });
         assert!(control.is_active(LAMP));
         drop(hands);
         assert!(!control.is_active(LAMP));
@@ -443,9 +460,13 @@ mod tests {
         });
         assert!(done);
         hands.safe(LAMP);
-        wait_for(&hands, |news| matches!(news, HandNews::Fault(_)).then_some(()));
+        wait_for(&hands, |news| {
+            matches!(news, HandNews::Fault(_)).then_some(())
+        });
         control.set_broken(LAMP, false);
-        wait_for(&hands, |news| matches!(news, HandNews::TimeOver(LAMP)).then_some(()));
+        wait_for(&hands, |news| {
+            matches!(news, HandNews::TimeOver(LAMP)).then_some(())
+        });
         assert!(!control.is_active(LAMP));
     }
 }

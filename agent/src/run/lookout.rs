@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use teller::{Telling, Teller};
+use teller::{Teller, Telling};
 
 /// Cells of the grid that change is looked for in.
 const GRID: (u32, u32) = (40, 30);
@@ -93,7 +93,10 @@ impl Shared {
         let mut desk = self.desk();
         if matches!(seen, Seen::Change(_)) {
             if desk.n_changes >= MAX_CHANGES {
-                let oldest = desk.seen.iter().position(|seen| matches!(seen, Seen::Change(_)));
+                let oldest = desk
+                    .seen
+                    .iter()
+                    .position(|seen| matches!(seen, Seen::Change(_)));
                 oldest.map(|at| desk.seen.remove(at));
                 desk.lost += 1;
             } else {
@@ -386,7 +389,8 @@ impl Worker {
             let asked = super::clock::millis(look.asked);
             // A picture from before the look is none.
             let picture = best.filter(|frame| frame.time >= asked);
-            let due = is_due(look) && (picture.is_some() || now >= look.until.saturating_sub(MARGIN));
+            let due =
+                is_due(look) && (picture.is_some() || now >= look.until.saturating_sub(MARGIN));
             if due {
                 answered.push(Seen::Looked(look.id, picture));
             }
@@ -426,7 +430,8 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     fn settings(source: &str) -> CameraSettings {
-        let text = format!("source = {source:?}\nany_quality = true\nsize = [64, 48]\nrate = 20.0\n");
+        let text =
+            format!("source = {source:?}\nany_quality = true\nsize = [64, 48]\nrate = 20.0\n");
         toml::from_str(&text).unwrap()
     }
 

@@ -20,7 +20,7 @@ use crate::model;
 use crate::notify::Notify;
 use crate::page::Page;
 use crate::progress::Progress;
-use crate::remote::Remote;
+use crate::remote::{Remote, Spent};
 use ocelli_boards::{
     Board, Facts, FakePins, GpioPins, PinId, PinPlan, PinRequest, PinUse, Pins, Tree, Watchdog,
     detect, plan,
@@ -126,27 +126,35 @@ impl Plan {
     ///
     /// Settings that cannot be used; a camera that is away is none.
     pub fn lookout(&self) -> Result<Option<Lookout>, Fault> {
-        self.settings.camera.as_ref().map(Lookout::start).transpose()
+        self.settings
+            .camera
+            .as_ref()
+            .map(Lookout::start)
+            .transpose()
     }
 
     /// The serial line, if there is one.
     pub fn line(&self, clock: &Clock) -> Option<Line> {
         let settings = self.settings.serial.as_ref()?;
         let name = &self.settings.device.name;
-        Some(Line::new(settings, name, super::agent::random(), clock.monotonic()))
+        Some(Line::new(
+            settings,
+            name,
+            super::agent::random(),
+            clock.monotonic(),
+        ))
     }
 
-    /// The remote model, if there is one and pictures may go there.
+    /// The remote model, if there is one.
     ///
     /// # Errors
     ///
     /// Settings that cannot be used.
-    pub fn remote(&self) -> Result<Option<Remote>, Fault> {
-        let Some(settings) = self.settings.remote.clone() else {
-            return Ok(None);
-        };
-        let remote = Remote::start(settings, self.settings.privacy.remote_images);
-        remote.map(Some).map_err(|error| Fault::Argument(error.to_string()))
+    pub fn remote(&self, spent: Spent) -> Result<Option<Remote>, Fault> {
+        let settings = self.settings.remote.as_ref();
+        let remote = settings.map(|settings| Remote::start(settings, spent));
+        let remote = remote.transpose();
+        remote.map_err(|error| Fault::Argument(error.to_string()))
     }
 
     /// The page, if there is one.
@@ -206,7 +214,7 @@ impl Plan {
         let parts = Parts {
             lookout: self.lookout()?,
             line: self.line(&clock),
-            remote: self.remote()?,
+            remote: self.remote(recorder.read_spent())?,
             page: self.page()?,
             vitals: Vitals::new(Tree::default(), self.board.clone(), folder),
             notify,
@@ -329,7 +337,11 @@ fn pin_plans(settings: &Settings, board: &Board, policy: &Policy) -> Result<Vec<
         .iter()
         .filter(|pin| !pin.line.starts_with(PEER_PIN));
     let requests = own.map(|pin| {
-        let wiring = settings.pins.get(pin.name.as_str()).copied().unwrap_or_default();
+        let wiring = settings
+            .pins
+            .get(pin.name.as_str())
+            .copied()
+            .unwrap_or_default();
         PinRequest {
             name: pin.name.to_string(),
             pin: pin.line.to_string(),

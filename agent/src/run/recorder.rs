@@ -6,6 +6,7 @@ use crate::entry::{Entry, Kept, MAX_RULES_PART_BYTES, Remark, RulesPart};
 use crate::journal::snapshots::{SnapshotError, Snapshots};
 use crate::journal::storage::Disk;
 use crate::journal::{Journal, JournalError, Opened};
+use crate::remote::Spent;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use ocelli_reflex::State;
@@ -20,6 +21,8 @@ pub const JOURNAL: &str = "journal";
 pub const SNAPSHOTS: &str = "snapshots";
 /// The state of the step.
 const STATE: &str = "state.bin";
+/// What the remote model was asked today.
+const SPENT: &str = "remote.bin";
 /// Begin of the state's file; the last byte is the version.
 const MAGIC: &[u8; 8] = b"OCELLIS1";
 /// Longest state file, in bytes.
@@ -87,13 +90,17 @@ impl Recorder {
     /// Writes an entry; it is on the disk within the time of the settings.
     pub fn write(&mut self, entry: &Entry) {
         // What is lost is counted and told by `trouble`.
-        let _ = self.journal.append(entry.kind(), entry, self.clock.moment());
+        let _ = self
+            .journal
+            .append(entry.kind(), entry, self.clock.moment());
     }
 
     /// Writes an entry and returns once the disk has it, or has refused.
     pub fn write_now(&mut self, entry: &Entry) {
         // A refusal shows in `trouble`; the entry waits in memory.
-        let _ = self.journal.append_now(entry.kind(), entry, self.clock.moment());
+        let _ = self
+            .journal
+            .append_now(entry.kind(), entry, self.clock.moment());
     }
 
     /// Writes a remark.
@@ -207,6 +214,20 @@ impl Recorder {
         Ok(())
     }
 
+    /// What the remote model was asked today, as last written down.
+    pub fn read_spent(&self) -> Spent {
+        let bytes = std::fs::read(self.state_path.with_file_name(SPENT)).unwrap_or_default();
+        // A file that is gone or broken costs at most one more day's questions.
+        postcard::from_bytes(&bytes).unwrap_or_default()
+    }
+
+    /// Writes down what the remote model was asked today.
+    pub fn spent(&self, spent: Spent) {
+        let path = self.state_path.with_file_name(SPENT);
+        // A full disk is told by the journal.
+        let _ = postcard::to_stdvec(&spent).map(|bytes| std::fs::write(path, bytes));
+    }
+
     /// When [`Recorder::tick`] has something to do.
     pub fn next_tick_at(&self) -> Option<Duration> {
         self.journal.next_tick_at()
@@ -228,9 +249,14 @@ impl Recorder {
         let (lost, stuck) = (self.journal.n_lost(), self.journal.is_stuck());
         let n_waiting = self.journal.n_waiting();
         let text = if lost > self.n_lost {
-            Some(format!("{} records are lost: the disk takes none", lost - self.n_lost))
+            Some(format!(
+                "{} records are lost: the disk takes none",
+                lost - self.n_lost
+            ))
         } else if stuck && !self.was_stuck {
-            Some(format!("the disk takes no records, {n_waiting} wait in memory"))
+            Some(format!(
+                "the disk takes no records, {n_waiting} wait in memory"
+            ))
         } else if !stuck && self.was_stuck {
             Some("the disk takes records again".to_owned())
         } else {
@@ -280,7 +306,9 @@ fn read_state(path: &Path) -> Result<Option<State>, String> {
         return Err(format!("{n_bytes} bytes, the limit is {MAX_STATE_BYTES}"));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    let rest = bytes.strip_prefix(MAGIC).ok_or("no state of this version")?;
+    let rest = bytes
+        .strip_prefix(MAGIC)
+        .ok_or("no state of this version")?;
     let (crc, body) = rest.split_first_chunk::<4>().ok_or("it is cut short")?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return Err("its checksum is wrong".to_owned());
@@ -318,7 +346,9 @@ mod tests {
     fn recorder(folder: &Path) -> Recorder {
         let text = "format = 1\nrules = \"r\"\n[device]\nname = \"d\"\n";
         let settings = Settings::parse(text, Path::new("/c.toml")).unwrap();
-        Recorder::open(&settings, folder, Clock::new(false)).unwrap().0
+        Recorder::open(&settings, folder, Clock::new(false))
+            .unwrap()
+            .0
     }
 
     #[test]
@@ -370,7 +400,10 @@ mod tests {
         let Entry::Kept(kept) = &entries[0] else {
             panic!("{entries:?}")
         };
-        assert_eq!((kept.name.as_str(), kept.frame, kept.event), (name.as_str(), 7, 3));
+        assert_eq!(
+            (kept.name.as_str(), kept.frame, kept.event),
+            (name.as_str(), 7, 3)
+        );
         assert_eq!(entries[1], Entry::Ended);
     }
 }

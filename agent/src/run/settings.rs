@@ -441,7 +441,9 @@ impl Settings {
                     camera.zones.len() < 16 && !camera.zones.iter().any(is_whole)
                 }),
                 "camera.zones",
-                camera.map_or_else(String::new, |camera| format!("{} zones", camera.zones.len())),
+                camera.map_or_else(String::new, |camera| {
+                    format!("{} zones", camera.zones.len())
+                }),
                 "at most 15, none called `picture`, which is the whole picture",
             ),
             (
@@ -550,8 +552,14 @@ mod tests {
     #[test]
     fn mistakes_name_file_setting_value_and_rule() {
         let cases = [
-            ("[camera]\nsource = \"v4l2:\"\nrate = 0\n", "camera.rate = 0"),
-            ("[camera]\nsource = \"v4l2:\"\nrotate = 45\n", "0, 90, 180 or 270"),
+            (
+                "[camera]\nsource = \"v4l2:\"\nrate = 0\n",
+                "camera.rate = 0",
+            ),
+            (
+                "[camera]\nsource = \"v4l2:\"\nrotate = 45\n",
+                "0, 90, 180 or 270",
+            ),
             ("[snapshots]\nquality = 0\n", "snapshots.quality = 0"),
             ("[journal]\nsync_ms = 70000\n", "0 to 60000"),
             ("[journal]\nsnyc_ms = 7\n", "unknown field `snyc_ms`"),

@@ -3,8 +3,8 @@
 use crate::cli::{Global, RunArgs};
 use crate::fault::{Fault, with_causes};
 use crate::journal::Opened;
-use crate::run::open::{Overrides, Plan};
 use crate::run::desk::Receipt;
+use crate::run::open::{Overrides, Plan};
 use crate::run::{Agent, Pause};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;

@@ -4,13 +4,14 @@ use super::{Agent, MAX_TAKEN};
 use crate::entry::{AnswerForm, Answered, Answerer, Entry};
 use crate::link::mqtt::message::{Outgoing, State as BrokerState};
 use crate::link::mqtt::payload::{Code, Reply, Sight};
-use crate::mind::{Conclusion, Failure, Job, Thought};
-use crate::remote::{RemoteAnswer, RemoteJob};
+use crate::mind::{Conclusion, Failure, Job, Thought, picture_sha256};
+use crate::remote::exchange::Finding as RemoteFinding;
+use crate::remote::{self, Heard, RemoteQuestion};
 use crate::run::desk::{Errand, ErrandAnswer, ErrandVerdict, Receipt};
 use ocelli_reflex::observation::{Answer, Fault, Frame, Stage, Value};
 use ocelli_reflex::output::{Ask, Finding, Model};
 use ocelli_reflex::question::Form;
-use ocelli_reflex::{EventId, LookId, Observation, Probability, QuestionId, RuleIndex};
+use ocelli_reflex::{EventId, LookId, Observation, Probability, QuestionId, RuleIndex, Text};
 use ocelli_runtime::image::Rgb8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const ERRAND_TIME: Duration = Duration::from_secs(50);
 const ERRAND_PRIORITY: u8 = 6;
 /// Tokens of an answer to a person unless they say otherwise.
 const ERRAND_TOKENS: u16 = 64;
+/// Tokens of a choice or a number from a remote model.
+const CLOSED_TOKENS: u16 = 16;
 /// Most pictures kept ready as evidence, and most whole texts.
 const MAX_KEPT: usize = 16;
 /// What is asked when a person asks nothing in particular.
@@ -119,16 +122,19 @@ impl Agent {
             return Some((picture, None));
         }
         let kept = self.parts.recorder.keep(0, frame, &picture);
-        let kept = kept.map_err(|error| error.to_string()).and_then(|(name, jpeg)| {
-            let picture = Rgb8::decode(&jpeg).map_err(|error| error.to_string())?;
-            Ok((name, Arc::new(picture)))
-        });
+        let kept = kept
+            .map_err(|error| error.to_string())
+            .and_then(|(name, jpeg)| {
+                let picture = Rgb8::decode(&jpeg).map_err(|error| error.to_string())?;
+                Ok((name, Arc::new(picture)))
+            });
         match kept {
             Ok((name, shown)) => {
                 if self.evidence.len() >= MAX_KEPT {
                     self.evidence.pop_front();
                 }
-                self.evidence.push_back((frame, name.clone(), Arc::clone(&shown)));
+                self.evidence
+                    .push_back((frame, name.clone(), Arc::clone(&shown)));
                 Some((shown, Some(name)))
             }
             Err(error) => {
@@ -154,14 +160,30 @@ impl Agent {
         }
         match &self.parts.thinker {
             Some((thinker, _)) => thinker.submit(job),
-            None => self.failed(job.question, &Failure::Engine("there is no model".to_owned())),
+            None => self.failed(
+                job.question,
+                &Failure::Engine("there is no model".to_owned()),
+            ),
         }
     }
 
     fn ask_remote(&mut self, job: Job) {
         let question = job.question;
         let Some(remote) = &self.parts.remote else {
-            return self.failed(question, &Failure::Question("there is no [remote]".to_owned()));
+            return self.failed(
+                question,
+                &Failure::Question("there is no [remote]".to_owned()),
+            );
+        };
+        let Some(form) = remote_form(&job.form) else {
+            let failure = "a remote model is not asked to fill in a schema";
+            return self.failed(question, &Failure::Question(failure.to_owned()));
+        };
+        let allowed = self.parts.settings.privacy.remote_images;
+        let day = self.parts.clock.wall_ms().map_or(0, |ms| ms / 86_400_000);
+        let max_tokens = match job.form {
+            AnswerForm::Caption(tokens) => tokens,
+            _ => CLOSED_TOKENS,
         };
         let sent = self
             .parts
@@ -169,14 +191,19 @@ impl Agent {
             .jpeg(&job.picture)
             .map_err(|error| error.to_string())
             .and_then(|jpeg| {
-                let job = RemoteJob {
+                let within = job.deadline.saturating_duration_since(Instant::now());
+                let question = RemoteQuestion {
                     id: question,
                     jpeg,
                     prompt: job.prompt,
-                    form: job.form,
+                    form,
+                    max_tokens,
+                    within,
                 };
-                remote.ask(job).map_err(|error| error.to_string())
+                let asked = remote.ask(question, allowed, day);
+                asked.map_err(|error| error.to_string())
             });
+        self.parts.recorder.spent(remote.spent());
         if let Err(error) = sent {
             self.remark("remote", &error);
             self.failed(question, &Failure::Question(error));
@@ -188,11 +215,18 @@ impl Agent {
         if let Some((thinker, _)) = &self.parts.thinker {
             thinker.cancel(question);
         }
+        if let Some(remote) = &self.parts.remote {
+            remote.cancel(question);
+        }
     }
 
     pub(super) fn take_thoughts(&mut self) {
         for _ in 0..MAX_TAKEN {
-            let thought = self.parts.thinker.as_ref().and_then(|(thinker, _)| thinker.try_next());
+            let thought = self
+                .parts
+                .thinker
+                .as_ref()
+                .and_then(|(thinker, _)| thinker.try_next());
             let Some(thought) = thought else { return };
             self.thought(thought);
         }
@@ -350,38 +384,54 @@ impl Agent {
 
     pub(super) fn take_remote(&mut self) {
         for _ in 0..MAX_TAKEN {
-            let answer = self.parts.remote.as_ref().and_then(|remote| remote.try_next());
-            let Some((question, answer)) = answer else {
-                return;
-            };
-            match answer {
-                Ok(answer) => self.remote_answered(question, answer),
+            let answer = self
+                .parts
+                .remote
+                .as_ref()
+                .and_then(|remote| remote.try_next());
+            let Some(answer) = answer else { return };
+            match answer.result {
+                Ok(heard) => self.remote_answered(answer.id, heard),
                 Err(error) => {
                     self.remark("remote", &error.to_string());
-                    self.failed(question, &Failure::Question(error.to_string()));
+                    self.failed(answer.id, &Failure::Question(error.to_string()));
                 }
             }
         }
     }
 
-    fn remote_answered(&mut self, question: QuestionId, answer: RemoteAnswer) {
+    fn remote_answered(&mut self, question: QuestionId, heard: Heard) {
         let Some(asked) = self.asked.get(&question.0) else {
             return;
         };
         let Who::Rule(rule, _) = &asked.who else {
             return;
         };
-        let probability = answer.probability.unwrap_or(1.0);
+        let Some(settings) = &self.parts.settings.remote else {
+            return;
+        };
+        let shown = self
+            .parts
+            .lookout
+            .as_ref()
+            .and_then(|lookout| lookout.picture(asked.frame));
+        let value = match &heard.finding {
+            None => Value::Nothing,
+            // At most eight choices.
+            Some(RemoteFinding::Choice(choice)) => Value::Choice(*choice as u8),
+            Some(RemoteFinding::Count(count)) => Value::Count(*count),
+            Some(RemoteFinding::Text) => Value::Text(Text::new(&heard.text)),
+        };
         let answered = Answered {
             question,
             rule: self.rule_name(*rule),
             stage: Stage::Refined,
             frame: asked.frame,
-            frame_sha256: answer.picture_sha256,
+            frame_sha256: shown.map_or([0; 32], |picture| picture_sha256(&picture)),
             picture: None,
             by: Answerer::Remote {
-                url: answer.url,
-                model: answer.model,
+                url: settings.url.clone(),
+                model: settings.model.clone(),
             },
             prompt: asked.prompt.clone(),
             form: asked.form.clone(),
@@ -391,13 +441,13 @@ impl Agent {
             token_probabilities: Vec::new(),
             choice_scores: Vec::new(),
             choice_probabilities: Vec::new(),
-            text: answer.text,
-            probability,
-            unsure: answer.unsure,
+            unsure: heard.finding.is_none(),
+            text: heard.text,
+            // One that gives no probability is taken at its word.
+            probability: heard.probability.unwrap_or(1.0) as f32,
             time_ms: [0.0, 0.0, asked.began.elapsed().as_secs_f32() * 1e3],
             joules: None,
         };
-        let value = answer.value;
         self.concluded(
             question,
             Conclusion {
@@ -474,10 +524,17 @@ impl Agent {
         let policy = &self.parts.rules.policy;
         let tokens = errand.max_tokens.unwrap_or(ERRAND_TOKENS);
         let of_rule = errand.rule.as_ref().and_then(|name| {
-            let at = policy.rules.iter().position(|rule| rule.id.as_str() == name)?;
+            let at = policy
+                .rules
+                .iter()
+                .position(|rule| rule.id.as_str() == name)?;
             let rule = RuleIndex(u16::try_from(at).ok()?);
             let question = policy.question(rule)?;
-            let choices = policy.choices(rule).into_iter().map(str::to_owned).collect();
+            let choices = policy
+                .choices(rule)
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             let form = match &question.form {
                 Form::Choices { .. } => AnswerForm::Choices(choices),
                 Form::Count { range, .. } => AnswerForm::Count(range.0, range.1),
@@ -545,4 +602,14 @@ impl Agent {
             line.answer(receipt, answer, now);
         }
     }
+}
+
+/// The form as the remote model is asked for it; `None` for what it is not asked.
+fn remote_form(form: &AnswerForm) -> Option<remote::Form> {
+    Some(match form {
+        AnswerForm::Choices(choices) => remote::Form::Choices(choices.clone()),
+        AnswerForm::Count(least, most) => remote::Form::Count(*least, *most),
+        AnswerForm::Caption(_) => remote::Form::Text,
+        AnswerForm::Schema(..) => return None,
+    })
 }

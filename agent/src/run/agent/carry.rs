@@ -268,7 +268,9 @@ impl Agent {
     fn tell_pin(&mut self, name: &str, value: i32) {
         let policy = &self.parts.rules.policy;
         let pin = policy.pins.iter().find(|pin| pin.name == name);
-        let range = pin.and_then(|pin| pin.envelope()).map(|envelope| envelope.range);
+        let range = pin
+            .and_then(|pin| pin.envelope())
+            .map(|envelope| envelope.range);
         let value = match range {
             Some((0, 1)) => PinValue::Level(value != 0),
             _ => PinValue::Number(value.into()),
@@ -332,12 +334,14 @@ impl Agent {
         let of = policy.action(action);
         let target = match of.map(|action| &action.command) {
             Some(Command::Set { pin, .. }) => policy.pin(*pin).map(|pin| pin.name.to_string()),
-            Some(Command::Publish { topic, .. }) => {
-                policy.topics.get(topic.get()).map(|topic| topic.name.to_string())
-            }
-            Some(Command::Packet { packet, .. }) => {
-                policy.packets.get(packet.get()).map(|packet| packet.name.to_string())
-            }
+            Some(Command::Publish { topic, .. }) => policy
+                .topics
+                .get(topic.get())
+                .map(|topic| topic.name.to_string()),
+            Some(Command::Packet { packet, .. }) => policy
+                .packets
+                .get(packet.get())
+                .map(|packet| packet.name.to_string()),
             _ => None,
         };
         let fixed = match of.map(|action| &action.command) {
@@ -416,7 +420,10 @@ impl Agent {
         self.pending.push((request.clone(), until));
         self.tell_pending();
         if request.takes(Link::Serial) {
-            let (rule, action) = (self.rule_name(request.rule), self.action_words(request.action));
+            let (rule, action) = (
+                self.rule_name(request.rule),
+                self.action_words(request.action),
+            );
             let sent = self.parts.line.as_mut().map(|line| {
                 let id = (request.id, request.nonce);
                 line.ask_approval(id, (&rule, &action), request.within, now)
@@ -433,7 +440,10 @@ impl Agent {
         let now = self.parts.clock.monotonic();
         let wall_ms = self.parts.clock.wall_ms().unwrap_or(0);
         let policy = &self.parts.rules.policy;
-        let waiting = self.pending.iter().filter(|(request, _)| request.takes(link));
+        let waiting = self
+            .pending
+            .iter()
+            .filter(|(request, _)| request.takes(link));
         waiting
             .map(|(request, until)| PendingAction {
                 id: request.id.0.to_string(),
@@ -466,7 +476,9 @@ impl Agent {
 
     pub(super) fn rule_name(&self, rule: RuleIndex) -> String {
         let policy = &self.parts.rules.policy;
-        policy.rule(rule).map_or_else(String::new, |rule| rule.id.to_string())
+        policy
+            .rule(rule)
+            .map_or_else(String::new, |rule| rule.id.to_string())
     }
 
     pub(super) fn action_words(&self, action: ActionIndex) -> String {

@@ -87,7 +87,11 @@ impl Agent {
         PageState {
             device: self.parts.settings.title().to_owned(),
             status: status.to_owned(),
-            faults: self.faults.iter().map(|fault| format!("{fault:?}")).collect(),
+            faults: self
+                .faults
+                .iter()
+                .map(|fault| format!("{fault:?}"))
+                .collect(),
             facts: vec![
                 fact("Board", self.parts.board.title.clone()),
                 fact("Model", model),

@@ -8,7 +8,7 @@ use crate::run::desk::broker::priority_of;
 use crate::run::desk::{Condition, EventWords, Receipt};
 use ocelli_reflex::channel::Direction;
 use ocelli_reflex::observation::{Link, Value};
-use ocelli_reflex::output::{Evidence, EventNotice, EventPhase, Finding};
+use ocelli_reflex::output::{EventNotice, EventPhase, Evidence, Finding};
 use ocelli_reflex::question::Form;
 use ocelli_reflex::{RuleIndex, rule};
 use std::time::Duration;
@@ -107,10 +107,11 @@ impl Agent {
                 .map(|fact| fact.wall_ms)
                 .or_else(|| self.parts.clock.wall_ms())
                 .unwrap_or(0),
-            question: policy.question(rule).map(|question| question.prompt.clone()),
+            question: policy
+                .question(rule)
+                .map(|question| question.prompt.clone()),
             answer: is_closed.then(|| text.clone()),
-            probability: has_answer
-                .then(|| f32::from(finding.probability.0) / f32::from(u16::MAX)),
+            probability: has_answer.then(|| f32::from(finding.probability.0) / f32::from(u16::MAX)),
             unsure: false,
             text: (has_answer && !is_closed).then_some(text),
             zones: fact.map_or_else(Vec::new, |fact| fact.zones.clone()),
@@ -129,7 +130,10 @@ impl Agent {
     pub(super) fn tell_rules(&mut self) {
         let policy = &self.parts.rules.policy;
         let rules = policy.rules.iter().map(|rule| {
-            let on = self.state.is_enabled(policy, &rule.id).unwrap_or(rule.enabled);
+            let on = self
+                .state
+                .is_enabled(policy, &rule.id)
+                .unwrap_or(rule.enabled);
             (rule.id.to_string(), on)
         });
         let rules: Vec<(String, bool)> = rules.collect();
@@ -179,7 +183,11 @@ impl Agent {
                 .thinker
                 .as_ref()
                 .map_or_else(String::new, |(_, identity)| identity.name.clone()),
-            rules: policy.rules.iter().map(|rule| rule.id.to_string()).collect(),
+            rules: policy
+                .rules
+                .iter()
+                .map(|rule| rule.id.to_string())
+                .collect(),
         };
         self.tell_broker(Outgoing::Describe(Box::new(description)));
         self.tell_broker(Outgoing::Listen(heard));
@@ -192,11 +200,17 @@ impl Agent {
     pub(super) fn condition(&self) -> Condition {
         let policy = &self.parts.rules.policy;
         let is_armed = |rule: &&rule::Rule| {
-            self.state.is_enabled(policy, &rule.id).unwrap_or(rule.enabled)
+            self.state
+                .is_enabled(policy, &rule.id)
+                .unwrap_or(rule.enabled)
         };
         let health = self.parts.vitals.health();
         let uptime = self.parts.clock.monotonic().saturating_sub(self.started);
-        let faults: Vec<String> = self.faults.iter().map(|fault| format!("{fault:?}")).collect();
+        let faults: Vec<String> = self
+            .faults
+            .iter()
+            .map(|fault| format!("{fault:?}"))
+            .collect();
         Condition {
             uptime_s: uptime.as_secs(),
             // At most 32 rules.
@@ -250,7 +264,6 @@ impl Agent {
         self.tell_broker(Outgoing::State(State::Stats(stats)));
         self.tell_condition();
     }
-
 }
 
 /// What kind of answer others may expect; `None` for rules that ask nothing.
@@ -258,7 +271,9 @@ fn rule_kind(rule: &rule::Rule) -> Option<RuleKind> {
     Some(match &rule.ask.as_ref()?.form {
         Form::Choices { choices, .. } => {
             let is = |at: usize, word: &str| {
-                choices.get(at).is_some_and(|choice| choice.eq_ignore_ascii_case(word))
+                choices
+                    .get(at)
+                    .is_some_and(|choice| choice.eq_ignore_ascii_case(word))
             };
             match choices.len() == 2 && is(0, "yes") && is(1, "no") {
                 true => RuleKind::YesNo,

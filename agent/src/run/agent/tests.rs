@@ -162,8 +162,15 @@ fn scene_in(script: &Script, folder: tempfile::TempDir) -> Scene {
     let board = Board::by_name("generic").unwrap();
     let (state, _) = recorder.read_state();
     let parts = Parts {
-        lookout: settings.camera.as_ref().map(|camera| Lookout::start(camera).unwrap()),
-        vitals: Vitals::new(Tree::new(folder.path()), board.clone(), folder.path().into()),
+        lookout: settings
+            .camera
+            .as_ref()
+            .map(|camera| Lookout::start(camera).unwrap()),
+        vitals: Vitals::new(
+            Tree::new(folder.path()),
+            board.clone(),
+            folder.path().into(),
+        ),
         settings,
         fingerprint: [0; 32],
         clock,
@@ -211,7 +218,9 @@ impl Scene {
     fn entries(&self) -> Vec<Entry> {
         let disk = Disk::open(&self.folder.path().join(JOURNAL)).unwrap();
         let reader = Reader::new(&disk).unwrap();
-        reader.filter_map(|record| Some(record.ok()?.body)).collect()
+        reader
+            .filter_map(|record| Some(record.ok()?.body))
+            .collect()
     }
 
     fn end(self) -> (tempfile::TempDir, FakeControl) {
@@ -232,9 +241,7 @@ fn an_edge_leads_over_picture_and_answer_to_the_lamp_and_all_of_it_is_written_do
     let mut scene = scene(&Script::Choice(0, 0.97));
     scene.move_before_the_sensor();
     scene.until(|scene| scene.pins.is_active(LAMP));
-    let is_set = |output: &Output| {
-        matches!(output, Output::Act(act) if matches!(act.deed, Deed::Set { value: 1, .. }))
-    };
+    let is_set = |output: &Output| matches!(output, Output::Act(act) if matches!(act.deed, Deed::Set { value: 1, .. }));
     // It was on the disk before the lamp was on.
     let entries = scene.entries();
     assert!(steps(&entries).any(|step| step.outputs.list.iter().any(is_set)));
@@ -247,13 +254,21 @@ fn an_edge_leads_over_picture_and_answer_to_the_lamp_and_all_of_it_is_written_do
     let disk = Disk::open(&folder.path().join(JOURNAL)).unwrap();
     let summary = verify(&disk).unwrap();
     assert_eq!(summary.n_damages, 0);
-    let entries: Vec<Entry> = Reader::new(&disk).unwrap().map(|r| r.unwrap().body).collect();
+    let entries: Vec<Entry> = Reader::new(&disk)
+        .unwrap()
+        .map(|r| r.unwrap().body)
+        .collect();
     let kinds: Vec<u8> = entries.iter().map(Entry::kind).collect();
     assert_eq!((kinds[0], kinds[1]), (2, 1), "rules, then the begin");
     for kind in [3, 4, 5, 7] {
         assert!(kinds.contains(&kind), "kind {kind} in {kinds:?}");
     }
-    assert_eq!(std::fs::read_dir(folder.path().join("snapshots")).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("snapshots"))
+            .unwrap()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -263,7 +278,10 @@ fn what_was_written_down_gives_the_same_outputs_again() {
     scene.until(|scene| scene.pins.is_active(LAMP));
     let (folder, _) = scene.end();
     let disk = Disk::open(&folder.path().join(JOURNAL)).unwrap();
-    let entries: Vec<Entry> = Reader::new(&disk).unwrap().map(|r| r.unwrap().body).collect();
+    let entries: Vec<Entry> = Reader::new(&disk)
+        .unwrap()
+        .map(|r| r.unwrap().body)
+        .collect();
     let policy = rules_of(RULES, &Inventory::default()).policy;
     let mut state = State::new();
     let mut n_steps = 0;
@@ -282,7 +300,9 @@ fn a_model_that_fails_leaves_the_lamp_off_and_is_told() {
     scene.until(|scene| scene.agent.faults.contains(&DeviceFault::ModelRefused));
     scene.until(|scene| {
         let entries = scene.entries();
-        entries.iter().any(|entry| matches!(entry, Entry::Remark(remark) if remark.about == "model"))
+        entries
+            .iter()
+            .any(|entry| matches!(entry, Entry::Remark(remark) if remark.about == "model"))
     });
     assert!(!scene.pins.is_active(LAMP));
     // The next edge ends unsure at once, without the model.
@@ -304,7 +324,11 @@ fn a_no_moves_nothing() {
         scene.agent.turn();
     }
     let (_, pins) = scene.end();
-    assert!(pins.changes().iter().all(|change| !change.active || change.pin != LAMP));
+    assert!(
+        pins.changes()
+            .iter()
+            .all(|change| !change.active || change.pin != LAMP)
+    );
 }
 
 #[test]

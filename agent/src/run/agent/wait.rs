@@ -34,7 +34,12 @@ impl Agent {
             Some((interest.fd?, flags))
         });
         let wanted: Vec<(BorrowedFd<'_>, PollFlags)> = wanted
-            .chain(others.into_iter().flatten().map(|fd| (fd, PollFlags::POLLIN)))
+            .chain(
+                others
+                    .into_iter()
+                    .flatten()
+                    .map(|fd| (fd, PollFlags::POLLIN)),
+            )
             .collect();
         let mut fds: Vec<PollFd<'_>> = wanted
             .iter()

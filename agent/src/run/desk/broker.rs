@@ -3,8 +3,8 @@
 use super::{Errand, Inbound, Receipt};
 use crate::link::mqtt::command::{Command, PinValue};
 use crate::link::mqtt::message::Outgoing;
-use crate::link::mqtt::publication::Publication;
 use crate::link::mqtt::payload::{Code, Reply};
+use crate::link::mqtt::publication::Publication;
 use crate::link::mqtt::{Incoming, Mqtt, MqttError, Request, Settings};
 use crate::link::queue::{Priority, Recovered};
 use crate::link::{Interest, Link as _};
@@ -100,7 +100,8 @@ impl Broker {
             retain,
             priority: priority_of(priority),
         };
-        self.link.send(Outgoing::Publish(Box::new(publication)), now)
+        self.link
+            .send(Outgoing::Publish(Box::new(publication)), now)
     }
 
     /// The next thing that came, `None` if nothing did.
@@ -147,9 +148,9 @@ impl Broker {
                 retained,
             } => message(&topic, &payload, retained, policy),
             Incoming::Refused { topic, reason } => remark(format!("{topic}: refused: {reason}")),
-            Incoming::Dropped { total } => {
-                remark(format!("{total} events were dropped so far, the queue is full"))
-            }
+            Incoming::Dropped { total } => remark(format!(
+                "{total} events were dropped so far, the queue is full"
+            )),
             Incoming::Volatile { seq } => remark(format!(
                 "event {seq} waits in memory only, the disk refused it"
             )),

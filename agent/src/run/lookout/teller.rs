@@ -65,7 +65,12 @@ impl Teller {
 
     /// What is to be told of a picture.
     pub fn step(&mut self, change: &change::Change, now: Duration) -> Vec<Telling> {
-        let areas: Vec<AreaChange> = change.zones.iter().chain([&change.whole]).copied().collect();
+        let areas: Vec<AreaChange> = change
+            .zones
+            .iter()
+            .chain([&change.whole])
+            .copied()
+            .collect();
         let is_active = areas.iter().any(|area| area.active);
         if is_active && !self.is_active {
             self.episode += 1;

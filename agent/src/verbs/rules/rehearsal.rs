@@ -437,7 +437,9 @@ pub fn starter(policy: &Policy, source: &Source) -> Option<String> {
         }
         Source::Command { pin, on, from } => {
             let wish = if on.unwrap_or(true) { "on" } else { "off" };
-            let link = Link::NAMES.iter().find(|(_, link)| from & (1 << *link as u8) != 0)?;
+            let link = Link::NAMES
+                .iter()
+                .find(|(_, link)| from & (1 << *link as u8) != 0)?;
             format!("command {} {wish} {}", policy.pin(*pin)?.name, link.0)
         }
         Source::Rule { .. } => return None,

@@ -57,7 +57,9 @@ pub(crate) fn source(policy: &Policy, source: &Source) -> String {
                 Some(false) => " off",
                 None => "",
             };
-            let links = Link::NAMES.iter().filter(|(_, link)| from & link.bit() != 0);
+            let links = Link::NAMES
+                .iter()
+                .filter(|(_, link)| from & link.bit() != 0);
             let links: Vec<&str> = links.map(|(word, _)| *word).collect();
             format!(
                 "command {}{wish} from {}",
