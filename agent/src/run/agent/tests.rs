@@ -31,8 +31,6 @@ line = "GPIO17"
 direction = "out"
 safe = "off"
 reversible = true
-max_on = "5 min"
-min_off = "0 ms"
 evidence = "30 s"
 
 [[rules]]

@@ -41,7 +41,7 @@ pub(super) struct Teller {
 
 impl Teller {
     /// For these zones on a grid of so many columns and rows.
-    pub fn new(zones: &[Zone], (columns, rows): (u32, u32)) -> Teller {
+    pub(super) fn new(zones: &[Zone], (columns, rows): (u32, u32)) -> Teller {
         let cells = |zone: &Zone| {
             let cover = Mask::new(vec![zone.area.clone()]).cover(columns, rows);
             let all = (0..rows).flat_map(|y| (0..columns).map(move |x| (x, y)));
@@ -64,7 +64,7 @@ impl Teller {
     }
 
     /// What is to be told of a picture.
-    pub fn step(&mut self, change: &change::Change, now: Duration) -> Vec<Telling> {
+    pub(super) fn step(&mut self, change: &change::Change, now: Duration) -> Vec<Telling> {
         let areas: Vec<AreaChange> = change
             .zones
             .iter()
@@ -148,7 +148,7 @@ mod tests {
         let told = teller.step(&moves(true), at(0));
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].zone.as_str(), told[0].episode), ("porch", 1));
-        assert_eq!(told[0].fraction.per_mille(), 100, "30 of 300 cells");
+        assert_eq!(told[0].fraction.per_mille(), 89, "30 of the 21 × 16 cells it touches");
         assert!(teller.step(&moves(false), at(200)).is_empty());
         assert_eq!(teller.step(&moves(false), at(1000)).len(), 1);
     }
