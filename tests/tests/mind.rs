@@ -227,6 +227,20 @@ fn spellings_share_their_weight_and_leave_the_prompt_as_it_was() {
         .unwrap();
     assert!((nested[1].exp() + nested[2].exp() - one[1].exp()).abs() < 1e-9);
     assert_eq!(session.logits().unwrap(), before);
+    session
+        .question("What do you see?", 8, &mut |_| {})
+        .unwrap();
+    let caption = std::fs::read_to_string(
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/samples/trees.txt"),
+    );
+    let caption = caption.unwrap();
+    let whole = caption.trim().trim_end_matches('.');
+    let first = whole.split(' ').next().unwrap();
+    let parts = session.weigh(&[words(&[first]), words(&[whole])]).unwrap();
+    assert!(
+        parts[0] < parts[1] && parts[0].exp() + parts[1].exp() <= 1.0 + 1e-9,
+        "{parts:?}"
+    );
     let error = session
         .weigh(&[words(&["Yes"]), words(&["a", "b"]), words(&[" Yes "])])
         .unwrap_err();

@@ -79,9 +79,10 @@ fn conclusion(job: &Job, stage: Stage) -> Conclusion {
 }
 
 struct Stand {
+    // Goes first: a brain without orders panics, which lets the thread of a failed test end.
+    orders: Sender<Order>,
     thinker: Thinker,
     begun: Receiver<(u64, Stage)>,
-    orders: Sender<Order>,
     made: Arc<AtomicUsize>,
 }
 
