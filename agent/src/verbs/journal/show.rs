@@ -67,11 +67,13 @@ pub(super) fn run(global: &Global, args: &ShowArgs) -> Result<(), Fault> {
     for line in std::mem::take(&mut shown.kept) {
         shown.print(&line)?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         std::thread::sleep(LOOK_EVERY);
         shown.go_on(&disk)?;
     }
-    Ok(())
 }
 
 /// An entry or damage to be printed.
