@@ -2,13 +2,14 @@
 
 use crate::cli::{AnswerArgs, Global};
 use crate::fault::Fault;
+use crate::mind::spelling;
 use crate::npy;
 use crate::progress::Progress;
 use nix::sys::resource::{UsageWho, getrusage};
 use ocelli_runtime::image::{ImageError, PixelValues, Rgb8};
 use ocelli_runtime::prompt::{Message, Role};
 use ocelli_runtime::{
-    ChoiceScore, FinishReason, PromptProgress, PromptRequest, PromptStats, Session, Stages, Vlm,
+    FinishReason, PromptProgress, PromptRequest, PromptStats, Session, Stages, Vlm,
 };
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
@@ -152,13 +153,17 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Scores closed answers.
+    /// Weighs closed answers, each in all its spellings.
     ///
     /// # Errors
     ///
     /// An empty choice, engine faults.
-    pub fn score(&mut self, choices: &[String]) -> Result<Vec<ChoiceScore>, Fault> {
-        Ok(self.session.score(choices)?)
+    pub fn weigh(&mut self, choices: &[String]) -> Result<Vec<f64>, Fault> {
+        let spellings: Vec<Vec<String>> = choices
+            .iter()
+            .map(|choice| spelling::of_text(choice))
+            .collect();
+        Ok(self.session.weigh(&spellings)?)
     }
 
     /// The fields every JSON report has.

@@ -15,7 +15,7 @@ pub const MAX_RULES_PART_BYTES: usize = 64 << 10;
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Entry {
-    /// The agent began.
+    /// The agent began; written again now and then, so that a replay can begin there.
     Began(Box<Began>),
     /// A piece of the rule file that the next [`Entry::Began`] or [`Entry::Step`] is under.
     Rules(RulesPart),
@@ -46,7 +46,7 @@ impl Entry {
     }
 }
 
-/// Begin of a run of the agent.
+/// Begin of a run of the agent, or a later point of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Began {
     /// Version of the program.
@@ -147,6 +147,8 @@ pub struct Answered {
     pub time_ms: [f32; 3],
     /// Joules it cost, and whether they were measured rather than estimated.
     pub joules: Option<(f32, bool)>,
+    /// Instructions before the picture.
+    pub system: Option<String>,
 }
 
 /// Who answered.

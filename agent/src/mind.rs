@@ -177,6 +177,7 @@ impl Mind {
                 ms(decode),
             ],
             joules: None,
+            system: self.settings.system.clone(),
         };
         Ok(Conclusion {
             answered,

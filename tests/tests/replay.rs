@@ -8,7 +8,7 @@ use ocelli_agent::entry::{
     AnswerForm, Answered, Answerer, Began, Entry, ModelIdentity, RulesPart, Step,
 };
 use ocelli_agent::journal::{Disk, Journal, JournalSettings, Moment, Reader, Record};
-use ocelli_agent::replay::answers::frame_hash;
+use ocelli_agent::mind::picture_sha256;
 use ocelli_agent::replay::{Exact, Reasked, Reasker, Under, reask};
 use ocelli_reflex::observation::Stage;
 use ocelli_reflex::{Inventory, Observation, Outputs, QuestionId, load};
@@ -406,7 +406,7 @@ fn an_answer_is_asked_again_only_with_its_picture_and_compared_bit_for_bit() {
         rule: "porch".to_owned(),
         stage: Stage::Refined,
         frame: 9,
-        frame_sha256: frame_hash(&picture),
+        frame_sha256: picture_sha256(&picture),
         picture: Some("a.png".to_owned()),
         by: Answerer::Local(ModelIdentity::default()),
         prompt: "What?".to_owned(),
@@ -422,6 +422,7 @@ fn an_answer_is_asked_again_only_with_its_picture_and_compared_bit_for_bit() {
         unsure: false,
         time_ms: [1.0; 3],
         joules: None,
+        system: None,
     };
     let ask = |answered: &Answered, change| reask(answered, folder.path(), &mut Parrot(change));
     assert_eq!(ask(&answered, |_| ()), Reasked::Same);

@@ -176,6 +176,9 @@ pub struct ReplayArgs {
     /// Say what these rules would have done instead
     #[arg(long, value_name = "FILE")]
     pub rules: Option<PathBuf>,
+    /// Ask the model again about the pictures kept in this folder, and compare token by token
+    #[arg(long, value_name = "DIR", conflicts_with = "rules")]
+    pub answers: Option<PathBuf>,
     /// First record
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     pub from: u64,

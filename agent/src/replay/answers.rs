@@ -2,10 +2,9 @@
 
 use super::Reasker;
 use crate::entry::{Answered, Answerer};
-use crate::journal::record::Hash;
+use crate::mind::picture_sha256;
 use ocelli_runtime::image::Rgb8;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::{Component, Path};
 
 /// What became of an answer that was asked for again.
@@ -61,18 +60,6 @@ pub fn reask(answered: &Answered, pictures: &Path, reasker: &mut impl Reasker) -
     }
 }
 
-/// SHA-256 of width, height (u32, little endian) and RGB bytes.
-pub fn frame_hash(picture: &Rgb8) -> Hash {
-    // Sides of pictures are far below 2^32.
-    let side = |pixels: usize| (pixels as u32).to_le_bytes();
-    Sha256::new()
-        .chain_update(side(picture.width()))
-        .chain_update(side(picture.height()))
-        .chain_update(picture.pixels())
-        .finalize()
-        .into()
-}
-
 fn picture(answered: &Answered, pictures: &Path) -> Result<Rgb8, String> {
     let name = answered.picture.as_deref().ok_or("none was kept")?;
     let mut parts = Path::new(name).components();
@@ -81,7 +68,7 @@ fn picture(answered: &Answered, pictures: &Path) -> Result<Rgb8, String> {
         return Err(format!("{name:?} is no file name"));
     };
     let picture = Rgb8::open(&pictures.join(file)).map_err(|error| error.to_string())?;
-    if frame_hash(&picture) != answered.frame_sha256 {
+    if picture_sha256(&picture) != answered.frame_sha256 {
         return Err(format!("{name:?} does not hold what the model saw"));
     }
     Ok(picture)

@@ -140,10 +140,15 @@ fn read(
 ) -> Result<Rc<Policy>, RuleFault> {
     let on_board = Inventory {
         lines,
+        serial: true,
         ..Inventory::default()
     };
     // The device may have known more lines than the board of that name has today.
-    let policy = load(text, &on_board).or_else(|_| load(text, &Inventory::default()));
+    let anywhere = Inventory {
+        serial: true,
+        ..Inventory::default()
+    };
+    let policy = load(text, &on_board).or_else(|_| load(text, &anywhere));
     let policy = policy
         .map_err(|rejected| RuleFault::Refused {
             fingerprint,

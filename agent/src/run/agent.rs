@@ -46,6 +46,9 @@ const MAX_INBOX: usize = 256;
 const MAX_TAKEN: usize = 32;
 /// How long a camera may be away before rules are told.
 const CAMERA_GRACE: Duration = Duration::from_secs(2);
+/// Rules and state are written down whole again after this time, so that a journal whose oldest
+/// segments are gone can still be replayed.
+const BEGIN_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Most pictures whose time is remembered.
 const MAX_FRAMES: usize = 128;
 
@@ -135,6 +138,8 @@ pub struct Agent {
     inbox: VecDeque<Observation>,
     wake_at: Option<Duration>,
     started: Duration,
+    /// When rules and state were last written down whole.
+    begun: Duration,
     camera_lost: Option<Duration>,
     faults: Vec<DeviceFault>,
     frames: VecDeque<FrameFact>,
@@ -171,6 +176,7 @@ impl Agent {
             inbox: VecDeque::new(),
             wake_at: Some(now),
             started: now,
+            begun: now,
             camera_lost: None,
             faults: Vec::new(),
             frames: VecDeque::new(),
@@ -195,6 +201,26 @@ impl Agent {
     }
 
     fn begin(&mut self, recovered: String) {
+        self.write_begin(recovered);
+        let secret = [random(), random()];
+        self.observe(&Observation::Start { secret });
+        if self.parts.thinker.is_none() {
+            self.fault(DeviceFault::ModelRefused, true);
+        }
+        if self.parts.lookout.is_none() {
+            self.fault(DeviceFault::CameraGone, true);
+        }
+        if self.parts.page.is_some() {
+            let (link, up) = (Link::Http, true);
+            self.observe(&Observation::Link { link, up });
+        }
+        self.read_inputs();
+        self.describe_device();
+    }
+
+    /// Writes down rules and state, from which everything after can be done again.
+    fn write_begin(&mut self, recovered: String) {
+        self.begun = self.parts.clock.monotonic();
         let parts = &mut self.parts;
         let rules = parts.rules.policy.fingerprint;
         parts.recorder.rules(rules, &parts.rules.text);
@@ -210,20 +236,6 @@ impl Agent {
             recovered,
         };
         parts.recorder.write_now(&Entry::Began(Box::new(began)));
-        let secret = [random(), random()];
-        self.observe(&Observation::Start { secret });
-        if self.parts.thinker.is_none() {
-            self.fault(DeviceFault::ModelRefused, true);
-        }
-        if self.parts.lookout.is_none() {
-            self.fault(DeviceFault::CameraGone, true);
-        }
-        if self.parts.page.is_some() {
-            let (link, up) = (Link::Http, true);
-            self.observe(&Observation::Link { link, up });
-        }
-        self.read_inputs();
-        self.describe_device();
     }
 
     /// Tells the step the level of every input.
@@ -330,6 +342,9 @@ impl Agent {
         }
         if now >= self.next_stats {
             self.tell_stats(now);
+        }
+        if now.saturating_sub(self.begun) >= BEGIN_AGAIN {
+            self.write_begin(String::new());
         }
         let progress = self.parts.progress.fetch_add(1, Ordering::Relaxed) + 1;
         let fed = self.parts.notify.feed(progress, now).map(drop);

@@ -450,23 +450,32 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_that_cannot_be_set_is_told_and_made_safe_again_and_again() {
+    fn a_pin_that_cannot_be_set_is_told() {
         let (hands, control, _) = hands(LONG);
         control.set_broken(LAMP, true);
         hands.set(ActId(3), LAMP, true, None);
         let done = wait_for(&hands, |news| match news {
-            HandNews::Done(_, done) => Some(done.is_err()),
+            HandNews::Done(_, done) => Some(done.is_ok()),
             _ => None,
         });
-        assert!(done);
-        hands.safe(LAMP);
+        assert!(!done);
+    }
+
+    #[test]
+    fn a_pin_that_cannot_be_made_safe_is_tried_again() {
+        let (hands, control, _) = hands(LONG);
+        hands.set(ActId(3), LAMP, true, Some(Duration::from_millis(300)));
         wait_for(&hands, |news| {
-            matches!(news, HandNews::Fault(_)).then_some(())
+            matches!(news, HandNews::Done(..)).then_some(())
         });
-        control.set_broken(LAMP, false);
-        wait_for(&hands, |news| {
-            matches!(news, HandNews::TimeOver(LAMP)).then_some(())
-        });
+        control.set_broken(LAMP, true);
+        let time_over = |news| matches!(news, HandNews::TimeOver(LAMP)).then_some(());
+        wait_for(&hands, time_over);
+        // On a machine too slow to break it in time it is off already.
+        if control.is_active(LAMP) {
+            control.set_broken(LAMP, false);
+            wait_for(&hands, time_over);
+        }
         assert!(!control.is_active(LAMP));
     }
 }

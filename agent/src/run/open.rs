@@ -72,9 +72,11 @@ impl Plan {
     pub fn read(path: &Path, overrides: Overrides) -> Result<Plan, Fault> {
         let (settings, text) = Settings::read(path)?;
         let board = board(&settings.device.board)?;
-        let mut rules = rules(&settings, &board)?;
-        rules.policy.dry_run |= overrides.dry_run;
+        let rules = rules(&settings, &board, overrides.dry_run)?;
         let pins = pin_plans(&settings, &board, &rules.policy)?;
+        for warning in warnings(&settings, &rules.policy) {
+            eprintln!("ocelli: {}: {warning}", path.display());
+        }
         Ok(Plan {
             settings,
             fingerprint: Sha256::digest(text.as_bytes()).into(),
@@ -271,7 +273,7 @@ fn board(name: &str) -> Result<Board, Fault> {
 }
 
 /// Reads the rule file and holds it against what the device has.
-fn rules(settings: &Settings, board: &Board) -> Result<Rules, Fault> {
+fn rules(settings: &Settings, board: &Board, dry_run: bool) -> Result<Rules, Fault> {
     let path = &settings.rules;
     let failed = |source| Fault::Input {
         path: path.clone(),
@@ -300,9 +302,52 @@ fn rules(settings: &Settings, board: &Board) -> Result<Rules, Fault> {
     for warning in &loaded.warnings {
         eprintln!("ocelli: {}: {warning}", path.display());
     }
-    let policy = loaded.policy;
-    wiring_is_known(settings, &policy)?;
-    Ok(Rules { policy, text })
+    let mut rules = Rules {
+        policy: loaded.policy,
+        text,
+    };
+    wiring_is_known(settings, &rules.policy)?;
+    if dry_run && !rules.policy.dry_run {
+        // The journal keeps the text in force, and a replay must come out dry as well.
+        let off = rules.text.replacen("dry_run = false", "", 1);
+        let text = format!("dry_run = true\n{off}");
+        if let Ok(dry) = load(&text, &inventory) {
+            rules.policy = dry.policy;
+            rules.text = text;
+        }
+        rules.policy.dry_run = true;
+    }
+    Ok(rules)
+}
+
+/// What the rules want and the configuration does not have.
+fn warnings(settings: &Settings, policy: &Policy) -> Vec<String> {
+    let needs = [
+        (
+            policy.topics.is_empty(),
+            settings.mqtt.is_some(),
+            "topics",
+            "[mqtt]",
+        ),
+        (
+            policy.packets.is_empty(),
+            settings.serial.is_some(),
+            "packets",
+            "[serial]",
+        ),
+        (
+            policy.remote.is_none(),
+            settings.remote.is_some(),
+            "second opinions",
+            "[remote]",
+        ),
+    ];
+    let missing = needs.iter().filter(|(none, has, ..)| !none && !has);
+    missing
+        .map(|(.., what, table)| {
+            format!("the rules have {what} and there is no {table}; they fail")
+        })
+        .collect()
 }
 
 /// Rules of a text that is known to be right.

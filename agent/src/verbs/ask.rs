@@ -3,6 +3,7 @@
 use crate::answer::{self, Asker, print_json};
 use crate::cli::{AskArgs, Global};
 use crate::fault::Fault;
+use crate::mind::Judgement;
 use crate::model;
 use crate::progress::Progress;
 use serde_json::{Value, json};
@@ -58,35 +59,35 @@ fn choose(
     stats: &ocelli_runtime::PromptStats,
 ) -> Result<(), Fault> {
     let start = Instant::now();
-    let scores = asker.score(&args.choices)?;
+    let scores = asker.weigh(&args.choices)?;
     let elapsed = start.elapsed();
-    let best = scores
-        .iter()
-        .max_by(|a, b| a.probability.total_cmp(&b.probability))
-        .filter(|best| best.probability >= args.unsure_below);
-    let text = best.map_or(UNSURE, |best| best.choice.as_str());
+    let judged = Judgement::default().judge(&scores, None);
+    let is_likely = judged.probabilities[judged.best] >= args.unsure_below;
+    let best = args
+        .choices
+        .get(judged.best)
+        .filter(|_| is_likely && !judged.unsure);
+    let text = best.map_or(UNSURE, String::as_str);
+    let choices = args.choices.iter().zip(&judged.probabilities).zip(&scores);
     if asker.global.json {
         let mut report = asker.report(name, stats, elapsed);
         report.insert("question".into(), json!(args.question));
         report.insert("text".into(), json!(text));
         report.insert("unsure".into(), json!(best.is_none()));
-        let scores: Vec<Value> = scores
-            .iter()
-            .map(|s| {
-                json!({
-                    "choice": s.choice,
-                    "probability": s.probability,
-                    "log_probability": s.log_probability,
-                })
+        let choices = choices.map(|((choice, probability), score)| {
+            json!({
+                "choice": choice,
+                "probability": probability,
+                "log_probability": score,
             })
-            .collect();
-        report.insert("choices".into(), json!(scores));
+        });
+        report.insert("choices".into(), choices.collect::<Value>());
         print_json(report)?;
     } else {
         writeln!(io::stdout(), "{text}")?;
         if asker.global.verbose {
-            for score in &scores {
-                eprintln!("ocelli: {:.3} {}", score.probability, score.choice);
+            for ((choice, probability), _) in choices {
+                eprintln!("ocelli: {probability:.3} {choice}");
             }
         }
     }

@@ -1,20 +1,29 @@
 //! `ocelli replay`: a journal done again, bit for bit or under other rules.
 
 use crate::cli::{Global, ReplayArgs};
-use crate::entry::Entry;
+use crate::entry::{Answered, Entry};
 use crate::fault::Fault;
 use crate::journal::{Damage, Disk, Reader, Record};
+use crate::mind::{Job, Mind, MindSettings};
+use crate::model;
+use crate::progress::Progress;
 use crate::replay::exact::Hole;
 use crate::replay::{Changed, Difference, Exact, Reasked, Reasker, RuleBook, Tally, Under, reask};
 use crate::verbs::journal::{harmless, open};
 use crate::verbs::rules::read;
 use crate::wall_clock;
 use ocelli_reflex::{Inventory, Now, load};
+use ocelli_runtime::Vlm;
+use ocelli_runtime::image::Rgb8;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long one answer may take.
+const ANSWER_TIME: Duration = Duration::from_secs(3600);
 
 /// Runs the verb.
 ///
@@ -22,10 +31,63 @@ use std::time::Instant;
 ///
 /// See [`Fault`]; [`Fault::Replay`] if anything came out otherwise or could not be replayed.
 pub fn run(global: &Global, args: &ReplayArgs) -> Result<(), Fault> {
+    if let Some(pictures) = &args.answers {
+        let (vlm, _) = model::load(global, &mut Progress::new(global))?;
+        let mut again = Again {
+            vlm: Arc::new(vlm),
+            mind: None,
+        };
+        return answers(global, args, pictures, &mut again);
+    }
     let disk = open(&args.folder)?;
     match &args.rules {
         None => exact(global, args, &disk),
         Some(rules) => under(global, args, &disk, rules),
+    }
+}
+
+/// The model of the command line, asked as the agent asked it.
+struct Again {
+    vlm: Arc<Vlm>,
+    /// With the instructions it was made with.
+    mind: Option<(Option<String>, Mind)>,
+}
+
+impl Reasker for Again {
+    fn answer(&mut self, answered: &Answered, picture: &Rgb8) -> Result<Answered, String> {
+        let is_fit = |(system, _): &(Option<String>, Mind)| *system == answered.system;
+        if !self.mind.as_ref().is_some_and(is_fit) {
+            let settings = MindSettings {
+                system: answered.system.clone(),
+                ..MindSettings::default()
+            };
+            let mind = Mind::new(Arc::clone(&self.vlm), settings);
+            let mind = mind.map_err(|error| error.to_string())?;
+            self.mind = Some((answered.system.clone(), mind));
+        }
+        let Some((_, mind)) = &mut self.mind else {
+            return Err("there is no model".to_owned());
+        };
+        let job = Job {
+            question: answered.question,
+            rule: answered.rule.clone(),
+            frame: answered.frame,
+            picture: Arc::new(picture.clone()),
+            prompt: answered.prompt.clone(),
+            form: answered.form.clone(),
+            max_tiles: answered.max_tiles.map(|tiles| tiles as usize),
+            early: false,
+            priority: 0,
+            deadline: Instant::now() + ANSWER_TIME,
+        };
+        let mut result = Err("the model said nothing".to_owned());
+        mind.answer(&job, &mut |thought| {
+            result = thought
+                .result
+                .map(|conclusion| conclusion.answered)
+                .map_err(|failure| failure.to_string());
+        });
+        result
     }
 }
 
@@ -170,7 +232,11 @@ fn print_difference(out: &mut impl Write, difference: &Difference) -> io::Result
 }
 
 fn under(global: &Global, args: &ReplayArgs, disk: &Disk, rules: &Path) -> Result<(), Fault> {
-    let loaded = load(&read(rules)?, &Inventory::default())
+    let inventory = Inventory {
+        serial: true,
+        ..Inventory::default()
+    };
+    let loaded = load(&read(rules)?, &inventory)
         .map_err(|rejected| Fault::Argument(format!("{}: {rejected}", rules.display())))?;
     let mut under = Under::new(loaded.policy);
     let mut begun = args.from == 0;

@@ -371,6 +371,7 @@ impl Day {
             unsure: answer.unsure,
             time_ms: [70.0, 90.0, 12.5],
             joules: Some((2.5, false)),
+            system: None,
         };
         self.append(&Entry::Answered(Box::new(answered)));
         self.see(Observation::Answer(answer));

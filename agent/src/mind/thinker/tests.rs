@@ -72,6 +72,7 @@ fn conclusion(job: &Job, stage: Stage) -> Conclusion {
             unsure: false,
             time_ms: [0.0; 3],
             joules: None,
+            system: None,
         },
         value: ocelli_reflex::observation::Value::Nothing,
         fields: Vec::new(),

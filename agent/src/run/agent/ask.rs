@@ -447,6 +447,7 @@ impl Agent {
             probability: heard.probability.unwrap_or(1.0) as f32,
             time_ms: [0.0, 0.0, asked.began.elapsed().as_secs_f32() * 1e3],
             joules: None,
+            system: None,
         };
         self.concluded(
             question,

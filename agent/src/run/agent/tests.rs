@@ -91,6 +91,7 @@ fn answered(job: &Job, stage: Stage, probability: f32) -> Answered {
         unsure: false,
         time_ms: [0.0; 3],
         joules: None,
+        system: None,
     }
 }
 

@@ -148,7 +148,11 @@ mod tests {
         let told = teller.step(&moves(true), at(0));
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].zone.as_str(), told[0].episode), ("porch", 1));
-        assert_eq!(told[0].fraction.per_mille(), 89, "30 of the 21 × 16 cells it touches");
+        assert_eq!(
+            told[0].fraction.per_mille(),
+            89,
+            "30 of the 21 × 16 cells it touches"
+        );
         assert!(teller.step(&moves(false), at(200)).is_empty());
         assert_eq!(teller.step(&moves(false), at(1000)).len(), 1);
     }
