@@ -81,7 +81,8 @@ pub unsafe trait Microkernel: Sync {
     }
 
     /// Packs up to `mr` rows `[m, k_padded]` into `out`, [`Microkernel::lhs_bytes`] long. The
-    /// places of missing rows keep what they held; nobody reads what comes of them.
+    /// places of missing rows keep what they held; nobody reads what comes of them. The order is
+    /// k-major: ranges of k packed one after the other give the packing of the whole.
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         pack_interleaved(rows, k_padded, self.mr(), out);
     }
