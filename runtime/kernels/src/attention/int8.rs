@@ -4,7 +4,7 @@
 //!   once per head     keys    minus their mean, one scale per key ──▶ panels [n, head_dim]
 //!                     values  minus their mean, one scale per dimension ──▶ panels [head_dim, n]
 //!
-//!   per strip of mr queries, KEY_BLOCK keys at a time:
+//!   per strip of up to mr queries, KEY_BLOCK keys at a time:
 //!     queries (one scale each) · keysᵀ ──▶ scores f32 ──▶ weights int8, one scale per GROUP keys
 //!   then weights · values / sum of the weights + mean value ──▶ out
 //! ```
@@ -67,6 +67,7 @@ pub fn vision_attention_int8(
     let layout = HeadLayout::new(n, head_dim);
     let kernel = compute.gemm();
     let n_strips = n.div_ceil(kernel.mr());
+    let most_queries = n.div_ceil(n_strips);
     let out = SyncPtr::new(out.as_mut_ptr());
     with_scratch(n_heads * layout.lines(), |heads| {
         compute
@@ -76,11 +77,12 @@ pub fn vision_attention_int8(
             });
         let heads = &*heads;
         compute.pool().run(n_heads * n_strips, &|chunk| {
-            let (head, first) = (chunk / n_strips, chunk % n_strips * kernel.mr());
+            let (head, strip) = (chunk / n_strips, chunk % n_strips);
+            let (first, end) = (n * strip / n_strips, n * (strip + 1) / n_strips);
+            let n_queries = end - first;
             let packed = layout.view(&heads[head * layout.lines()..][..layout.lines()]);
-            let n_queries = kernel.mr().min(n - first);
-            with_scratch(Strip::lines(kernel, &layout), |lines| {
-                let mut strip = Strip::new(compute, &layout, lines);
+            with_scratch(Strip::lines(kernel, most_queries, &layout), |lines| {
+                let mut strip = Strip::new(compute, n_queries, &layout, lines);
                 for i in 0..n_queries {
                     strip.set_query(i, qkv.part(Part::Query, head, first + i));
                 }
@@ -96,73 +98,78 @@ pub fn vision_attention_int8(
     });
 }
 
-/// `mr` queries of one head on their way through the keys.
+/// Some queries of one head, at most the kernel's `mr`, on their way through the keys.
 struct Strip<'a> {
     compute: &'a Compute,
     kernel: &'static dyn Microkernel,
     layout: &'a HeadLayout,
-    /// `[mr, head_dim padded]`, and as the kernel wants them, with scales and sums `[mr]`.
+    /// Queries.
+    m: usize,
+    /// `[m, head_dim padded]`, and as the kernel wants them, with scales and sums `[m]`.
     query_rows: &'a mut [i8],
     queries: &'a mut [i8],
     query_scales: &'a mut [f32],
     query_sums: &'a mut [i32],
-    /// `[mr, KEY_BLOCK]`.
+    /// `[m, KEY_BLOCK]`.
     scores: &'a mut [f32],
     weight_rows: &'a mut [i8],
     /// All keys, as the kernel wants them.
     weights: &'a mut [i8],
-    /// `[groups, mr]`: maximum score, which becomes the scale, and sum of the rounded weights.
+    /// `[groups, m]`: maximum score, which becomes the scale, and sum of the rounded weights.
     scales: &'a mut [f32],
     sums: &'a mut [i32],
-    /// `[mr]`: what the weights of a query sum to.
+    /// `[m]`: what the weights of a query sum to.
     totals: &'a mut [f32],
-    /// `[mr, head_dim]`.
+    /// `[m, head_dim]`.
     out: &'a mut [f32],
 }
 
 impl<'a> Strip<'a> {
-    /// Scratch lines a strip needs.
-    fn lines(kernel: &dyn Microkernel, layout: &HeadLayout) -> usize {
-        let mr = kernel.mr();
-        let groups = mr * layout.n_groups();
-        lines_for::<i8>(mr * layout.key_width())
-            + lines_for::<i8>(kernel.lhs_bytes(layout.key_width()))
-            + 3 * lines_for::<f32>(mr)
-            + lines_for::<f32>(mr * KEY_BLOCK)
-            + lines_for::<i8>(mr * KEY_BLOCK)
-            + lines_for::<i8>(kernel.lhs_bytes(layout.n_padded()))
+    /// Scratch lines a strip of `m` queries needs.
+    fn lines(kernel: &dyn Microkernel, m: usize, layout: &HeadLayout) -> usize {
+        let groups = m * layout.n_groups();
+        lines_for::<i8>(m * layout.key_width())
+            + lines_for::<i8>(kernel.lhs_bytes(m, layout.key_width()))
+            + 3 * lines_for::<f32>(m)
+            + lines_for::<f32>(m * KEY_BLOCK)
+            + lines_for::<i8>(m * KEY_BLOCK)
+            + lines_for::<i8>(kernel.lhs_bytes(m, layout.n_padded()))
             + 2 * lines_for::<f32>(groups)
-            + lines_for::<f32>(mr * layout.head_dim())
+            + lines_for::<f32>(m * layout.head_dim())
     }
 
-    /// Makes a strip without queries in `lines`, [`Strip::lines`] long.
-    fn new(compute: &'a Compute, layout: &'a HeadLayout, lines: &'a mut [Line]) -> Strip<'a> {
+    /// Makes a strip of `m` queries, all zero, in `lines`, [`Strip::lines`] long.
+    fn new(
+        compute: &'a Compute,
+        m: usize,
+        layout: &'a HeadLayout,
+        lines: &'a mut [Line],
+    ) -> Strip<'a> {
         let kernel = compute.gemm();
-        let mr = kernel.mr();
-        let groups = mr * layout.n_groups();
+        let groups = m * layout.n_groups();
         let mut rest = lines;
         let strip = Strip {
             compute,
             kernel,
             layout,
-            query_rows: take_words(&mut rest, mr * layout.key_width()),
-            queries: take_words(&mut rest, kernel.lhs_bytes(layout.key_width())),
-            query_scales: take_words(&mut rest, mr),
-            query_sums: take_words(&mut rest, mr),
-            scores: take_words(&mut rest, mr * KEY_BLOCK),
-            weight_rows: take_words(&mut rest, mr * KEY_BLOCK),
-            weights: take_words(&mut rest, kernel.lhs_bytes(layout.n_padded())),
+            m,
+            query_rows: take_words(&mut rest, m * layout.key_width()),
+            queries: take_words(&mut rest, kernel.lhs_bytes(m, layout.key_width())),
+            query_scales: take_words(&mut rest, m),
+            query_sums: take_words(&mut rest, m),
+            scores: take_words(&mut rest, m * KEY_BLOCK),
+            weight_rows: take_words(&mut rest, m * KEY_BLOCK),
+            weights: take_words(&mut rest, kernel.lhs_bytes(m, layout.n_padded())),
             scales: take_words(&mut rest, groups),
             sums: take_words(&mut rest, groups),
-            totals: take_words(&mut rest, mr),
-            out: take_words(&mut rest, mr * layout.head_dim()),
+            totals: take_words(&mut rest, m),
+            out: take_words(&mut rest, m * layout.head_dim()),
         };
         strip.query_rows.fill(0);
-        strip.query_scales.fill(0.0);
         strip
     }
 
-    /// Puts query `i` of the strip in its place, quantised; queries not set stay zero.
+    /// Puts query `i` of the strip in its place, quantised.
     fn set_query(&mut self, i: usize, query: &[f32]) {
         let factor = std::f32::consts::LOG2_E / (query.len() as f32).sqrt();
         let width = self.layout.key_width();
@@ -192,13 +199,13 @@ impl<'a> Strip<'a> {
             self.score(head, first_key, n_keys);
             self.weigh(first_key, n_keys);
         }
-        let mr = self.kernel.mr();
-        // SAFETY: scales and sums hold whole groups of mr values, totals mr values.
+        // SAFETY: scales and sums hold whole groups of m values, totals m values.
         unsafe {
             let tier = self.compute.float_tier();
-            add_groups(tier, mr, self.scales, self.sums, self.totals);
+            add_groups(tier, self.m, self.scales, self.sums, self.totals);
         }
         let tile = Tile {
+            rows: self.m,
             lhs: self.weights,
             lhs_scales: self.scales,
             lhs_sums: self.sums,
@@ -215,6 +222,7 @@ impl<'a> Strip<'a> {
         let width = self.layout.key_width();
         let stride = panel_stride(width);
         let tile = Tile {
+            rows: self.m,
             lhs: self.queries,
             lhs_scales: self.query_scales,
             lhs_sums: self.query_sums,
@@ -233,24 +241,24 @@ impl<'a> Strip<'a> {
 
     /// Turns the scores of `n_keys` keys into weights in the kernel's order.
     fn weigh(&mut self, first_key: usize, n_keys: usize) {
-        let (kernel, mr) = (self.kernel, self.kernel.mr());
+        let (kernel, m) = (self.kernel, self.m);
         let first_group = first_key / GROUP;
         let rows = self.scores.chunks_exact(KEY_BLOCK);
         let weights = self.weight_rows.chunks_exact_mut(n_keys);
         for (i, (scores, weights)) in rows.zip(weights).enumerate() {
-            let places = first_group * mr + i..(first_group + n_keys / GROUP) * mr;
+            let places = first_group * m + i..(first_group + n_keys / GROUP) * m;
             // SAFETY: scores and weights hold n_keys values, whole groups; scales and sums one
-            // value for each group, mr apart.
+            // value for each group, m apart.
             unsafe {
                 let scales = &mut self.scales[places.clone()];
                 let sums = &mut self.sums[places];
                 let tier = self.compute.float_tier();
-                weigh_groups(tier, &scores[..n_keys], weights, mr, scales, sums);
+                weigh_groups(tier, &scores[..n_keys], weights, m, scales, sums);
             }
         }
-        let packed = &mut self.weights[kernel.lhs_bytes(first_key)..];
-        let packed = &mut packed[..kernel.lhs_bytes(n_keys)];
-        kernel.pack_lhs(&self.weight_rows[..mr * n_keys], n_keys, packed);
+        let packed = &mut self.weights[kernel.lhs_bytes(m, first_key)..];
+        let packed = &mut packed[..kernel.lhs_bytes(m, n_keys)];
+        kernel.pack_lhs(&self.weight_rows[..m * n_keys], n_keys, packed);
     }
 
     /// Writes the output of query `i`, `[head_dim]`.
@@ -268,7 +276,7 @@ fn product(kernel: &dyn Microkernel, tile: &Tile<'_>, out: &mut [f32], out_strid
     let stride = panel_stride(tile.k_padded);
     let step = kernel.nr() / PANEL_ROWS * stride;
     let n_columns = tile.panels.len() / stride * PANEL_ROWS;
-    assert!(n_columns <= out_stride && out.len() >= kernel.mr() * out_stride);
+    assert!(n_columns <= out_stride && out.len() >= tile.rows * out_stride);
     for (i, panels) in tile.panels.chunks(step).enumerate() {
         let tile = Tile {
             panels,
@@ -276,7 +284,7 @@ fn product(kernel: &dyn Microkernel, tile: &Tile<'_>, out: &mut [f32], out_strid
             ..*tile
         };
         // SAFETY: the lengths of the tile follow from its shape, panels start on lines, and `out`
-        // holds mr rows of all columns.
+        // holds the rows with all columns.
         unsafe {
             let out = out.as_mut_ptr().add(i * kernel.nr());
             kernel.tile(&tile, out, out_stride, Store::Overwrite);
