@@ -162,6 +162,9 @@ struct StripLayout<'a> {
     kernel: &'static dyn Microkernel,
     lhs: Int8Rows<'a>,
     n_strips: usize,
+    /// Tokens of every strip, and strips that have one more.
+    least_rows: usize,
+    longer_strips: usize,
     data_lines: usize,
     word_lines: usize,
 }
@@ -175,6 +178,8 @@ impl<'a> StripLayout<'a> {
             kernel,
             lhs,
             n_strips,
+            least_rows: lhs.m() / n_strips,
+            longer_strips: lhs.m() % n_strips,
             data_lines: lines_for::<i8>(data_len),
             word_lines: lines_for::<f32>(most_rows * lhs.n_groups()),
         }
@@ -187,7 +192,7 @@ impl<'a> StripLayout<'a> {
 
     /// Tokens of one strip.
     fn rows(&self, strip: usize) -> Range<usize> {
-        let first = |strip: usize| self.lhs.m() * strip / self.n_strips;
+        let first = |strip: usize| strip * self.least_rows + strip.min(self.longer_strips);
         first(strip)..first(strip + 1)
     }
 

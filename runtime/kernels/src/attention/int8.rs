@@ -210,7 +210,7 @@ impl<'a> Strip<'a> {
             lhs_scales: self.scales,
             lhs_sums: self.sums,
             panels: head.values,
-            n_panels: 0,
+            n_panels: self.layout.head_dim() / PANEL_ROWS,
             k_padded: self.layout.n_padded(),
             group_len: GROUP,
         };
@@ -227,7 +227,7 @@ impl<'a> Strip<'a> {
             lhs_scales: self.query_scales,
             lhs_sums: self.query_sums,
             panels: &head.keys[first_key / PANEL_ROWS * stride..][..n_keys / PANEL_ROWS * stride],
-            n_panels: 0,
+            n_panels: n_keys / PANEL_ROWS,
             k_padded: width,
             group_len: width,
         };
@@ -271,22 +271,22 @@ impl<'a> Strip<'a> {
     }
 }
 
-/// Multiplies the tokens of `tile` with all its panels, `n_panels` apart, rows `out_stride` apart.
+/// Multiplies the tokens of `tile` with all its panels; rows of `out` are `out_stride` apart.
 fn product(kernel: &dyn Microkernel, tile: &Tile<'_>, out: &mut [f32], out_stride: usize) {
     let stride = panel_stride(tile.k_padded);
-    let step = kernel.nr() / PANEL_ROWS * stride;
-    let n_columns = tile.panels.len() / stride * PANEL_ROWS;
-    assert!(n_columns <= out_stride && out.len() >= tile.rows * out_stride);
-    for (i, panels) in tile.panels.chunks(step).enumerate() {
+    let at_once = kernel.nr() / PANEL_ROWS;
+    assert!(tile.n_panels * PANEL_ROWS <= out_stride && out.len() >= tile.rows * out_stride);
+    for first in (0..tile.n_panels).step_by(at_once) {
+        let n_panels = at_once.min(tile.n_panels - first);
         let tile = Tile {
-            panels,
-            n_panels: panels.len() / stride,
+            panels: &tile.panels[first * stride..][..n_panels * stride],
+            n_panels,
             ..*tile
         };
         // SAFETY: the lengths of the tile follow from its shape, panels start on lines, and `out`
         // holds the rows with all columns.
         unsafe {
-            let out = out.as_mut_ptr().add(i * kernel.nr());
+            let out = out.as_mut_ptr().add(first * PANEL_ROWS);
             kernel.tile(&tile, out, out_stride, Store::Overwrite);
         }
     }

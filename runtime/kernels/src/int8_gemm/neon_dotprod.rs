@@ -129,7 +129,7 @@ unsafe fn tile_dotprod<const R: usize>(
     }
 }
 
-/// `R` tokens times one panel over `steps` steps.
+/// `R` tokens times one panel over `steps` steps; sums after the first `R` are 0.
 ///
 /// # Safety
 ///
@@ -141,9 +141,9 @@ unsafe fn products<const R: usize>(
     weights: *const i8,
     x: *const i8,
     steps: usize,
-) -> [[int32x4_t; 2]; R] {
+) -> [[int32x4_t; 2]; MR] {
     let registers = R.div_ceil(X_TOKENS);
-    let mut acc = [[vdupq_n_s32(0); 2]; R];
+    let mut acc = [[vdupq_n_s32(0); 2]; MR];
     for step in 0..steps {
         let mut tokens = [vdupq_n_s8(0); MR / X_TOKENS];
         // SAFETY: the step is one of `steps`.
@@ -155,18 +155,18 @@ unsafe fn products<const R: usize>(
             let w = weights.add(step * STEP_BYTES);
             [vld1q_s8(w), vld1q_s8(w.add(STEP_BYTES / 2))]
         };
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let x = tokens[i / X_TOKENS];
-            for (acc, w) in acc.iter_mut().zip(w) {
-                // The loop is unrolled: each token keeps one of these.
-                match i % X_TOKENS {
-                    0 => sdot!(*acc, w, x, 0),
-                    1 => sdot!(*acc, w, x, 1),
-                    2 => sdot!(*acc, w, x, 2),
-                    _ => sdot!(*acc, w, x, 3),
+        // Written out: a loop that the compiler leaves in place keeps its sums in memory.
+        macro_rules! four_tokens {
+            ($x:literal: $($lane:literal)*) => {$(
+                if R > $x * X_TOKENS + $lane {
+                    sdot!(acc[$x * X_TOKENS + $lane][0], w[0], tokens[$x], $lane);
+                    sdot!(acc[$x * X_TOKENS + $lane][1], w[1], tokens[$x], $lane);
                 }
-            }
+            )*};
         }
+        four_tokens!(0: 0 1 2 3);
+        four_tokens!(1: 0 1 2 3);
+        four_tokens!(2: 0 1 2 3);
     }
     acc
 }
