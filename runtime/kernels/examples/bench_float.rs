@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use ocelli_kernels::attention::{KvBlocks, decoder_attention, kv_layer_len, vision_attention};
+use ocelli_kernels::attention::{
+    KvBlocks, decoder_attention, kv_layer_len, vision_attention, vision_attention_int8,
+};
 use ocelli_kernels::quantize::quantize_rows;
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{Compute, Int8RowsBuf, activation, f32_gemm, int8_gemm, norm};
@@ -53,6 +55,11 @@ fn main() {
         print(
             "vision_attention 1024 patches, 12 x 64",
             best_ms(|| vision_attention(&compute, &qkv, n, heads, head_dim, &mut out)),
+        );
+
+        print(
+            "vision_attention_int8 1024 patches, 12 x 64",
+            best_ms(|| vision_attention_int8(&compute, &qkv, n, heads, head_dim, &mut out)),
         );
 
         let (block_len, n_kv_heads, context) = (64, 3, 1024);

@@ -1,6 +1,6 @@
 //! [`AlignedBytes`]: memory on 64-byte boundaries, for packed weights and scratch.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 /// One cache line.
@@ -105,20 +105,30 @@ pub(crate) const fn lines_for<T>(len: usize) -> usize {
 }
 
 thread_local! {
-    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    /// Buffers not in use, the outermost caller's last.
+    static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends `f` at least `n_lines` lines of this thread's scratch, contents unspecified.
 ///
-/// The memory stays with the thread for the next call. A nested call gets memory of its own.
+/// The memory stays with the thread for the next call. A nested call gets memory of its own, the
+/// same each time, so that nothing is allocated once every depth has seen its largest request.
 pub(crate) fn with_scratch<R>(n_lines: usize, f: impl FnOnce(&mut [Line]) -> R) -> R {
-    let mut lines = SCRATCH.take();
+    let mut lines = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if lines.len() < n_lines {
-        lines.resize(n_lines, Line::ZERO);
+        // Grown by replacement: the old contents need not be copied.
+        lines = vec![Line::ZERO; n_lines];
     }
     let result = f(&mut lines[..n_lines]);
-    SCRATCH.set(lines);
+    SCRATCH.with_borrow_mut(|buffers| buffers.push(lines));
     result
+}
+
+/// Cuts the first `len` values of type `T` from scratch, on a line of their own.
+pub(crate) fn take_words<'a, T: Word>(rest: &mut &'a mut [Line], len: usize) -> &'a mut [T] {
+    let (lines, after) = std::mem::take(rest).split_at_mut(lines_for::<T>(len));
+    *rest = after;
+    &mut words_mut(lines)[..len]
 }
 
 /// [`with_scratch`] for `len` f32 values.
@@ -126,4 +136,33 @@ pub(crate) fn with_f32_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -
     with_scratch(lines_for::<f32>(len), |lines| {
         f(&mut words_mut(lines)[..len])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_depth_of_scratch_keeps_its_memory() {
+        let addresses = || {
+            with_scratch(9, |outer| {
+                let inner = with_scratch(3, |inner| inner.as_ptr());
+                (outer.as_ptr(), inner)
+            })
+        };
+        let first = addresses();
+        assert_ne!(first.0, first.1);
+        assert_eq!(addresses(), first);
+        assert_eq!(with_scratch(9, |outer| outer.as_ptr()), first.0);
+    }
+
+    #[test]
+    fn words_are_taken_line_by_line() {
+        with_scratch(4, |lines| {
+            let mut rest = &mut *lines;
+            let bytes = take_words::<i8>(&mut rest, 65).as_ptr().addr();
+            let floats = take_words::<f32>(&mut rest, 16).as_ptr().addr();
+            assert_eq!((floats - bytes, rest.len()), (128, 1));
+        });
+    }
 }

@@ -5,6 +5,8 @@
 //! the output so far are corrected by `e^(old maximum - new maximum)`. Memory is a few tiles per
 //! thread, whatever the context. Sums run over positions in order, tile by tile, so the result
 //! does not depend on the block length of the cache or on the number of threads.
+//!
+//! [`vision_attention_int8`] computes the vision encoder's attention with the int8 kernels.
 
 use std::fmt;
 
@@ -12,10 +14,13 @@ use crate::compute::Compute;
 use crate::half::{f32_to_f16, widen_f16};
 use crate::threads::SyncPtr;
 
+mod int8;
 mod one_query;
 mod strip;
 #[cfg(test)]
 mod tests;
+
+pub use int8::vision_attention_int8;
 
 use one_query::attend_one_query;
 use strip::{STRIPS, strip_width, with_strips};
@@ -253,6 +258,60 @@ pub fn decoder_attention(
         });
 }
 
+/// Queries, keys and values of one vision layer, `[n, 3 * n_heads * head_dim]`, rows `q | k | v`.
+#[derive(Clone, Copy)]
+struct VisionQkv<'a> {
+    values: &'a [f32],
+    n: usize,
+    n_heads: usize,
+    head_dim: usize,
+}
+
+impl<'a> VisionQkv<'a> {
+    fn new(qkv: &'a [f32], n: usize, n_heads: usize, head_dim: usize) -> VisionQkv<'a> {
+        let width = n_heads * head_dim;
+        assert_eq!(
+            qkv.len(),
+            n * 3 * width,
+            "qkv must be [n, 3 * n_heads * head_dim]"
+        );
+        check_head_dim(head_dim);
+        VisionQkv {
+            values: qkv,
+            n,
+            n_heads,
+            head_dim,
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
+
+    fn check_out(&self, out: &[f32]) {
+        assert_eq!(
+            out.len(),
+            self.n * self.width(),
+            "out must be [n, n_heads * head_dim]"
+        );
+    }
+
+    /// One head of one row, `[head_dim]`.
+    #[inline(always)]
+    fn part(&self, part: Part, head: usize, row: usize) -> &'a [f32] {
+        let start = (row * 3 + part as usize) * self.width() + head * self.head_dim;
+        &self.values[start..][..self.head_dim]
+    }
+}
+
+/// What a row of [`VisionQkv`] consists of, in this order.
+#[derive(Clone, Copy)]
+enum Part {
+    Query,
+    Key,
+    Value,
+}
+
 /// Full attention among `n` patches. `qkv` `[n, 3 * n_heads * head_dim]`, each row `q | k | v`;
 /// `out` `[n, n_heads * head_dim]`.
 ///
@@ -267,35 +326,25 @@ pub fn vision_attention(
     head_dim: usize,
     out: &mut [f32],
 ) {
-    let width = n_heads * head_dim;
-    assert_eq!(
-        qkv.len(),
-        n * 3 * width,
-        "qkv must be [n, 3 * n_heads * head_dim]"
-    );
-    assert_eq!(out.len(), n * width, "out must be [n, n_heads * head_dim]");
-    if n == 0 || n_heads == 0 {
-        return;
-    }
-    check_head_dim(head_dim);
+    let qkv = VisionQkv::new(qkv, n, n_heads, head_dim);
+    qkv.check_out(out);
+    let width = qkv.width();
     let tier = compute.float_tier();
     let lanes = strip_width(tier);
     let queries_per_chunk = lanes * STRIPS;
     let n_chunks = n.div_ceil(queries_per_chunk);
-    let part = |row: usize, part: usize, head: usize| {
-        &qkv[(row * 3 + part) * width + head * head_dim..][..head_dim]
-    };
     let out = SyncPtr::new(out.as_mut_ptr());
     compute.pool().run(n_heads * n_chunks, &|chunk| {
         let (head, first_query) = (chunk / n_chunks, chunk % n_chunks * queries_per_chunk);
         let queries = 0..queries_per_chunk.min(n - first_query);
         with_strips(tier, head_dim, |strips| {
             for i in queries.clone() {
-                strips.set_query(i / lanes, i % lanes, part(first_query + i, 0, head), n);
+                let query = qkv.part(Part::Query, head, first_query + i);
+                strips.set_query(i / lanes, i % lanes, query, n);
             }
             strips.attend(n, |position, key, value| {
-                key.copy_from_slice(part(position, 1, head));
-                value.copy_from_slice(part(position, 2, head));
+                key.copy_from_slice(qkv.part(Part::Key, head, position));
+                value.copy_from_slice(qkv.part(Part::Value, head, position));
             });
             for i in queries {
                 // SAFETY: each (query, head) belongs to one chunk.

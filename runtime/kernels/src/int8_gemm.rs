@@ -1,4 +1,5 @@
-//! Int8 GEMM microkernels: several tokens times several panels, one tile at a time.
+//! Int8 GEMM microkernels: several tokens times several panels, one tile at a time. A kernel takes
+//! any number of tokens up to its own, so that a product costs what its tokens cost.
 //!
 //! `out[i][r] = (Σ_g f32(Σ_k lhs[i][k] · rhs[r][k]) · sx[i][g]) · sw[r] + bias[r]`
 //!
@@ -40,11 +41,13 @@ pub const MAX_TILE: usize = 12 * 32;
 /// One operand set of [`Microkernel::tile`].
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a> {
-    /// `mr` tokens in the kernel's own order, from [`Microkernel::pack_lhs`].
+    /// Tokens, between one and `mr`.
+    pub rows: usize,
+    /// The tokens in the kernel's own order, from [`Microkernel::pack_lhs`].
     pub lhs: &'a [i8],
-    /// Scales of the tokens, `[n_groups, mr]`.
+    /// Scales of the tokens, `[n_groups, rows]`.
     pub lhs_scales: &'a [f32],
-    /// Sums of the int8 values of each group, `[n_groups, mr]`; empty unless the kernel asks.
+    /// Sums of the int8 values of each group, `[n_groups, rows]`; empty unless the kernel asks.
     pub lhs_sums: &'a [i32],
     /// Whole panels, between one and `nr / 8`. A kernel that wants more repeats the last.
     pub panels: &'a [u8],
@@ -56,7 +59,7 @@ pub struct Tile<'a> {
     pub group_len: usize,
 }
 
-/// An int8 kernel for tiles of `mr` tokens times `nr` output rows.
+/// An int8 kernel for tiles of up to `mr` tokens times `nr` output rows.
 ///
 /// # Safety
 ///
@@ -65,14 +68,14 @@ pub struct Tile<'a> {
 pub unsafe trait Microkernel: Sync {
     /// `{arch}-qd8qc8w-{isa}-{mr}x{nr}`, e.g. `aarch64-qd8qc8w-dotprod-12x8`.
     fn name(&self) -> &'static str;
-    /// Tokens of a tile.
+    /// Most tokens of a tile.
     fn mr(&self) -> usize;
     /// Output rows of a tile, a multiple of 8.
     fn nr(&self) -> usize;
 
-    /// Bytes of `mr` packed tokens.
-    fn lhs_bytes(&self, k_padded: usize) -> usize {
-        self.mr() * k_padded
+    /// Bytes of `rows` packed tokens; proportional to `k_padded`.
+    fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
+        rows * k_padded
     }
 
     /// True if [`Tile::lhs_sums`] must be filled.
@@ -80,22 +83,34 @@ pub unsafe trait Microkernel: Sync {
         false
     }
 
-    /// Packs up to `mr` rows `[m, k_padded]` into `out`, [`Microkernel::lhs_bytes`] long. The
-    /// places of missing rows keep what they held; nobody reads what comes of them.
+    /// Packs the tokens `[rows, k_padded]`, one to `mr` of them, into `out`,
+    /// [`Microkernel::lhs_bytes`] long. The order is k-major: ranges of k packed one after the
+    /// other give the packing of the whole.
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
-        pack_interleaved(rows, k_padded, self.mr(), out);
+        pack_interleaved(rows, k_padded, rows.len() / k_padded, out);
     }
 
-    /// Writes (or adds to) `mr` rows of `8 * n_panels` values, `out_stride` apart.
+    /// Writes (or adds to) `tile.rows` rows of `8 * n_panels` values, `out_stride` apart.
     ///
     /// # Safety
     ///
-    /// * `tile` is consistent: lengths follow from `mr`, `k_padded`, `group_len` and `n_panels`,
+    /// * `tile` is consistent: lengths follow from `rows`, `k_padded`, `group_len` and `n_panels`,
     ///   `k_padded` is a multiple of 16, the panels are 64-byte aligned.
-    /// * `out` is writable for `mr` rows of `8 * n_panels` values, `out_stride` values apart, and
+    /// * `out` is writable for `rows` rows of `8 * n_panels` values, `out_stride` values apart, and
     ///   for [`Store::Add`] initialised.
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store);
 }
+
+/// `with_rows!(rows, R in [1, 2, …] => f::<R>(…))`: calls with the number of tokens as a constant.
+macro_rules! with_rows {
+    ($rows:expr, $name:ident in [$($count:literal),*] => $call:expr) => {
+        match $rows {
+            $($count => { const $name: usize = $count; $call })*
+            rows => unreachable!("a tile of {rows} tokens"),
+        }
+    };
+}
+pub(crate) use with_rows;
 
 impl fmt::Debug for dyn Microkernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,11 +180,11 @@ pub fn by_name(name: &str) -> Option<Kernels> {
     available().find(|kernels| kernels.gemm.name() == name)
 }
 
-/// Packs rows as `[k / 4][mr][4]`.
-fn pack_interleaved(rows: &[i8], k_padded: usize, mr: usize, out: &mut [i8]) {
-    debug_assert!(rows.len() <= mr * k_padded && rows.len().is_multiple_of(k_padded));
-    debug_assert_eq!(out.len(), mr * k_padded);
-    let step = mr * K_GROUP;
+/// Packs rows as `[k / 4][places][4]`; places after the rows keep what they held.
+fn pack_interleaved(rows: &[i8], k_padded: usize, places: usize, out: &mut [i8]) {
+    debug_assert!(rows.len() <= places * k_padded && rows.len().is_multiple_of(k_padded));
+    debug_assert_eq!(out.len(), places * k_padded);
+    let step = places * K_GROUP;
     for (i, row) in rows.chunks_exact(k_padded).enumerate() {
         for (group, out) in row
             .as_chunks::<K_GROUP>()
@@ -197,8 +212,9 @@ impl Tile<'_> {
 
     /// Debug check of the lengths that [`Microkernel::tile`] requires.
     pub(crate) fn debug_check(&self, kernel: &dyn Microkernel) {
-        debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.k_padded));
-        debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * kernel.mr());
+        debug_assert!((1..=kernel.mr()).contains(&self.rows));
+        debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.rows, self.k_padded));
+        debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * self.rows);
         debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == self.lhs_scales.len());
         debug_assert_eq!(self.panels.len(), self.n_panels * self.panel_stride());
         debug_assert!((1..=kernel.nr() / PANEL_ROWS).contains(&self.n_panels));

@@ -19,6 +19,10 @@ pub(crate) mod scalar;
 /// Most lanes of any tier: size of the buffers that finish a row.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// Added to a number below 2^22 in magnitude, it leaves the number rounded to an integer, ties to
+/// even, in the low bits of the sum.
+pub(crate) const INTEGER_SHIFT: f32 = 12_582_912.0;
+
 /// One vector of `N` f32.
 ///
 /// # Safety
@@ -46,6 +50,12 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self * factor + addend`, fused where the tier has it.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `self * factor + addend`, rounded once in every tier.
+    unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `self * 2^n`, where `n_shifted` is `n + INTEGER_SHIFT` and the result is a normal number.
+    unsafe fn shift_exponent(self, n_shifted: Self) -> Self;
+    /// The low bytes of `4 * N` values: integers in -128..=127 to which [`INTEGER_SHIFT`] was added.
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8);
     /// The smaller; `other` where `self` is NaN.
     unsafe fn min(self, other: Self) -> Self;
     /// The larger; `other` where `self` is NaN.
@@ -327,6 +337,16 @@ mod tests {
             push(&|a, _| a.round());
             push(&|a, b| a.scale_by_power_of_two(b.round()));
             push(&|a, _| L::splat(a.reduce_max()));
+            push(&|a, b| a.fused_mul_add(b, b));
+            push(&|a, b| a.shift_exponent(b.add(L::splat(INTEGER_SHIFT))));
+            let mut low = [0; 4 * MAX_LANES];
+            let four = std::array::from_fn(|i| {
+                let a = L::load(input.add(i * L::N % MAX_LANES));
+                a.add(L::splat(INTEGER_SHIFT))
+            });
+            L::store_low_bytes(four, low.as_mut_ptr());
+            // The tiers differ in how many values they store; the first 16 are of the same lanes.
+            out.push(low[..MAX_LANES].iter().map(|v| f32::from(*v)).collect());
             let mut narrow = vec![0_u16; MAX_LANES];
             let mut bytes = vec![0_i8; MAX_LANES];
             let mut wide = vec![0.0; MAX_LANES];

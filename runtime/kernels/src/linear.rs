@@ -3,7 +3,7 @@
 //! ```text
 //!   one token      runs of panels ─ one GEMV call each
 //!
-//!   more tokens    lhs ─ pack ─▶ strips of mr tokens       out
+//!   more tokens    lhs ─ pack ─▶ strips of ≤ mr tokens     out
 //!                                                    ┌────────────┐
 //!                  chunk = block of strips            │  │  │▒▒│  │ ▒ one chunk: for each panel
 //!                        × block of panel groups      │  │  │▒▒│  │   group, for each strip,
@@ -14,6 +14,8 @@
 //!
 //! A panel group stays in the first cache level while the strips of the block come from the
 //! second; a block of strips is no larger than `LHS_BLOCK_BYTES`.
+
+use std::ops::Range;
 
 use crate::aligned::{Line, lines_for, with_scratch, words, words_mut};
 use crate::compute::Compute;
@@ -83,11 +85,31 @@ pub fn linear(
 fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f32], store: Store) {
     let kernel = compute.gemv();
     let group_len = lhs.group_len();
-    let sums: Vec<i32> = if kernel.uses_lhs_sums() {
-        lhs.data().chunks_exact(group_len).map(sum).collect()
+    let n_sums = if kernel.uses_lhs_sums() {
+        lhs.n_groups()
     } else {
-        Vec::new()
+        0
     };
+    with_scratch(lines_for::<i32>(n_sums), |lines| {
+        let sums: &mut [i32] = &mut words_mut(lines)[..n_sums];
+        for (sum, values) in sums.iter_mut().zip(lhs.data().chunks_exact(group_len)) {
+            *sum = values.iter().map(|&v| i32::from(v)).sum();
+        }
+        run_panels(compute, lhs, rhs, sums, out, store);
+    });
+}
+
+/// One token times all panels; `sums` as in [`Gemv::lhs_sums`].
+fn run_panels(
+    compute: &Compute,
+    lhs: Int8Rows<'_>,
+    rhs: Panels<'_>,
+    sums: &[i32],
+    out: &mut [f32],
+    store: Store,
+) {
+    let kernel = compute.gemv();
+    let group_len = lhs.group_len();
     let stride = panel_stride(rhs.k());
     let n_panels = rhs.n_panels();
     let n_chunks =
@@ -100,7 +122,7 @@ fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f
                 let gemv = Gemv {
                     lhs: lhs.data(),
                     lhs_scales: lhs.scales(),
-                    lhs_sums: &sums,
+                    lhs_sums: sums,
                     panels: &rhs.bytes()[first * stride..][..n_panels * stride],
                     n_panels,
                     group_len,
@@ -124,10 +146,6 @@ fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f
         });
 }
 
-fn sum(values: &[i8]) -> i32 {
-    values.iter().map(|&v| i32::from(v)).sum()
-}
-
 fn store_edge(values: &[f32], out: &mut [f32], store: Store) {
     for (out, value) in out.iter_mut().zip(values) {
         match store {
@@ -137,63 +155,98 @@ fn store_edge(values: &[f32], out: &mut [f32], store: Store) {
     }
 }
 
-/// Where the parts of one packed strip lie.
+/// The tokens of a product in strips of nearly equal length, and where the parts of a packed strip
+/// lie.
 #[derive(Clone, Copy)]
-struct StripLayout {
+struct StripLayout<'a> {
+    kernel: &'static dyn Microkernel,
+    lhs: Int8Rows<'a>,
+    n_strips: usize,
+    /// Tokens of every strip, and strips that have one more.
+    least_rows: usize,
+    longer_strips: usize,
     data_lines: usize,
     word_lines: usize,
-    data_len: usize,
-    n_words: usize,
-    uses_sums: bool,
 }
 
-impl StripLayout {
-    fn new(kernel: &dyn Microkernel, lhs: &Int8Rows<'_>) -> StripLayout {
-        let data_len = kernel.lhs_bytes(k_padded(lhs.k()));
-        let n_words = kernel.mr() * lhs.n_groups();
+impl<'a> StripLayout<'a> {
+    fn new(kernel: &'static dyn Microkernel, lhs: Int8Rows<'a>) -> StripLayout<'a> {
+        let n_strips = lhs.m().div_ceil(kernel.mr());
+        let most_rows = lhs.m().div_ceil(n_strips);
+        let data_len = kernel.lhs_bytes(most_rows, k_padded(lhs.k()));
         StripLayout {
+            kernel,
+            lhs,
+            n_strips,
+            least_rows: lhs.m() / n_strips,
+            longer_strips: lhs.m() % n_strips,
             data_lines: lines_for::<i8>(data_len),
-            word_lines: lines_for::<f32>(n_words),
-            data_len,
-            n_words,
-            uses_sums: kernel.uses_lhs_sums(),
+            word_lines: lines_for::<f32>(most_rows * lhs.n_groups()),
         }
     }
 
+    /// Lines of every strip.
     fn lines(&self) -> usize {
         self.data_lines + 2 * self.word_lines
     }
 
-    fn split<'a>(&self, strip: &'a [Line]) -> (&'a [i8], &'a [f32], &'a [i32]) {
-        let (data, rest) = strip.split_at(self.data_lines);
-        let (scales, sums) = rest.split_at(self.word_lines);
-        let n_sums = if self.uses_sums { self.n_words } else { 0 };
-        (
-            &words(data)[..self.data_len],
-            &words(scales)[..self.n_words],
-            &words(sums)[..n_sums],
-        )
+    /// Tokens of one strip.
+    fn rows(&self, strip: usize) -> Range<usize> {
+        let first = |strip: usize| strip * self.least_rows + strip.min(self.longer_strips);
+        first(strip)..first(strip + 1)
     }
 
-    fn pack(&self, kernel: &dyn Microkernel, rows: Int8Rows<'_>, strip: &mut [Line]) {
-        let (data, rest) = strip.split_at_mut(self.data_lines);
+    fn data_len(&self, rows: usize) -> usize {
+        self.kernel.lhs_bytes(rows, k_padded(self.lhs.k()))
+    }
+
+    fn n_sums(&self, n_words: usize) -> usize {
+        if self.kernel.uses_lhs_sums() {
+            n_words
+        } else {
+            0
+        }
+    }
+
+    /// The operands of a tile: one packed strip and some panels.
+    fn tile<'t>(&self, rows: usize, strip: &'t [Line], panels: Panels<'t>) -> Tile<'t> {
+        let (data, rest) = strip.split_at(self.data_lines);
+        let (scales, sums) = rest.split_at(self.word_lines);
+        let n_words = rows * self.lhs.n_groups();
+        Tile {
+            rows,
+            lhs: &words(data)[..self.data_len(rows)],
+            lhs_scales: &words(scales)[..n_words],
+            lhs_sums: &words(sums)[..self.n_sums(n_words)],
+            panels: panels.bytes(),
+            n_panels: panels.n_panels(),
+            k_padded: panels.k_padded(),
+            group_len: self.lhs.group_len(),
+        }
+    }
+
+    /// Packs one strip into its lines.
+    fn pack(&self, strip: usize, lines: &mut [Line]) {
+        let range = self.rows(strip);
+        let rows = self.lhs.row_range(range.start, range.len());
+        let (data, rest) = lines.split_at_mut(self.data_lines);
         let (scales, sums) = rest.split_at_mut(self.word_lines);
-        let (mr, n_groups, width) = (kernel.mr(), rows.n_groups(), k_padded(rows.k()));
-        kernel.pack_lhs(rows.data(), width, &mut words_mut(data)[..self.data_len]);
-        let scales = &mut words_mut(scales)[..self.n_words];
-        scales.fill(0.0);
+        let (m, n_groups, width) = (rows.m(), rows.n_groups(), k_padded(rows.k()));
+        let data = &mut words_mut(data)[..self.data_len(m)];
+        self.kernel.pack_lhs(rows.data(), width, data);
+        let scales = &mut words_mut(scales)[..m * n_groups];
         for (i, row_scales) in rows.scales().chunks_exact(n_groups).enumerate() {
             for (g, scale) in row_scales.iter().enumerate() {
-                scales[g * mr + i] = *scale;
+                scales[g * m + i] = *scale;
             }
         }
-        if self.uses_sums {
-            let sums = &mut words_mut(sums)[..self.n_words];
-            sums.fill(0);
-            for (i, row) in rows.data().chunks_exact(width).enumerate() {
-                for (g, values) in row.chunks_exact(rows.group_len()).enumerate() {
-                    sums[g * mr + i] = sum(values);
-                }
+        let sums: &mut [i32] = &mut words_mut(sums)[..self.n_sums(m * n_groups)];
+        if sums.is_empty() {
+            return;
+        }
+        for (i, row) in rows.data().chunks_exact(width).enumerate() {
+            for (g, values) in row.chunks_exact(rows.group_len()).enumerate() {
+                sums[g * m + i] = values.iter().map(|&v| i32::from(v)).sum();
             }
         }
     }
@@ -207,19 +260,14 @@ fn many_tokens(
     store: Store,
 ) {
     let kernel = compute.gemm();
-    let (m, n) = (lhs.m(), rhs.n());
-    let layout = StripLayout::new(kernel, &lhs);
-    let n_strips = m.div_ceil(kernel.mr());
+    let n = rhs.n();
+    let layout = StripLayout::new(kernel, lhs);
+    let n_strips = layout.n_strips;
     with_scratch(n_strips * layout.lines(), |packed| {
         compute
             .pool()
-            .for_each_chunk_mut(packed, layout.lines(), &|s, strip| {
-                let first = s * kernel.mr();
-                layout.pack(
-                    kernel,
-                    lhs.row_range(first, kernel.mr().min(m - first)),
-                    strip,
-                );
+            .for_each_chunk_mut(packed, layout.lines(), &|strip, lines| {
+                layout.pack(strip, lines);
             });
 
         let strip_bytes = size_of::<Line>() * layout.lines();
@@ -249,24 +297,14 @@ fn many_tokens(
                     panels_per_group.min(rhs.n_panels() - first_panel),
                 );
                 for strip in first_strip..(first_strip + strips_per_block).min(n_strips) {
-                    let (data, scales, sums) =
-                        layout.split(&packed[strip * layout.lines()..][..layout.lines()]);
-                    let tile = Tile {
-                        lhs: data,
-                        lhs_scales: scales,
-                        lhs_sums: sums,
-                        panels: panels.bytes(),
-                        n_panels: panels.n_panels(),
-                        k_padded: rhs.k_padded(),
-                        group_len: lhs.group_len(),
-                    };
-                    let first_row = strip * kernel.mr();
-                    let n_rows = kernel.mr().min(m - first_row);
+                    let rows = layout.rows(strip);
+                    let lines = &packed[strip * layout.lines()..][..layout.lines()];
+                    let tile = layout.tile(rows.len(), lines, panels);
                     // SAFETY: the tile is inside `out` and no other chunk has these rows and
                     // columns.
                     unsafe {
-                        let out = out.at(first_row * n + first_panel * PANEL_ROWS);
-                        one_tile(kernel, &tile, (n_rows, panels.n()), out, n, store);
+                        let out = out.at(rows.start * n + first_panel * PANEL_ROWS);
+                        one_tile(kernel, &tile, panels.n(), out, n, store);
                     }
                 }
             }
@@ -274,23 +312,23 @@ fn many_tokens(
     });
 }
 
-/// Computes one tile of which `n_rows` tokens and `n_cols` output rows exist.
+/// Computes one tile of which `n_cols` output rows exist.
 ///
 /// # Safety
 ///
 /// * `tile` is consistent in the sense of [`Microkernel::tile`].
-/// * `n_rows` rows of `n_cols` values, `out_stride` apart, are writable at `out`, initialised, and
-///   nobody else's.
+/// * `tile.rows` rows of `n_cols` values, `out_stride` apart, are writable at `out`, initialised,
+///   and nobody else's.
 unsafe fn one_tile(
     kernel: &dyn Microkernel,
     tile: &Tile<'_>,
-    (n_rows, n_cols): (usize, usize),
+    n_cols: usize,
     out: *mut f32,
     out_stride: usize,
     store: Store,
 ) {
     let width = tile.n_panels * PANEL_ROWS;
-    if n_rows == kernel.mr() && n_cols == width {
+    if n_cols == width {
         // SAFETY: the whole tile is inside `out`, by the caller's promise.
         unsafe { kernel.tile(tile, out, out_stride, store) };
         return;
@@ -298,7 +336,7 @@ unsafe fn one_tile(
     let mut edge = [0.0; MAX_TILE];
     // SAFETY: MAX_TILE holds the tile of any kernel.
     unsafe { kernel.tile(tile, edge.as_mut_ptr(), width, Store::Overwrite) };
-    for (i, values) in edge.chunks_exact(width).take(n_rows).enumerate() {
+    for (i, values) in edge.chunks_exact(width).take(tile.rows).enumerate() {
         // SAFETY: row i has n_cols values, by the caller's promise.
         let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), n_cols) };
         store_edge(values, out, store);

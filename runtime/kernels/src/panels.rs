@@ -168,6 +168,38 @@ fn write_row(row: &[i8], scale: f32, bias: f32, index: usize, packed: &mut [u8])
     tail[TAIL_BIASES + 4 * r..][..4].copy_from_slice(&bias.to_le_bytes());
 }
 
+/// One panel that is being written by a kernel, from memory with unspecified contents.
+pub(crate) struct PanelMut<'a> {
+    steps: &'a mut [u8],
+    tail: &'a mut [u8],
+}
+
+impl<'a> PanelMut<'a> {
+    /// Takes the memory of a panel of `k_padded` values per row; biases and row sums become 0.
+    pub(crate) fn new(panel: &'a mut [u8], k_padded: usize) -> PanelMut<'a> {
+        let (steps, tail) = panel.split_at_mut(PANEL_ROWS * k_padded);
+        tail.fill(0);
+        PanelMut { steps, tail }
+    }
+
+    /// The steps, `[k_padded / 4, 8, 4]`.
+    pub(crate) fn steps(&mut self) -> &mut [[u8; STEP_BYTES]] {
+        self.steps.as_chunks_mut().0
+    }
+
+    /// Writes the values of row `r`, `[k_padded]`.
+    pub(crate) fn set_row(&mut self, r: usize, row: &[i8]) {
+        for (step, values) in self.steps().iter_mut().zip(row.as_chunks::<K_GROUP>().0) {
+            step[r * K_GROUP..][..K_GROUP].copy_from_slice(&values.map(|v| v as u8));
+        }
+    }
+
+    /// Writes the scale of row `r`.
+    pub(crate) fn set_scale(&mut self, r: usize, scale: f32) {
+        self.tail[4 * r..][..4].copy_from_slice(&scale.to_le_bytes());
+    }
+}
+
 /// A checked view of packed weights `[n, k]`.
 #[derive(Clone, Copy)]
 pub struct Panels<'a> {

@@ -1,4 +1,4 @@
-//! AVX2 (Haswell, Zen and later): 6 tokens × 1 panel, weights and tokens widened to 16 bits, VPMADDWD.
+//! AVX2 (Haswell, Zen and later): up to 6 tokens × 1 panel, weights and tokens widened to 16 bits, VPMADDWD.
 //!
 //! ```text
 //!                       ymm 0: rows 0..4 of the panel          ymm 1: rows 4..8
@@ -10,11 +10,12 @@
 //! ```
 //!
 //! The 8-bit product instruction saturates pairs of full-range bytes; the 16-bit one cannot, since
-//! 2 · 128 · 127 is far below 2³¹. Tokens are widened when packed, `[k / 4][6][4]` of 16 bits.
+//! 2 · 128 · 127 is far below 2³¹. Tokens are widened when packed, `[k / 4][rows][4]` of 16 bits.
 
 use std::arch::x86_64::*;
 
-use super::{Microkernel, Tile, epilogue};
+use super::epilogue::TailYmm;
+use super::{Microkernel, Tile, with_rows};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -45,19 +46,19 @@ unsafe impl Microkernel for Avx2 {
     fn nr(&self) -> usize {
         NR
     }
-    fn lhs_bytes(&self, k_padded: usize) -> usize {
-        MR * k_padded * WIDE
+    fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
+        rows * k_padded * WIDE
     }
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
-        debug_assert!(rows.len() <= MR * k_padded && rows.len().is_multiple_of(k_padded));
-        debug_assert_eq!(out.len(), self.lhs_bytes(k_padded));
-        const STEP: usize = MR * K_GROUP * WIDE;
+        let n_rows = rows.len() / k_padded;
+        debug_assert_eq!(out.len(), self.lhs_bytes(n_rows, k_padded));
+        let step = n_rows * K_GROUP * WIDE;
         for (i, row) in rows.chunks_exact(k_padded).enumerate() {
             for (group, out) in row
                 .as_chunks::<K_GROUP>()
                 .0
                 .iter()
-                .zip(out.chunks_exact_mut(STEP))
+                .zip(out.chunks_exact_mut(step))
             {
                 let out = &mut out[i * K_GROUP * WIDE..][..K_GROUP * WIDE];
                 for (value, out) in group.iter().zip(out.as_chunks_mut::<WIDE>().0) {
@@ -69,53 +70,80 @@ unsafe impl Microkernel for Avx2 {
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
-        unsafe { tile_avx2(tile, out, out_stride, store) }
+        unsafe {
+            with_rows!(tile.rows, R in [1, 2, 3, 4, 5, 6] => tile_avx2::<R>(tile, out, out_stride, store));
+        }
     }
 }
 
 /// # Safety
 ///
-/// * The CPU has AVX2 and FMA.
+/// * The CPU has AVX2 and FMA; the tile has `R` tokens.
 /// * The rest as in [`Microkernel::tile`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_avx2(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+unsafe fn tile_avx2<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
     let panel = tile.panels.as_ptr();
-    let lhs = tile.lhs.as_ptr();
     let group_steps = tile.group_len / K_GROUP;
 
-    let mut totals = [_mm256_setzero_ps(); MR];
-    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
-        let mut acc = [[_mm256_setzero_si256(); 2]; MR];
-        for step in g * group_steps..(g + 1) * group_steps {
-            // SAFETY: the step is inside the panel, 32 bytes long.
-            let weights = unsafe {
-                let bytes = panel.add(step * STEP_BYTES);
-                [widen(bytes), widen(bytes.add(STEP_BYTES / 2))]
-            };
-            for (i, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the packed tokens hold MR groups of 8 bytes per step.
-                let x = unsafe {
-                    lhs.add((step * MR + i) * K_GROUP * WIDE)
-                        .cast::<i64>()
-                        .read_unaligned()
-                };
-                let x = _mm256_set1_epi64x(x);
-                acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(weights[0], x));
-                acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(weights[1], x));
-            }
-        }
-        for (i, (total, acc)) in totals.iter_mut().zip(acc).enumerate() {
-            let scale = _mm256_set1_ps(scales[i]);
-            *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum_rows(acc)), scale, *total);
+    let mut totals = [_mm256_setzero_ps(); R];
+    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        let first = g * group_steps;
+        // SAFETY: the steps of the group are inside the panel and the packed tokens.
+        let acc = unsafe {
+            let x = tile.lhs.as_ptr().add(first * R * K_GROUP * WIDE);
+            products::<R>(panel.add(first * STEP_BYTES), x, group_steps)
+        };
+        for ((total, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
+            let sum = _mm256_cvtepi32_ps(sum_rows(acc));
+            *total = _mm256_fmadd_ps(sum, _mm256_set1_ps(*scale), *total);
         }
     }
-    for (i, total) in totals.into_iter().enumerate() {
-        // SAFETY: the panel is whole, row i of `out` holds eight values.
-        unsafe {
-            let tail = PanelTail::of(panel, tile.k_padded);
-            epilogue::store_ymm(total, tail, out.add(i * out_stride), store);
+    // SAFETY: the panel is whole, row i of `out` holds eight values.
+    unsafe {
+        let tail = TailYmm::load(PanelTail::of(panel, tile.k_padded));
+        for (i, total) in totals.into_iter().enumerate() {
+            tail.store(total, out.add(i * out_stride), store);
         }
     }
+}
+
+/// `R` tokens times one panel over `steps` steps.
+///
+/// # Safety
+///
+/// * The CPU has AVX2.
+/// * `weights` and `x` point at `steps` steps, of `x` with `R` tokens each.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn products<const R: usize>(
+    weights: *const u8,
+    x: *const i8,
+    steps: usize,
+) -> [[__m256i; 2]; R] {
+    let mut acc = [[_mm256_setzero_si256(); 2]; R];
+    for step in 0..steps {
+        // SAFETY: the step is one of `steps`.
+        let (weights, x) = unsafe {
+            let bytes = weights.add(step * STEP_BYTES);
+            (
+                [widen(bytes), widen(bytes.add(STEP_BYTES / 2))],
+                x.add(step * R * K_GROUP * WIDE),
+            )
+        };
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: a step holds R groups of 8 bytes.
+            let x = unsafe { x.add(i * K_GROUP * WIDE).cast::<i64>().read_unaligned() };
+            let x = _mm256_set1_epi64x(x);
+            acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(weights[0], x));
+            acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(weights[1], x));
+        }
+    }
+    acc
 }
 
 /// Sixteen bytes as 16-bit values.

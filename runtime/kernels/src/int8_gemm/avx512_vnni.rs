@@ -1,4 +1,4 @@
-//! AVX-512 VNNI (Ice Lake, Zen 4 and later): 12 tokens × 4 panels, VPDPBUSD.
+//! AVX-512 VNNI (Ice Lake, Zen 4 and later): up to 12 tokens × 4 panels, VPDPBUSD.
 //!
 //! ```text
 //!                          zmm: panel 0 │ panel 1            zmm: panel 2 │ panel 3
@@ -16,7 +16,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Microkernel, Tile};
+use super::{Microkernel, Tile, with_rows};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -55,53 +55,45 @@ unsafe impl Microkernel for Avx512Vnni {
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
-        unsafe { tile_vnni(tile, out, out_stride, store) }
+        unsafe {
+            with_rows!(
+                tile.rows,
+                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => tile_vnni::<R>(tile, out, out_stride, store)
+            );
+        }
     }
 }
 
 /// # Safety
 ///
-/// * The CPU has AVX-512 F, BW, VL and VNNI.
+/// * The CPU has AVX-512 F, BW, VL and VNNI; the tile has `R` tokens.
 /// * The rest as in [`Microkernel::tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tile_vnni(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+unsafe fn tile_vnni<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
     let stride = tile.panel_stride();
     let last = tile.n_panels - 1;
     let start = tile.panels.as_ptr();
     // A missing panel repeats the last one; its columns are not stored.
     let panels = [0, 1, 2, 3].map(|p: usize| start.wrapping_add(p.min(last) * stride));
-    let lhs = tile.lhs.as_ptr();
     let group_steps = tile.group_len / K_GROUP;
 
-    let mut totals = [[_mm512_setzero_ps(); PAIR]; MR];
-    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
-        let mut acc = [[_mm512_setzero_si512(); PAIR]; MR];
-        for (acc, sum) in acc.iter_mut().zip(&tile.lhs_sums[g * MR..][..MR]) {
-            *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR];
-        }
-        for step in g * group_steps..(g + 1) * group_steps {
-            let offset = step * STEP_BYTES;
-            // SAFETY: the step is inside each panel, 32 bytes long.
-            let weights = unsafe {
-                [
-                    load_pair(panels[0].add(offset), panels[1].add(offset)),
-                    load_pair(panels[2].add(offset), panels[3].add(offset)),
-                ]
-            };
-            for (i, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the packed tokens hold MR groups of 4 bytes per step.
-                let x = unsafe {
-                    lhs.add((step * MR + i) * K_GROUP)
-                        .cast::<i32>()
-                        .read_unaligned()
-                };
-                let x = _mm512_set1_epi32(x);
-                acc[0] = _mm512_dpbusd_epi32(acc[0], weights[0], x);
-                acc[1] = _mm512_dpbusd_epi32(acc[1], weights[1], x);
-            }
-        }
-        for (i, (totals, acc)) in totals.iter_mut().zip(acc).enumerate() {
-            let scale = _mm512_set1_ps(scales[i]);
+    let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
+    let groups = tile.lhs_scales.as_chunks::<R>().0.iter();
+    for (g, (scales, sums)) in groups.zip(tile.lhs_sums.as_chunks::<R>().0).enumerate() {
+        let first = g * group_steps;
+        // SAFETY: the steps of the group are inside the panels and the packed tokens.
+        let acc = unsafe {
+            let x = tile.lhs.as_ptr().add(first * R * K_GROUP);
+            let weights = panels.map(|panel| panel.wrapping_add(first * STEP_BYTES));
+            products::<R>(weights, x, sums, group_steps)
+        };
+        for ((totals, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
+            let scale = _mm512_set1_ps(*scale);
             totals[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[0]), scale, totals[0]);
             totals[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[1]), scale, totals[1]);
         }
@@ -134,6 +126,44 @@ unsafe fn tile_vnni(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: St
             }
         }
     }
+}
+
+/// `R` tokens, whose values sum to `sums`, times four panels over `steps` steps.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F and VNNI.
+/// * `weights` and `x` point at `steps` steps, of `x` with `R` tokens each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn products<const R: usize>(
+    weights: [*const u8; 2 * PAIR],
+    x: *const i8,
+    sums: &[i32; R],
+    steps: usize,
+) -> [[__m512i; PAIR]; R] {
+    let mut acc = sums.map(|sum| [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR]);
+    for step in 0..steps {
+        let offset = step * STEP_BYTES;
+        // SAFETY: the step is one of `steps`, 32 bytes of each panel.
+        let (weights, x) = unsafe {
+            (
+                [
+                    load_pair(weights[0].add(offset), weights[1].add(offset)),
+                    load_pair(weights[2].add(offset), weights[3].add(offset)),
+                ],
+                x.add(step * R * K_GROUP),
+            )
+        };
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: a step holds R groups of 4 bytes.
+            let x = unsafe { x.add(i * K_GROUP).cast::<i32>().read_unaligned() };
+            let x = _mm512_set1_epi32(x);
+            acc[0] = _mm512_dpbusd_epi32(acc[0], weights[0], x);
+            acc[1] = _mm512_dpbusd_epi32(acc[1], weights[1], x);
+        }
+    }
+    acc
 }
 
 /// One step of two panels, as `w + 128`.

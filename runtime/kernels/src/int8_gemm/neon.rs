@@ -1,4 +1,4 @@
-//! Baseline NEON (Cortex-A53, A57, A72: no SDOT): 4 tokens × 1 panel, SMULL, SMLAL2, SADALP.
+//! Baseline NEON (Cortex-A53, A57, A72: no SDOT): up to 4 tokens × 1 panel, SMULL, SMLAL2, SADALP.
 //!
 //! Two steps of weights, A and B, are regrouped so that both halves of a register meet their own k:
 //!
@@ -16,10 +16,15 @@
 //! ```
 //!
 //! Two products fit 16 bits because weights exclude -128: 2 · 128 · 127 = 32512.
+//!
+//! Four tokens have their loop in assembly, because the in-order cores run it as written: of each
+//! product, SMULL, SMLAL2 and SADALP stand three products apart, and weights and tokens are loaded
+//! half a step ahead.
 
 use std::arch::aarch64::*;
 
-use super::{Microkernel, Tile, epilogue};
+use super::epilogue::TailQ;
+use super::{Microkernel, Tile, with_rows};
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
@@ -47,15 +52,15 @@ unsafe impl Microkernel for Neon {
     fn nr(&self) -> usize {
         NR
     }
-    fn lhs_bytes(&self, k_padded: usize) -> usize {
-        MR * TOKEN_BYTES * (k_padded / K_STEP)
+    fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
+        rows * TOKEN_BYTES * (k_padded / K_STEP)
     }
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
-        debug_assert!(rows.len() <= MR * k_padded && rows.len().is_multiple_of(k_padded));
-        debug_assert_eq!(out.len(), self.lhs_bytes(k_padded));
+        let n_rows = rows.len() / k_padded;
+        debug_assert_eq!(out.len(), self.lhs_bytes(n_rows, k_padded));
         for (i, row) in rows.chunks_exact(k_padded).enumerate() {
             let steps = row.as_chunks::<K_STEP>().0;
-            for (values, out) in steps.iter().zip(out.chunks_exact_mut(MR * TOKEN_BYTES)) {
+            for (values, out) in steps.iter().zip(out.chunks_exact_mut(n_rows * TOKEN_BYTES)) {
                 let [a0, a1, a2, a3, b0, b1, b2, b3] = *values;
                 let doubled = [
                     a0, a1, a2, a3, a0, a1, a2, a3, b0, b1, b2, b3, b0, b1, b2, b3,
@@ -67,47 +72,290 @@ unsafe impl Microkernel for Neon {
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: NEON is baseline; the rest is the caller's contract.
-        unsafe { tile_neon(tile, out, out_stride, store) }
+        unsafe {
+            with_rows!(tile.rows, R in [1, 2, 3, 4] => tile_neon::<R>(tile, out, out_stride, store));
+        }
     }
 }
 
 /// # Safety
 ///
-/// * As in [`Microkernel::tile`].
+/// * The tile has `R` tokens; the rest as in [`Microkernel::tile`].
 #[target_feature(enable = "neon")]
-unsafe fn tile_neon(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+unsafe fn tile_neon<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
     let panel = tile.panels.as_ptr();
-    let lhs = tile.lhs.as_ptr();
     let group_steps = tile.group_len / K_STEP;
 
-    let mut totals = [[vdupq_n_f32(0.0); 2]; MR];
-    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
-        let mut acc = [[vdupq_n_s32(0); 4]; MR];
-        for step in g * group_steps..(g + 1) * group_steps {
-            // SAFETY: two panel steps of 32 bytes are inside the panel.
-            let weights = unsafe { load_weights(panel.add(step * 2 * STEP_BYTES)) };
+    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        let first = g * group_steps;
+        // SAFETY: the steps of the group are inside the panel and the packed tokens; the tail of
+        // the panel follows.
+        let acc = unsafe {
+            let weights = panel.add(first * 2 * STEP_BYTES);
+            let x = tile.lhs.as_ptr().add(first * R * TOKEN_BYTES);
+            products::<R>(weights, x, group_steps)
+        };
+        for ((total, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
+            *total = add_scaled(*total, sum_rows(acc), *scale);
+        }
+    }
+    // SAFETY: the panel is whole, row i of `out` holds eight values.
+    unsafe {
+        let tail = TailQ::load(PanelTail::of(panel, tile.k_padded));
+        for (i, total) in totals.into_iter().enumerate() {
+            tail.store(total, out.add(i * out_stride), store);
+        }
+    }
+}
+
+/// `R` tokens times one panel over `steps` inner steps, an even number.
+///
+/// # Safety
+///
+/// * `weights` and `x` point at `steps` inner steps, of `x` with `R` tokens each; 64 bytes after
+///   the weights are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn products<const R: usize>(
+    weights: *const u8,
+    x: *const i8,
+    steps: usize,
+) -> [[int32x4_t; 4]; R] {
+    let mut acc = [[vdupq_n_s32(0); 4]; R];
+    if R == MR {
+        // SAFETY: by the caller's promises.
+        let four = unsafe { products_4(weights, x, steps) };
+        acc.copy_from_slice(&four);
+        return acc;
+    }
+    for step in 0..steps {
+        // SAFETY: the step is one of `steps`, 64 bytes of weights and 16 of each token.
+        unsafe {
+            let weights = load_weights(weights.add(step * 2 * STEP_BYTES));
             for (i, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the packed tokens hold MR times 16 bytes per inner step.
-                let x = unsafe { vld1q_s8(lhs.add((step * MR + i) * TOKEN_BYTES)) };
+                let x = vld1q_s8(x.add((step * R + i) * TOKEN_BYTES));
                 for (acc, w) in acc.iter_mut().zip(weights) {
                     *acc = add_products(*acc, w, x);
                 }
             }
         }
-        for (i, (totals, acc)) in totals.iter_mut().zip(acc).enumerate() {
-            let scale = vdupq_n_f32(scales[i]);
-            let rows = sum_rows(acc);
-            totals[0] = vfmaq_f32(totals[0], vcvtq_f32_s32(rows[0]), scale);
-            totals[1] = vfmaq_f32(totals[1], vcvtq_f32_s32(rows[1]), scale);
-        }
     }
-    for (i, total) in totals.into_iter().enumerate() {
-        // SAFETY: the panel is whole, row i of `out` holds eight values.
-        unsafe {
-            let tail = PanelTail::of(panel, tile.k_padded);
-            epilogue::store_q(total, tail, out.add(i * out_stride), store);
-        }
+    acc
+}
+
+/// [`products`] for four tokens, two inner steps at a time.
+///
+/// ```text
+///   v0..v3 tokens   v4..v8 weights, in turns   v9..v15 products   v16..v31 accumulators
+/// ```
+///
+/// # Safety
+///
+/// * As in [`products`].
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn products_4(weights: *const u8, x: *const i8, steps: usize) -> [[int32x4_t; 4]; 4] {
+    let mut acc = [[vdupq_n_s32(0); 4]; 4];
+    // SAFETY: the loop runs steps / 2 times over 128 bytes of weights and of tokens each. Ahead of
+    // itself it loads 48 bytes of weights, which the caller promises, and tokens of the next turn,
+    // of which the last turn has none and loads its own again.
+    unsafe {
+        std::arch::asm!(
+            "ldp q0, q1, [{x}]",
+            "ldp q2, q3, [{x}, #32]",
+            "ldr q6, [{w}]",
+            "ldr q5, [{w}, #32]",
+            "trn1 v4.2d, v6.2d, v5.2d",
+            "trn2 v5.2d, v6.2d, v5.2d",
+            "movi v16.4s, #0",
+            "movi v17.4s, #0",
+            "movi v18.4s, #0",
+            "movi v19.4s, #0",
+            "movi v20.4s, #0",
+            "movi v21.4s, #0",
+            "movi v22.4s, #0",
+            "movi v23.4s, #0",
+            "movi v24.4s, #0",
+            "movi v25.4s, #0",
+            "movi v26.4s, #0",
+            "movi v27.4s, #0",
+            "movi v28.4s, #0",
+            "movi v29.4s, #0",
+            "movi v30.4s, #0",
+            "movi v31.4s, #0",
+            "2:",
+            "smull v9.8h, v4.8b, v0.8b",
+            "smull v10.8h, v5.8b, v0.8b",
+            "smull v11.8h, v4.8b, v1.8b",
+            "smull v12.8h, v5.8b, v1.8b",
+            "smlal2 v9.8h, v4.16b, v0.16b",
+            "ldr q6, [{w}, #16]",
+            "smull v13.8h, v4.8b, v2.8b",
+            "smlal2 v10.8h, v5.16b, v0.16b",
+            "ldr q7, [{w}, #48]",
+            "smull v14.8h, v5.8b, v2.8b",
+            "smlal2 v11.8h, v4.16b, v1.16b",
+            "smull v15.8h, v4.8b, v3.8b",
+            "smlal2 v12.8h, v5.16b, v1.16b",
+            "sadalp v16.4s, v9.8h",
+            "trn1 v8.2d, v6.2d, v7.2d",
+            "smull v9.8h, v5.8b, v3.8b",
+            "smlal2 v13.8h, v4.16b, v2.16b",
+            "sadalp v17.4s, v10.8h",
+            "trn2 v7.2d, v6.2d, v7.2d",
+            "smull v10.8h, v8.8b, v0.8b",
+            "smlal2 v14.8h, v5.16b, v2.16b",
+            "sadalp v20.4s, v11.8h",
+            "smull v11.8h, v7.8b, v0.8b",
+            "smlal2 v15.8h, v4.16b, v3.16b",
+            "sadalp v21.4s, v12.8h",
+            "smull v12.8h, v8.8b, v1.8b",
+            "smlal2 v9.8h, v5.16b, v3.16b",
+            "sadalp v24.4s, v13.8h",
+            "smull v13.8h, v7.8b, v1.8b",
+            "smlal2 v10.8h, v8.16b, v0.16b",
+            "sadalp v25.4s, v14.8h",
+            "ldr q6, [{w}, #64]",
+            "smull v14.8h, v8.8b, v2.8b",
+            "smlal2 v11.8h, v7.16b, v0.16b",
+            "sadalp v28.4s, v15.8h",
+            "ldr q4, [{w}, #96]",
+            "ldr q0, [{x}, #64]",
+            "smull v15.8h, v7.8b, v2.8b",
+            "smlal2 v12.8h, v8.16b, v1.16b",
+            "sadalp v29.4s, v9.8h",
+            "smull v9.8h, v8.8b, v3.8b",
+            "smlal2 v13.8h, v7.16b, v1.16b",
+            "sadalp v18.4s, v10.8h",
+            "trn1 v5.2d, v6.2d, v4.2d",
+            "ldr q1, [{x}, #80]",
+            "subs {count}, {count}, #1",
+            "smull v10.8h, v7.8b, v3.8b",
+            "smlal2 v14.8h, v8.16b, v2.16b",
+            "sadalp v19.4s, v11.8h",
+            "trn2 v4.2d, v6.2d, v4.2d",
+            "smull v11.8h, v5.8b, v0.8b",
+            "smlal2 v15.8h, v7.16b, v2.16b",
+            "sadalp v22.4s, v12.8h",
+            "ldr q2, [{x}, #96]",
+            "csel {advance}, {bytes}, xzr, ne",
+            "smull v12.8h, v4.8b, v0.8b",
+            "smlal2 v9.8h, v8.16b, v3.16b",
+            "sadalp v23.4s, v13.8h",
+            "smull v13.8h, v5.8b, v1.8b",
+            "smlal2 v10.8h, v7.16b, v3.16b",
+            "sadalp v26.4s, v14.8h",
+            "ldr q3, [{x}, #112]",
+            "smull v14.8h, v4.8b, v1.8b",
+            "smlal2 v11.8h, v5.16b, v0.16b",
+            "sadalp v27.4s, v15.8h",
+            "ldr q6, [{w}, #80]",
+            "smull v15.8h, v5.8b, v2.8b",
+            "smlal2 v12.8h, v4.16b, v0.16b",
+            "sadalp v30.4s, v9.8h",
+            "ldr q8, [{w}, #112]",
+            "smull v9.8h, v4.8b, v2.8b",
+            "smlal2 v13.8h, v5.16b, v1.16b",
+            "sadalp v31.4s, v10.8h",
+            "smull v10.8h, v5.8b, v3.8b",
+            "smlal2 v14.8h, v4.16b, v1.16b",
+            "sadalp v16.4s, v11.8h",
+            "trn1 v7.2d, v6.2d, v8.2d",
+            "smull v11.8h, v4.8b, v3.8b",
+            "smlal2 v15.8h, v5.16b, v2.16b",
+            "sadalp v17.4s, v12.8h",
+            "trn2 v8.2d, v6.2d, v8.2d",
+            "smull v12.8h, v7.8b, v0.8b",
+            "smlal2 v9.8h, v4.16b, v2.16b",
+            "sadalp v20.4s, v13.8h",
+            "smull v13.8h, v8.8b, v0.8b",
+            "smlal2 v10.8h, v5.16b, v3.16b",
+            "sadalp v21.4s, v14.8h",
+            "smull v14.8h, v7.8b, v1.8b",
+            "smlal2 v11.8h, v4.16b, v3.16b",
+            "sadalp v24.4s, v15.8h",
+            "smull v15.8h, v8.8b, v1.8b",
+            "smlal2 v12.8h, v7.16b, v0.16b",
+            "sadalp v25.4s, v9.8h",
+            "ldr q6, [{w}, #128]",
+            "add {x}, {x}, {advance}",
+            "smull v9.8h, v7.8b, v2.8b",
+            "smlal2 v13.8h, v8.16b, v0.16b",
+            "sadalp v28.4s, v10.8h",
+            "ldr q5, [{w}, #160]",
+            "ldr q0, [{x}]",
+            "smull v10.8h, v8.8b, v2.8b",
+            "smlal2 v14.8h, v7.16b, v1.16b",
+            "sadalp v29.4s, v11.8h",
+            "smull v11.8h, v7.8b, v3.8b",
+            "smlal2 v15.8h, v8.16b, v1.16b",
+            "sadalp v18.4s, v12.8h",
+            "trn1 v4.2d, v6.2d, v5.2d",
+            "ldr q1, [{x}, #16]",
+            "smull v12.8h, v8.8b, v3.8b",
+            "smlal2 v9.8h, v7.16b, v2.16b",
+            "sadalp v19.4s, v13.8h",
+            "trn2 v5.2d, v6.2d, v5.2d",
+            "smlal2 v10.8h, v8.16b, v2.16b",
+            "sadalp v22.4s, v14.8h",
+            "ldr q2, [{x}, #32]",
+            "smlal2 v11.8h, v7.16b, v3.16b",
+            "sadalp v23.4s, v15.8h",
+            "smlal2 v12.8h, v8.16b, v3.16b",
+            "sadalp v26.4s, v9.8h",
+            "ldr q3, [{x}, #48]",
+            "sadalp v27.4s, v10.8h",
+            "sadalp v30.4s, v11.8h",
+            "sadalp v31.4s, v12.8h",
+            "add {w}, {w}, #128",
+            "b.ne 2b",
+            w = inout(reg) weights => _,
+            x = inout(reg) x => _,
+            count = inout(reg) steps / 2 => _,
+            bytes = in(reg) 8 * TOKEN_BYTES,
+            advance = out(reg) _,
+            out("v16") acc[0][0],
+            out("v17") acc[0][1],
+            out("v18") acc[0][2],
+            out("v19") acc[0][3],
+            out("v20") acc[1][0],
+            out("v21") acc[1][1],
+            out("v22") acc[1][2],
+            out("v23") acc[1][3],
+            out("v24") acc[2][0],
+            out("v25") acc[2][1],
+            out("v26") acc[2][2],
+            out("v27") acc[2][3],
+            out("v28") acc[3][0],
+            out("v29") acc[3][1],
+            out("v30") acc[3][2],
+            out("v31") acc[3][3],
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+            options(readonly, nostack),
+        );
     }
+    acc
+}
+
+/// `total + acc · scale`, rounded once.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn add_scaled(
+    total: [float32x4_t; 2],
+    acc: [int32x4_t; 2],
+    scale: f32,
+) -> [float32x4_t; 2] {
+    let scale = vdupq_n_f32(scale);
+    [
+        vfmaq_f32(total[0], vcvtq_f32_s32(acc[0]), scale),
+        vfmaq_f32(total[1], vcvtq_f32_s32(acc[1]), scale),
+    ]
 }
 
 /// The low (`trn1`) or high (`trn2`) halves of two registers side by side. Inline assembly because

@@ -1,4 +1,4 @@
-//! FEAT_DotProd (Cortex-A55, A76, A78: SDOT): 12 tokens × 1 panel.
+//! FEAT_DotProd (Cortex-A55, A76, A78: SDOT): up to 12 tokens × 1 panel.
 //!
 //! ```text
 //!                        w0: rows 0..4, k 4s..4s+4      w1: rows 4..8
@@ -8,16 +8,22 @@
 //!
 //!   24 accumulators + 2 weights + 3 tokens = 29 of 32 registers
 //! ```
+//!
+//! Packed tokens fill whole registers: `[k / 4][rows rounded up to 4][4]`.
 
 use std::arch::aarch64::*;
 
-use super::{Microkernel, Tile, epilogue};
+use super::epilogue::TailQ;
+use super::neon::add_scaled;
+use super::{Microkernel, Tile, pack_interleaved, with_rows};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
 const MR: usize = 12;
 const NR: usize = PANEL_ROWS;
+/// Tokens of one register: one for each element of SDOT.
+const X_TOKENS: usize = 4;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -40,10 +46,22 @@ unsafe impl Microkernel for NeonDotprod {
     fn nr(&self) -> usize {
         NR
     }
+    fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
+        rows.next_multiple_of(X_TOKENS) * k_padded
+    }
+    fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
+        let places = (rows.len() / k_padded).next_multiple_of(X_TOKENS);
+        pack_interleaved(rows, k_padded, places, out);
+    }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instruction; the rest is the caller's contract.
-        unsafe { tile_dotprod(tile, out, out_stride, store) }
+        unsafe {
+            with_rows!(
+                tile.rows,
+                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => tile_dotprod::<R>(tile, out, out_stride, store)
+            );
+        }
     }
 }
 
@@ -65,59 +83,90 @@ pub(crate) use sdot;
 
 /// # Safety
 ///
-/// * The CPU has FEAT_DotProd.
+/// * The CPU has FEAT_DotProd; the tile has `R` tokens.
 /// * The rest as in [`Microkernel::tile`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile_dotprod(tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+unsafe fn tile_dotprod<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
     let panel = tile.panels.as_ptr();
-    let lhs = tile.lhs.as_ptr();
     let group_steps = tile.group_len / K_GROUP;
-
-    let mut totals = [[vdupq_n_f32(0.0); 2]; MR];
-    for (g, scales) in tile.lhs_scales.chunks_exact(MR).enumerate() {
-        let mut acc = [[vdupq_n_s32(0); 2]; MR];
-        for step in g * group_steps..(g + 1) * group_steps {
-            // SAFETY: a step is 32 bytes of the panel and 48 of the packed tokens.
-            let (w, x) = unsafe {
-                let (w, x) = (
-                    panel.add(step * STEP_BYTES).cast::<i8>(),
-                    lhs.add(step * MR * K_GROUP),
-                );
-                (
-                    [vld1q_s8(w), vld1q_s8(w.add(16))],
-                    [vld1q_s8(x), vld1q_s8(x.add(16)), vld1q_s8(x.add(32))],
-                )
-            };
-            macro_rules! token {
-                ($i:literal, $x:literal, $lane:literal) => {
-                    sdot!(acc[$i][0], w[0], x[$x], $lane);
-                    sdot!(acc[$i][1], w[1], x[$x], $lane);
-                };
-            }
-            token!(0, 0, 0);
-            token!(1, 0, 1);
-            token!(2, 0, 2);
-            token!(3, 0, 3);
-            token!(4, 1, 0);
-            token!(5, 1, 1);
-            token!(6, 1, 2);
-            token!(7, 1, 3);
-            token!(8, 2, 0);
-            token!(9, 2, 1);
-            token!(10, 2, 2);
-            token!(11, 2, 3);
+    let group = |g: usize| {
+        let first = g * group_steps;
+        // SAFETY: the steps of the group are inside the panel and the packed tokens.
+        unsafe {
+            let x = tile
+                .lhs
+                .as_ptr()
+                .add(first * R.next_multiple_of(X_TOKENS) * K_GROUP);
+            products::<R>(panel.add(first * STEP_BYTES).cast(), x, group_steps)
         }
-        for (i, (totals, acc)) in totals.iter_mut().zip(acc).enumerate() {
-            let scale = vdupq_n_f32(scales[i]);
-            totals[0] = vfmaq_f32(totals[0], vcvtq_f32_s32(acc[0]), scale);
-            totals[1] = vfmaq_f32(totals[1], vcvtq_f32_s32(acc[1]), scale);
+    };
+    // SAFETY: the panel is whole.
+    let tail = unsafe { TailQ::load(PanelTail::of(panel, tile.k_padded)) };
+    let scales = tile.lhs_scales.as_chunks::<R>().0;
+    if let [scales] = scales {
+        // Accumulators and totals together exceed the registers; here they need not meet.
+        for (i, (acc, scale)) in group(0).into_iter().zip(scales).enumerate() {
+            let total = add_scaled([vdupq_n_f32(0.0); 2], acc, *scale);
+            // SAFETY: row i of `out` holds eight values.
+            unsafe { tail.store(total, out.add(i * out_stride), store) };
+        }
+        return;
+    }
+    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+    for (g, scales) in scales.iter().enumerate() {
+        for ((total, acc), scale) in totals.iter_mut().zip(group(g)).zip(scales) {
+            *total = add_scaled(*total, acc, *scale);
         }
     }
     for (i, total) in totals.into_iter().enumerate() {
-        // SAFETY: the panel is whole, row i of `out` holds eight values.
-        unsafe {
-            let tail = PanelTail::of(panel, tile.k_padded);
-            epilogue::store_q(total, tail, out.add(i * out_stride), store);
-        }
+        // SAFETY: row i of `out` holds eight values.
+        unsafe { tail.store(total, out.add(i * out_stride), store) };
     }
+}
+
+/// `R` tokens times one panel over `steps` steps; sums after the first `R` are 0.
+///
+/// # Safety
+///
+/// * The CPU has FEAT_DotProd.
+/// * `weights` and `x` point at `steps` steps, of `x` with `R` tokens, rounded up to four, each.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn products<const R: usize>(
+    weights: *const i8,
+    x: *const i8,
+    steps: usize,
+) -> [[int32x4_t; 2]; MR] {
+    let registers = R.div_ceil(X_TOKENS);
+    let mut acc = [[vdupq_n_s32(0); 2]; MR];
+    for step in 0..steps {
+        let mut tokens = [vdupq_n_s8(0); MR / X_TOKENS];
+        // SAFETY: the step is one of `steps`.
+        let w = unsafe {
+            let x = x.add(step * registers * X_TOKENS * K_GROUP);
+            for (i, tokens) in tokens.iter_mut().enumerate().take(registers) {
+                *tokens = vld1q_s8(x.add(i * X_TOKENS * K_GROUP));
+            }
+            let w = weights.add(step * STEP_BYTES);
+            [vld1q_s8(w), vld1q_s8(w.add(STEP_BYTES / 2))]
+        };
+        // Written out: a loop that the compiler leaves in place keeps its sums in memory.
+        macro_rules! four_tokens {
+            ($x:literal: $($lane:literal)*) => {$(
+                if R > $x * X_TOKENS + $lane {
+                    sdot!(acc[$x * X_TOKENS + $lane][0], w[0], tokens[$x], $lane);
+                    sdot!(acc[$x * X_TOKENS + $lane][1], w[1], tokens[$x], $lane);
+                }
+            )*};
+        }
+        four_tokens!(0: 0 1 2 3);
+        four_tokens!(1: 0 1 2 3);
+        four_tokens!(2: 0 1 2 3);
+    }
+    acc
 }

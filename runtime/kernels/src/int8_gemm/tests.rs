@@ -196,10 +196,12 @@ fn every_available_kernel_matches_the_definition_around_its_tile() {
     let computes = computes(1);
     for compute in &computes {
         let (mr, nr) = (compute.gemm().mr(), compute.gemm().nr());
-        for m in [1, 2, mr.saturating_sub(1), mr, mr + 1, 2 * mr + 1] {
+        for m in (1..=mr + 1).chain([2 * mr - 1, 2 * mr, 2 * mr + 1]) {
             for n in [1, 7, 8, 9, nr - 1, nr, nr + 1, nr + 9, 2 * nr] {
-                case(m, n, 48, 0, Fill::Noise, (m * 100 + n) as u64)
-                    .check(std::slice::from_ref(compute));
+                for group in [0, 16] {
+                    case(m, n, 48, group, Fill::Noise, (m * 100 + n) as u64)
+                        .check(std::slice::from_ref(compute));
+                }
             }
         }
     }

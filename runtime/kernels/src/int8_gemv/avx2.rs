@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::{Gemv, GemvKernel};
 use crate::int8_gemm::avx2::{sum_rows, widen};
-use crate::int8_gemm::epilogue;
+use crate::int8_gemm::epilogue::TailYmm;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_ALIGN, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -81,7 +81,7 @@ unsafe fn panels_avx2(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
         // SAFETY: the panel is whole, `out` holds eight values per panel.
         unsafe {
             let tail = PanelTail::of(panel, gemv.k_padded());
-            epilogue::store_ymm(total, tail, out.add(p * PANEL_ROWS), store);
+            TailYmm::load(tail).store(total, out.add(p * PANEL_ROWS), store);
         }
     }
 }

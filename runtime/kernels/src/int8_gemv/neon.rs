@@ -9,7 +9,7 @@
 use std::arch::aarch64::*;
 
 use super::{Gemv, GemvKernel, prefetch};
-use crate::int8_gemm::epilogue;
+use crate::int8_gemm::epilogue::TailQ;
 use crate::int8_gemm::neon::{add_products, load_weights, sum_rows};
 use crate::linear::Store;
 use crate::panels::{K_ALIGN, PANEL_ROWS, PanelTail};
@@ -69,7 +69,7 @@ unsafe fn panels_neon(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
         // SAFETY: the panel is whole, `out` holds eight values per panel.
         unsafe {
             let tail = PanelTail::of(panel, gemv.k_padded());
-            epilogue::store_q(total, tail, out.add(p * PANEL_ROWS), store);
+            TailQ::load(tail).store(total, out.add(p * PANEL_ROWS), store);
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::arch::aarch64::*;
 
 use super::{Gemv, GemvKernel, prefetch};
-use crate::int8_gemm::epilogue;
+use crate::int8_gemm::epilogue::TailQ;
 use crate::int8_gemm::neon_dotprod::sdot;
 use crate::isa::Isa;
 use crate::linear::Store;
@@ -84,7 +84,7 @@ unsafe fn panels_dotprod(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
         // SAFETY: the panel is whole, `out` holds eight values per panel.
         unsafe {
             let tail = PanelTail::of(panel, gemv.k_padded());
-            epilogue::store_q(total, tail, out.add(p * PANEL_ROWS), store);
+            TailQ::load(tail).store(total, out.add(p * PANEL_ROWS), store);
         }
     }
 }

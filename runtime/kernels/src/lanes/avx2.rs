@@ -108,6 +108,32 @@ unsafe impl Lanes for Avx2 {
         Avx2(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
     }
     #[inline(always)]
+    unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx2(unsafe {
+            let n = _mm256_slli_epi32(_mm256_castps_si256(n_shifted.0), 23);
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), n))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = _mm256_set1_epi32(0xff);
+            let [a, b, c, d] =
+                four.map(|lanes| _mm256_and_si256(_mm256_castps_si256(lanes.0), low));
+            // Each 128-bit half packs by itself; the permutation puts the words in order.
+            let bytes = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            _mm256_storeu_si256(to.cast(), _mm256_permutevar8x32_epi32(bytes, order));
+        }
+    }
+    #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         // SAFETY: the trait's contract.
         Avx2(unsafe { _mm256_min_ps(self.0, other.0) })

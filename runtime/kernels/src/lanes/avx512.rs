@@ -78,6 +78,29 @@ unsafe impl Lanes for Avx512 {
         Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
     }
     #[inline(always)]
+    unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Avx512(unsafe {
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(n_shifted.0));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), n))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8) {
+        for (i, lanes) in four.into_iter().enumerate() {
+            // SAFETY: the trait's contract; the conversion keeps the low byte.
+            unsafe {
+                let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(lanes.0));
+                _mm_storeu_si128(to.add(16 * i).cast(), bytes);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         // SAFETY: the trait's contract.
         Avx512(unsafe { _mm512_min_ps(self.0, other.0) })

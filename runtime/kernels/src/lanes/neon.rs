@@ -74,6 +74,29 @@ unsafe impl Lanes for Neon {
         Neon(unsafe { vfmaq_f32(addend.0, self.0, factor.0) })
     }
     #[inline(always)]
+    unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe {
+            let n = vshlq_n_s32::<23>(vreinterpretq_s32_f32(n_shifted.0));
+            vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self.0), n))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let [a, b, c, d] = four.map(|lanes| vreinterpretq_s16_f32(lanes.0));
+            let (ab, cd) = (vuzp1q_s16(a, b), vuzp1q_s16(c, d));
+            let bytes = vuzp1q_s8(vreinterpretq_s8_s16(ab), vreinterpretq_s8_s16(cd));
+            vst1q_s8(to, bytes);
+        }
+    }
+    #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         // SAFETY: the trait's contract.
         Neon(unsafe { vminnmq_f32(self.0, other.0) })

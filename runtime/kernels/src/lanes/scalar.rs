@@ -89,6 +89,24 @@ unsafe impl Lanes for Scalar {
         }))
     }
     #[inline(always)]
+    unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
+        Scalar(std::array::from_fn(|i| {
+            self.0[i].mul_add(factor.0[i], addend.0[i])
+        }))
+    }
+    #[inline(always)]
+    unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
+        self.zip(n_shifted, |value, n| {
+            f32::from_bits(value.to_bits().wrapping_add(n.to_bits() << 23))
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8) {
+        let bytes = four.map(|lanes| lanes.0.map(|v| v.to_bits() as i8));
+        // SAFETY: 4 * N values are writable by the trait's contract.
+        unsafe { to.cast::<[[i8; N]; 4]>().write_unaligned(bytes) }
+    }
+    #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         self.zip(other, |a, b| if a < b { a } else { b })
     }
