@@ -7,6 +7,7 @@ pub use records::{
     ReplayArgs, RulesArgs, RulesVerb, ShowArgs,
 };
 
+use crate::verbs::bench::{Depth, Once, Shape, WeightType};
 use crate::watch::PictureType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocelli_camera::Polygon;
@@ -372,6 +373,18 @@ pub struct ModelsArgs {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// Measure synthetic weights of this shape; no files are needed
+    #[arg(long, value_enum, value_name = "SHAPE")]
+    pub shape: Option<Shape>,
+    /// Weights of the decoder, with --shape
+    #[arg(long, value_enum, default_value_t = WeightType::Int8, requires = "shape")]
+    pub weights: WeightType,
+    /// Vision and decoder layers instead of the shape's own, with --shape
+    #[arg(long, value_name = "V,D", requires = "shape")]
+    pub depth: Option<Depth>,
+    /// Only write the synthetic pack, with --shape
+    #[arg(long, value_name = "FILE", requires = "shape")]
+    pub write: Option<PathBuf>,
     /// Tokens of the prompt that is run through the decoder
     #[arg(long, value_name = "N", default_value = "84")]
     pub prefill: NonZeroUsize,
@@ -381,6 +394,12 @@ pub struct BenchArgs {
     /// Runs of each stage; the median is reported
     #[arg(long, value_name = "N", default_value = "5")]
     pub runs: NonZeroUsize,
+    /// One stage, once, with marks for the cycle model around it
+    #[arg(long, hide = true, value_enum, value_name = "STAGE", conflicts_with_all = ["shape", "first_token"])]
+    pub once: Option<Once>,
+    /// Answer one token and end: what the time to the first token is measured on
+    #[arg(long, hide = true, conflicts_with = "shape")]
+    pub first_token: bool,
 }
 
 /// Arguments of `service`.

@@ -164,7 +164,7 @@ fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
 }
 
 /// Every tensor of a pack of this shape, in file order.
-fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
+pub fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
     let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
         name,
         layout,

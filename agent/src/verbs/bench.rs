@@ -1,14 +1,46 @@
-//! `ocelli bench`: how long each stage takes on this machine, and what memory it takes.
+//! `ocelli bench`: how long each stage takes on this machine, what memory it takes, and how far
+//! that is from what the machine can do at most.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`shape`] | the published shapes, and random weights of them as a pack |
+//! | [`rounds`] | the timed stages |
+//! | [`work`] | how much arithmetic and reading a stage is |
+//! | [`machine`] | the machine's own limits, measured |
+//! | [`memory`] | anonymous memory while something runs |
+//! | [`report`] | the figures, as text and as one JSON line |
+
+mod machine;
+mod memory;
+mod report;
+mod rounds;
+mod shape;
+mod tokenizer;
+mod work;
+
+pub use rounds::Once;
+pub use shape::{Depth, Shape, WeightType};
 
 use crate::answer::peak_rss_bytes;
 use crate::cli::{BenchArgs, Global};
 use crate::fault::Fault;
 use crate::model;
 use crate::progress::Progress;
-use ocelli_runtime::Session;
-use serde_json::{Map, json};
-use std::io::{self, Write};
+use memory::AnonymousPeak;
+use ocelli_runtime::{ModelSource, Precision, Vlm};
+use report::{Measured, Report};
+use rounds::{Lengths, Series};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
+use work::Work;
+
+/// What the prompt of the first token is cut from.
+const PROMPT: &str = "In front of the camera stands a grey box with three round lamps and a small red lever beside it.";
+/// Tokens of that prompt.
+const PROMPT_TOKENS: usize = 16;
 
 /// Runs the verb.
 ///
@@ -16,101 +48,215 @@ use std::time::Instant;
 ///
 /// See [`Fault`].
 pub fn run(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
-    let mut progress = Progress::new(global);
-    let (vlm, load) = model::load(global, &mut progress)?;
-    let config = vlm.config();
-    let (prefill, decode) = (args.prefill.get(), args.decode.get());
-    if prefill + decode > config.text.max_positions {
+    match args.shape {
+        Some(shape) => run_shape(global, args, shape),
+        None if args.first_token => first_token(global),
+        None => match args.once {
+            Some(stage) => once(global, args, stage),
+            None => measure(global, args),
+        },
+    }
+}
+
+/// Writes the synthetic pack and measures it in a process of its own, whose memory it is.
+fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Fault> {
+    if global.model != model::DEFAULT {
         return Err(Fault::Argument(format!(
-            "--prefill {prefill} and --decode {decode} are together over the model's context of {}",
-            config.text.max_positions
+            "--shape makes its own weights, -m {} names others; give one of them",
+            global.model
         )));
     }
-    let side = config.vision.image_size;
-    let frame: Vec<u8> = (0..side * side * 3)
-        .map(|i| {
-            let (pixel, channel) = (i / 3, i % 3);
-            let (x, y) = (pixel % side, pixel / side);
-            ((7 * x + 3 * y + 85 * channel) % 256) as u8
-        })
-        .collect();
-    // Any id but the image token, which would want an image feature.
-    let plain = u32::from(config.image_token_id == 0);
-    let mut session = vlm.session()?;
-    let mut times: Vec<[f64; 3]> = Vec::new();
-    // The first round touches every page and is not counted.
-    for round in 0..=args.runs.get() {
-        progress.show(&format!("bench {round}/{}", args.runs));
-        let start = Instant::now();
-        session.encode(&frame)?;
-        let encode = start.elapsed().as_secs_f64();
-        session.truncate(0);
-        let start = Instant::now();
-        session.extend(&vec![plain; prefill])?;
-        session.logits()?;
-        let prefill = start.elapsed().as_secs_f64();
-        let rate = decode_rate(&mut session, decode, plain)?;
-        if round > 0 {
-            times.push([encode, prefill, rate]);
-        }
+    if Precision::from(global.precision) == Precision::F32 {
+        return Err(Fault::Argument(
+            "--shape makes a pack, and packs have no f32 weights; leave --precision f32 out".into(),
+        ));
     }
-    progress.clear();
-    let median = |at: usize| {
-        let mut values: Vec<f64> = times.iter().map(|t| t[at]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    if args.weights == WeightType::Int4 {
+        return Err(Fault::Argument(
+            "--weights int4 is not in this build: its runtime has no int4 decoder weights; use --weights int8"
+                .into(),
+        ));
+    }
+    if let Some(path) = &args.write {
+        return write_pack(global, args, shape, path);
+    }
+    let fault = |source| Fault::File {
+        path: std::env::temp_dir(),
+        source,
     };
-    let (encode_ms, prefill_ms, rate) = (median(0) * 1e3, median(1) * 1e3, median(2));
-    let file = vlm
-        .pack()
-        .filter(|pack| pack.is_file_backed())
-        .map_or(0, |pack| pack.len());
-    let mut report = Map::new();
-    report.insert("model".into(), json!(vlm.name()));
-    report.insert("kernel".into(), json!(vlm.kernel_name()));
-    report.insert("threads".into(), json!(vlm.n_threads()));
-    report.insert("load_ms".into(), json!(load.as_secs_f64() * 1e3));
-    report.insert("encode_tile_ms".into(), json!(encode_ms));
-    report.insert("prefill_tokens".into(), json!(prefill));
-    report.insert("prefill_ms".into(), json!(prefill_ms));
-    report.insert("decode_tokens_per_second".into(), json!(rate));
-    report.insert("kv_bytes".into(), json!(session.kv_bytes()));
-    report.insert("pack_bytes".into(), json!(file));
-    report.insert("peak_rss_bytes".into(), json!(peak_rss_bytes()));
-    let mut out = io::stdout();
-    if global.json {
-        writeln!(out, "{}", serde_json::Value::Object(report))?;
-        return Ok(());
+    let dir = tempfile::Builder::new()
+        .prefix("ocelli-bench-")
+        .tempdir()
+        .map_err(fault)?;
+    let path = dir.path().join("synthetic.ocelli");
+    write_pack(global, args, shape, &path)?;
+    let mut child = itself(global, &path.display().to_string())?;
+    for (flag, value) in [
+        ("--prefill", args.prefill),
+        ("--decode", args.decode),
+        ("--runs", args.runs),
+    ] {
+        child.arg(flag).arg(value.to_string());
     }
-    writeln!(
+    let status = child.status().map_err(fault)?;
+    drop(dir);
+    match status.code() {
+        Some(0) => Ok(()),
+        // It has said why.
+        code => std::process::exit(code.unwrap_or(1)),
+    }
+}
+
+fn write_pack(global: &Global, args: &BenchArgs, shape: Shape, path: &Path) -> Result<(), Fault> {
+    let fault = |source| Fault::File {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut progress = Progress::new(global);
+    let out = BufWriter::new(File::create(path).map_err(fault)?);
+    let out = shape::write_pack(
+        &shape.name(),
+        &shape.config(args.depth),
         out,
-        "model    {}, kernel {}, {} threads",
-        vlm.name(),
-        vlm.kernel_name(),
-        vlm.n_threads()
-    )?;
-    writeln!(out, "load     {:9.1} ms", load.as_secs_f64() * 1e3)?;
-    writeln!(out, "encode   {encode_ms:9.1} ms a tile of {side} px")?;
-    writeln!(out, "prefill  {prefill_ms:9.1} ms for {prefill} tokens")?;
-    writeln!(
-        out,
-        "decode   {rate:9.1} tokens a second over {decode} tokens"
-    )?;
-    writeln!(
-        out,
-        "memory   {:9.1} MB at most, mapped pack of {:.1} MB included",
-        peak_rss_bytes() as f64 / 1e6,
-        file as f64 / 1e6
-    )?;
+        &mut |done, total| {
+            progress.show(&format!("making random weights {done}/{total}"));
+        },
+    )
+    .map_err(|error| Fault::Packer(error.into()))?;
+    let file = out
+        .into_inner()
+        .map_err(|error| fault(error.into_error()))?;
+    // Or writing back would go on under the measurement.
+    file.sync_all().map_err(fault)?;
+    progress.clear();
     Ok(())
 }
 
-/// Decode steps a second with a fixed token, so that no stop token ends the run.
-fn decode_rate(session: &mut Session, steps: usize, token: u32) -> Result<f64, Fault> {
-    let start = Instant::now();
-    for _ in 0..steps {
-        session.extend(&[token])?;
-        session.logits()?;
+/// This program again, on a model, with the flags that matter to a measurement.
+fn itself(global: &Global, model: &str) -> Result<Command, Fault> {
+    let path = std::env::current_exe()?;
+    let mut command = Command::new(path);
+    command.args(["bench", "--model", model]);
+    if let Some(threads) = global.threads {
+        command.args(["--threads", &threads.to_string()]);
     }
-    Ok(steps as f64 / start.elapsed().as_secs_f64())
+    let flags = [
+        ("--json", global.json),
+        ("--quiet", global.quiet),
+        ("--verbose", global.verbose),
+    ];
+    command.args(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
+    Ok(command)
+}
+
+fn lengths(args: &BenchArgs, vlm: &Vlm) -> Result<Lengths, Fault> {
+    let (prefill, decode) = (args.prefill.get(), args.decode.get());
+    let limit = vlm.config().text.max_positions;
+    if prefill.checked_add(decode).is_none_or(|sum| sum > limit) {
+        return Err(Fault::Argument(format!(
+            "--prefill {prefill} and --decode {decode} are together over the model's context of {limit}"
+        )));
+    }
+    Ok(Lengths { prefill, decode })
+}
+
+fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
+    let mut progress = Progress::new(global);
+    let peak = AnonymousPeak::watch();
+    let (vlm, load) = model::load(global, &mut progress)?;
+    let lengths = lengths(args, &vlm)?;
+    let mut session = vlm.session()?;
+    // The first round touches every page and is not counted.
+    progress.show("bench: warming up");
+    rounds::round(&vlm, &mut session, lengths)?;
+    let peak_anonymous_bytes = peak.end();
+    let mut rounds = Vec::new();
+    for round in 1..=args.runs.get() {
+        progress.show(&format!("bench {round}/{}", args.runs));
+        rounds.push(rounds::round(&vlm, &mut session, lengths)?);
+    }
+    // Before the limits, whose buffer would count.
+    let peak_rss_bytes = peak_rss_bytes();
+    progress.show("bench: start");
+    let first_token = time_first_token(global, &vlm, args.runs.get())?;
+    progress.show("bench: the machine's limits");
+    let limits = machine::measure(vlm.n_threads())?;
+    progress.clear();
+    let report = Report {
+        vlm: &vlm,
+        kv_bytes: session.kv_bytes(),
+        work: vlm.pack().map(|pack| Work::of(pack.header(), lengths)),
+        lengths,
+        limits,
+        measured: Measured {
+            load,
+            encode: Series::of(&rounds, |round| round.encode),
+            prefill: Series::of(&rounds, |round| round.prefill),
+            decode_rate: Series::of(&rounds, |round| round.decode_rate),
+            first_token,
+            peak_anonymous_bytes,
+            peak_rss_bytes,
+        },
+    };
+    let mut out = io::stdout();
+    if global.json {
+        writeln!(out, "{}", serde_json::Value::Object(report.json()))?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    Ok(())
+}
+
+/// Runs one stage for the cycle model, which finds it by its marks.
+fn once(global: &Global, args: &BenchArgs, stage: Once) -> Result<(), Fault> {
+    let (vlm, _) = model::load(global, &mut Progress::new(global))?;
+    let lengths = lengths(args, &vlm)?;
+    let mut session = vlm.session()?;
+    match stage {
+        Once::Tile => rounds::tile(&vlm, &mut session).map(drop),
+        Once::Text => rounds::text(&vlm, &mut session, lengths).map(drop),
+    }
+}
+
+/// Loads the model, reads a text prompt and prints the likeliest next token.
+fn first_token(global: &Global) -> Result<(), Fault> {
+    let (vlm, _) = model::load(global, &mut Progress::new(global))?;
+    let ids = vlm
+        .tokenizer()
+        .encode(PROMPT)
+        .map_err(ocelli_runtime::RunError::from)?;
+    let ids: Vec<u32> = ids.iter().cycle().take(PROMPT_TOKENS).copied().collect();
+    let mut session = vlm.session()?;
+    session.extend(&ids)?;
+    let logits = session.logits()?;
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+    writeln!(io::stdout(), "{}", best.unwrap_or_default())?;
+    Ok(())
+}
+
+/// Seconds from starting a process to its first token; `None` for a model that would first have
+/// to be packed.
+fn time_first_token(global: &Global, vlm: &Vlm, runs: usize) -> Result<Option<Series>, Fault> {
+    if vlm.pack().is_none()
+        || matches!(model::resolve(&global.model)?, ModelSource::Path(path) if path.is_dir())
+    {
+        return Ok(None);
+    }
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let mut command = itself(global, &global.model)?;
+        command.arg("--first-token").stdout(Stdio::piped());
+        let start = Instant::now();
+        let mut child = command.spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        times.push(start.elapsed().as_secs_f64());
+        let status = child.wait()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("starting again ended with {status}")).into());
+        }
+    }
+    Ok(Some(Series::new(times)))
 }

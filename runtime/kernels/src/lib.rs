@@ -13,6 +13,7 @@
 //! | [`norm`], [`activation`], [`rope`] | row-wise float functions |
 //! | [`attention`] | decoder attention over the f16 KV cache, vision attention |
 //! | [`half`] | f16 and bf16 conversion |
+//! | [`limits`] | what the machine can do at most: memory reads, int8 products in registers |
 //! | [`f32_gemm`] | plain f32 products, for the checking path |
 //!
 //! Letters: `m` tokens, `n` output rows of the weights, `k` input values. `[m, k]` is row-major.
@@ -31,6 +32,7 @@ pub mod half;
 pub mod int8_gemm;
 pub mod int8_gemv;
 pub mod isa;
+pub mod limits;
 pub mod linear;
 pub mod norm;
 pub mod panels;

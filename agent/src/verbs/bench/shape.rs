@@ -1,0 +1,407 @@
+//! Random weights in the shapes of the published models, as a pack: for speed, not for sense.
+
+use super::tokenizer::{IMAGE_TOKEN_FROM_END, tokenizer_json};
+use clap::ValueEnum;
+use ocelli_kernels::panels;
+use ocelli_runtime::config::{
+    GenerationConfig, ModelConfig, PreprocessConfig, ResampleFilter, SamplingDefaults, TextConfig,
+    VisionConfig,
+};
+use ocelli_runtime::pack::{Header, Layout, PackError, PackWriter, PlannedTensor};
+use ocelli_runtime::packer;
+use ocelli_runtime::rotation::Rotation;
+use std::io::{Seek, Write};
+use std::str::FromStr;
+
+/// Seed of the weights.
+const SEED: u64 = 0x0CE1_1BE7;
+/// Standard deviation of int8 values that are uniform from -127 to 127.
+const INT8_DEVIATION: f32 = 73.3;
+
+/// A published model whose shape is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// SmolVLM-256M-Instruct and SmolVLM2-256M.
+    #[value(name = "smolvlm-256m")]
+    Smolvlm256m,
+    /// SmolVLM-500M-Instruct and SmolVLM2-500M.
+    #[value(name = "smolvlm-500m")]
+    Smolvlm500m,
+    /// SmolVLM2-2.2B-Instruct; its image tile has 384 px.
+    #[value(name = "smolvlm-2.2b")]
+    Smolvlm2b,
+}
+
+/// How the decoder's weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightType {
+    /// One scale an output row.
+    Int8,
+    /// One scale for 32 values.
+    Int4,
+}
+
+/// Numbers of layers, `VISION,DECODER` on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Layers of the vision encoder.
+    pub vision: usize,
+    /// Layers of the decoder.
+    pub decoder: usize,
+}
+
+impl FromStr for Depth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Depth, String> {
+        let limit = ocelli_runtime::config::MAX_LAYERS;
+        let layers = |text: &str| text.trim().parse().ok().filter(|n| (1..=limit).contains(n));
+        text.split_once(',')
+            .and_then(|(vision, decoder)| {
+                Some(Depth {
+                    vision: layers(vision)?,
+                    decoder: layers(decoder)?,
+                })
+            })
+            .ok_or_else(|| {
+                format!("two numbers of layers from 1 to {limit} are wanted, as in 12,30")
+            })
+    }
+}
+
+impl Shape {
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The published configuration, on request with another depth.
+    pub fn config(self, depth: Option<Depth>) -> ModelConfig {
+        let small_vision = VisionConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            n_layers: 12,
+            n_heads: 12,
+            image_size: 512,
+            patch_size: 16,
+            layer_norm_eps: 1e-6,
+        };
+        let text = TextConfig {
+            hidden_size: 576,
+            intermediate_size: 1536,
+            n_layers: 30,
+            n_heads: 9,
+            n_kv_heads: 3,
+            head_dim: 64,
+            vocab_size: 49_280,
+            rope_theta: 100_000.0,
+            rms_norm_eps: 1e-5,
+            max_positions: 8192,
+        };
+        let (mut vision, mut text, scale_factor) = match self {
+            Shape::Smolvlm256m => (small_vision, text, 4),
+            Shape::Smolvlm500m => {
+                let text = TextConfig {
+                    hidden_size: 960,
+                    intermediate_size: 2560,
+                    n_layers: 32,
+                    n_heads: 15,
+                    n_kv_heads: 5,
+                    ..text
+                };
+                (small_vision, text, 4)
+            }
+            Shape::Smolvlm2b => {
+                let vision = VisionConfig {
+                    hidden_size: 1152,
+                    intermediate_size: 4304,
+                    n_layers: 27,
+                    n_heads: 16,
+                    image_size: 384,
+                    patch_size: 14,
+                    ..small_vision
+                };
+                let text = TextConfig {
+                    hidden_size: 2048,
+                    intermediate_size: 8192,
+                    n_layers: 24,
+                    n_heads: 32,
+                    n_kv_heads: 32,
+                    rope_theta: 130_000.0,
+                    ..text
+                };
+                (vision, text, 3)
+            }
+        };
+        if let Some(depth) = depth {
+            vision.n_layers = depth.vision;
+            text.n_layers = depth.decoder;
+        }
+        ModelConfig {
+            image_token_id: (text.vocab_size - IMAGE_TOKEN_FROM_END) as u32,
+            vision,
+            text,
+            scale_factor,
+            tie_word_embeddings: false,
+        }
+    }
+}
+
+/// Writes a pack of random weights, one tensor in memory at a time.
+///
+/// # Errors
+///
+/// Whatever writing reports.
+pub(super) fn write_pack<W: Write + Seek>(
+    name: &str,
+    config: &ModelConfig,
+    out: W,
+    progress: packer::Progress<'_>,
+) -> Result<W, PackError> {
+    let tokenizer = tokenizer_json(config.text.vocab_size);
+    let plan = packer::plan(config, tokenizer.len());
+    let mut writer = PackWriter::new(out, header(name, config), &plan)?;
+    let mut random = Xorshift(SEED);
+    for (done, tensor) in plan.iter().enumerate() {
+        match tensor.layout {
+            Layout::Bytes => writer.write(&tensor.name, tokenizer.as_bytes())?,
+            _ => writer.write(&tensor.name, &random_bytes(tensor, &mut random))?,
+        }
+        progress(done + 1, plan.len());
+    }
+    writer.finish()
+}
+
+fn header(name: &str, config: &ModelConfig) -> Header {
+    let last = (config.text.vocab_size - 1) as u32;
+    Header {
+        name: format!("{name}, random weights"),
+        packer: concat!("ocelli ", env!("CARGO_PKG_VERSION"), " bench").to_owned(),
+        panel_layout: panels::LAYOUT_ID.to_owned(),
+        config: config.clone(),
+        preprocess: PreprocessConfig {
+            tile_size: config.vision.image_size,
+            longest_edge: 4 * config.vision.image_size,
+            do_image_splitting: true,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale_factor: 1.0 / 255.0,
+            filter: ResampleFilter::Lanczos,
+        },
+        generation: GenerationConfig {
+            stop_token_ids: vec![last],
+            pad_token_id: 2,
+            bos_token_id: None,
+            sampling: SamplingDefaults::default(),
+        },
+        image_seq_len: config.image_tokens_per_tile(),
+        chat_template: "{% for message in messages %}{{ message.role }}: {% for part in message.content %}\
+            {% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
+            .to_owned(),
+        text_rotation: Rotation::new(config.text.hidden_size, SEED),
+        sources: Vec::new(),
+        tensors: Vec::new(),
+    }
+}
+
+/// The bytes of a weight tensor: uniform values whose products keep the size of their input.
+fn random_bytes(tensor: &PlannedTensor, random: &mut Xorshift) -> Vec<u8> {
+    let [rows, columns] = tensor.shape;
+    match tensor.layout {
+        Layout::F32 => (0..rows * columns)
+            .flat_map(|_| (f32::from(random.int8()) / 127.0).to_le_bytes())
+            .collect(),
+        // Sign and mantissa at random, magnitude from 0.25 to 0.5.
+        Layout::F16 => (0..rows * columns)
+            .flat_map(|_| (random.next() as u16 & 0x83FF | 0x3400).to_le_bytes())
+            .collect(),
+        _ => random_panels(rows, columns, random),
+    }
+}
+
+fn random_panels(n: usize, k: usize, random: &mut Xorshift) -> Vec<u8> {
+    let scale = 1.0 / (INT8_DEVIATION * (k as f32).sqrt());
+    let mut packed = vec![0; panels::byte_len(n, k)];
+    let mut weights = vec![0_i8; panels::PANEL_ROWS * k];
+    for first in (0..n).step_by(panels::PANEL_ROWS) {
+        let rows = panels::PANEL_ROWS.min(n - first);
+        let weights = &mut weights[..rows * k];
+        random.fill(weights);
+        let scales = [scale; panels::PANEL_ROWS];
+        panels::pack_int8_rows_into(weights, &scales[..rows], None, first, k, &mut packed);
+    }
+    packed
+}
+
+/// The xorshift64* generator (Vigna 2016).
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// -127 to 127.
+    fn int8(&mut self) -> i8 {
+        ((self.next() >> 56) as u8 as i8).max(-127)
+    }
+
+    fn fill(&mut self, weights: &mut [i8]) {
+        for eight in weights.chunks_mut(8) {
+            let bytes = self.next().to_le_bytes();
+            for (weight, byte) in eight.iter_mut().zip(bytes) {
+                *weight = (byte as i8).max(-127);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rounds::{self, Lengths};
+    use super::super::work::Work;
+    use super::*;
+    use ocelli_kernels::Compute;
+    use ocelli_runtime::Vlm;
+    use ocelli_runtime::pack::Pack;
+    use ocelli_runtime::weights::Region;
+    use std::io::Cursor;
+    use std::sync::Arc;
+
+    fn small() -> ModelConfig {
+        let shape = Shape::Smolvlm256m.config(Some(Depth {
+            vision: 1,
+            decoder: 2,
+        }));
+        ModelConfig {
+            vision: VisionConfig {
+                hidden_size: 48,
+                intermediate_size: 96,
+                n_heads: 3,
+                image_size: 64,
+                ..shape.vision
+            },
+            text: TextConfig {
+                hidden_size: 64,
+                intermediate_size: 80,
+                n_heads: 2,
+                n_kv_heads: 1,
+                head_dim: 32,
+                vocab_size: 1003,
+                max_positions: 64,
+                ..shape.text
+            },
+            image_token_id: (1003 - IMAGE_TOKEN_FROM_END) as u32,
+            ..shape
+        }
+    }
+
+    fn pack(config: &ModelConfig) -> Pack {
+        let out = Cursor::new(Vec::new());
+        let bytes = write_pack("small", config, out, &mut |_, _| {}).unwrap();
+        Pack::from_region(Region::from_vec(bytes.into_inner()), "test").unwrap()
+    }
+
+    #[test]
+    fn every_published_shape_is_a_valid_configuration() {
+        for shape in Shape::value_variants() {
+            let config = shape.config(None);
+            config.validate(&shape.name()).unwrap();
+            header(&shape.name(), &config)
+                .preprocess
+                .validate("header", &config.vision)
+                .unwrap();
+        }
+        let depth = Some(Depth {
+            vision: 3,
+            decoder: 4,
+        });
+        let config = Shape::Smolvlm2b.config(depth);
+        assert_eq!((config.vision.n_layers, config.text.n_layers), (3, 4));
+    }
+
+    #[test]
+    fn a_synthetic_pack_loads_and_every_stage_gives_finite_numbers() {
+        let config = small();
+        let pack = pack(&config);
+        pack.verify().unwrap();
+        let compute = Arc::new(Compute::new(1).unwrap());
+        let vlm = Vlm::from_pack(Arc::new(pack), compute).unwrap();
+        let mut session = vlm.session().unwrap();
+        let lengths = Lengths {
+            prefill: 5,
+            decode: 3,
+        };
+        rounds::round(&vlm, &mut session, lengths).unwrap();
+        assert!(
+            session
+                .logits()
+                .unwrap()
+                .iter()
+                .all(|logit| logit.is_finite())
+        );
+        let frame = vec![9; 64 * 64 * 3];
+        let features = session.encode(&frame).unwrap();
+        assert!(features.iter().all(|value| value.is_finite()));
+        assert!(features.iter().any(|value| *value != 0.0));
+    }
+
+    #[test]
+    fn a_synthetic_pack_is_the_same_every_time() {
+        let bytes = || {
+            let out = Cursor::new(Vec::new());
+            let bytes = write_pack("small", &small(), out, &mut |_, _| {}).unwrap();
+            bytes.into_inner()
+        };
+        assert!(bytes() == bytes());
+    }
+
+    /// The figures of the goals: 107.4 GMAC a tile, 9.07 GMAC of prefill, 135 MB a token.
+    #[test]
+    fn the_work_of_the_256m_shape_is_what_its_arithmetic_says() {
+        let config = Shape::Smolvlm256m.config(None);
+        let mut header = header("256m", &config);
+        let plan = packer::plan(&config, 1);
+        header.tensors = plan
+            .iter()
+            .map(|tensor| ocelli_runtime::pack::TensorEntry {
+                name: tensor.name.clone(),
+                layout: tensor.layout,
+                shape: tensor.shape,
+                group: tensor.group,
+                offset: 0,
+                len: panels::byte_len(tensor.shape[0], tensor.shape[1]) as u64,
+                crc32: [0; 4],
+            })
+            .collect();
+        let lengths = Lengths {
+            prefill: 84,
+            decode: 64,
+        };
+        let work = Work::of(&header, lengths);
+        assert!((work.encode_macs / 1e9 - 107.36).abs() < 0.01, "{work:?}");
+        assert!((work.prefill_macs / 1e9 - 9.07).abs() < 0.01, "{work:?}");
+        let keys_and_values = (84.0 + 32.0) * 23_040.0;
+        let weights = (work.decode_bytes - keys_and_values) / 1e6;
+        assert!((134.5..138.0).contains(&weights), "{work:?}");
+    }
+
+    #[test]
+    fn a_depth_is_two_numbers_of_layers() {
+        let depth = |text: &str| text.parse::<Depth>();
+        assert_eq!(
+            depth("12,30"),
+            Ok(Depth {
+                vision: 12,
+                decoder: 30
+            })
+        );
+        for odd in ["", "12", "0,1", "1,0", "1,2,3", "a,b", "1,99999"] {
+            assert!(depth(odd).is_err(), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How much arithmetic and reading a stage is, from the shapes of the pack.
+
+use super::rounds::Lengths;
+use ocelli_runtime::pack::{Header, Layout, TensorEntry};
+
+/// The work of one round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Work {
+    /// Multiply-accumulates of an image tile, attention included.
+    pub(super) encode_macs: f64,
+    /// Multiply-accumulates of the prefill; the head is run for its last token only.
+    pub(super) prefill_macs: f64,
+    /// Bytes that a decode step reads at least: every decoder weight once, one row of the
+    /// embedding table, and the keys and values of half the positions that are added.
+    pub(super) decode_bytes: f64,
+}
+
+impl Work {
+    pub(super) fn of(header: &Header, lengths: Lengths) -> Work {
+        let (vision, text) = (&header.config.vision, &header.config.text);
+        let panels = |prefix: &'static str| {
+            let tensors = header.tensors.iter();
+            tensors.filter(move |t| {
+                t.name.starts_with(prefix)
+                    && !matches!(t.layout, Layout::F32 | Layout::F16 | Layout::Bytes)
+            })
+        };
+        let weights = |t: &TensorEntry| t.shape[0] as f64 * t.shape[1] as f64;
+        let count = |prefix| panels(prefix).map(weights).sum::<f64>();
+
+        let patches = vision.n_patches() as f64;
+        let vision_attention =
+            2.0 * patches * patches * (vision.hidden_size * vision.n_layers) as f64;
+        let encode_macs = patches * count("vision.")
+            + vision_attention
+            + header.image_seq_len as f64 * count("connector");
+
+        let head = count("text.head");
+        let prefill = lengths.prefill as f64;
+        let pairs = prefill * (prefill + 1.0) / 2.0;
+        let text_attention = 2.0 * pairs * (text.n_heads * text.head_dim * text.n_layers) as f64;
+        let prefill_macs = prefill * (count("text.") - head) + text_attention + head;
+
+        let kv_row = 2 * 2 * text.n_kv_heads * text.head_dim * text.n_layers;
+        let position = prefill + lengths.decode as f64 / 2.0;
+        let decode_bytes = panels("text.").map(|t| t.len as f64).sum::<f64>()
+            + 2.0 * text.hidden_size as f64
+            + position * kv_row as f64;
+        Work {
+            encode_macs,
+            prefill_macs,
+            decode_bytes,
+        }
+    }
+}
