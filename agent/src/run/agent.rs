@@ -17,7 +17,7 @@ use super::hands::{HandNews, Hands};
 use super::lookout::{Lookout, Seen};
 use super::open::Plan;
 use super::recorder::Recorder;
-use super::settings::Settings;
+use super::settings::{Sections, Settings};
 use super::vitals::Vitals;
 use crate::entry::{Began, Entry, ModelIdentity, Step};
 use crate::fault::Fault;
@@ -65,6 +65,8 @@ pub struct Rules {
 pub struct Parts {
     /// The configuration.
     pub settings: Settings,
+    /// The parts of it that cannot change while it is in use.
+    pub sections: Sections,
     /// SHA-256 of its text.
     pub fingerprint: [u8; 32],
     /// Times.
@@ -383,7 +385,19 @@ impl Agent {
             false => self.parts.recorder.write(&entry),
         }
         self.carry_out(&outputs);
+        if let Observation::Approval(approval) = observation {
+            self.settle(approval.request, &outputs);
+        }
         outputs
+    }
+
+    /// A decision that was taken, either way, is no longer waited for.
+    fn settle(&mut self, request: RequestId, outputs: &Outputs) {
+        let is_refused =
+            |output: &Output| matches!(output, Output::Note(Note::ApprovalRefused { .. }));
+        if !outputs.list.iter().any(is_refused) {
+            self.decided(request);
+        }
     }
 
     /// Puts an observation into the line; for what carrying out brings at once.
@@ -729,9 +743,12 @@ impl Agent {
     ///
     /// What cannot be opened.
     pub fn take(&mut self, plan: Plan) -> Result<(), Fault> {
-        if plan.settings.state_folder() != self.parts.settings.state_folder() {
-            let text = "`state` cannot change while the agent runs; restart it";
-            return Err(Fault::Argument(text.to_owned()));
+        let later = self.parts.sections.changed(&plan.sections);
+        if !later.is_empty() {
+            let later = later.join(", ");
+            return Err(Fault::Argument(format!(
+                "{later} changed, and cannot while the agent runs; restart it"
+            )));
         }
         if let (Some(broker), Some(settings)) = (&self.parts.broker, plan.settings.mqtt.clone()) {
             broker.reload(settings)?;
@@ -760,6 +777,7 @@ impl Agent {
             self.observe(&Observation::Link { link, up });
         }
         self.parts.settings = plan.settings;
+        self.parts.sections = plan.sections;
         self.parts.fingerprint = plan.fingerprint;
         self.adopt(plan.rules);
         Ok(())

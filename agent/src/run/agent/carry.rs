@@ -459,17 +459,12 @@ impl Agent {
     }
 
     fn note(&mut self, note: Note) {
-        match note {
-            Note::Refused { .. } => self.counts.denied += 1,
-            Note::Permitted {
-                grant: Grant::Person(_, request),
-                ..
-            } => self.decided(request),
-            _ => {}
+        if let Note::Refused { .. } = note {
+            self.counts.denied += 1;
         }
     }
 
-    fn decided(&mut self, request: ocelli_reflex::RequestId) {
+    pub(super) fn decided(&mut self, request: ocelli_reflex::RequestId) {
         self.pending.retain(|(waiting, _)| waiting.id != request);
         self.tell_pending();
     }
