@@ -34,7 +34,7 @@ direction = "out"
 safe = "off"
 reversible = true
 max_on = "5 min"
-min_off = "0 ms"
+min_off = "1 ms"
 evidence = "1 min"
 
 [topics.seen]
