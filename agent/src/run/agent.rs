@@ -4,6 +4,7 @@
 mod ask;
 mod carry;
 mod show;
+mod snapshot;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
 use ocelli_reflex::explain::describe;
 use ocelli_reflex::note::{Ignored, Note};
 use ocelli_reflex::observation::{Approval, Fault as DeviceFault, Link};
-use ocelli_reflex::output::{ApprovalRequest, Output};
+use ocelli_reflex::output::{Act, ApprovalRequest, Output};
 use ocelli_reflex::{EventId, Observation, Outputs, Policy, RequestId, State, step, text};
 use ocelli_runtime::image::Rgb8;
 use std::collections::{BTreeMap, VecDeque};
@@ -149,6 +150,8 @@ pub struct Agent {
     evidence: VecDeque<(u64, String, Arc<Rgb8>)>,
     asked: BTreeMap<u64, Asked>,
     next_errand: u64,
+    /// Actions that keep a picture which is being taken, by the look.
+    snapshots: BTreeMap<u64, Act>,
     /// Whole texts that are longer than the step carries, by event.
     whole: VecDeque<(EventId, String)>,
     pending: Vec<(ApprovalRequest, Duration)>,
@@ -185,6 +188,7 @@ impl Agent {
             evidence: VecDeque::new(),
             asked: BTreeMap::new(),
             next_errand: ask::FIRST_ERRAND,
+            snapshots: BTreeMap::new(),
             whole: VecDeque::new(),
             pending: Vec::new(),
             sights: BTreeMap::new(),
@@ -490,9 +494,8 @@ impl Agent {
                 if let Some(frame) = frame {
                     self.frame_taken(frame.id, frame.time, Vec::new());
                 }
-                match self.errand_looked(look, frame) {
-                    true => {}
-                    false => drop(self.observe(&Observation::Looked { look, frame })),
+                if !self.snapshot_looked(look, frame) && !self.errand_looked(look, frame) {
+                    self.observe(&Observation::Looked { look, frame });
                 }
             }
             Seen::Camera { works, state } => {
@@ -764,6 +767,7 @@ impl Agent {
         if plan.settings.camera != self.parts.settings.camera {
             // The device may be the same: it is let go before it is opened.
             self.parts.lookout = None;
+            self.snapshots.clear();
             self.camera_lost = None;
             self.fault(DeviceFault::CameraGone, true);
             self.parts.lookout = plan.lookout()?;

@@ -51,6 +51,7 @@ pub fn configure(board: &Board, tables: &[&str], rules: &str) {
     let file = format!("{FOLDER}/ocelli.toml");
     board.put(&file, configuration.as_bytes()).unwrap();
     write_rules(board, rules);
+    board.sh("sync").unwrap();
 }
 
 /// Writes other rules; a running agent has to be told.
@@ -179,4 +180,24 @@ pub fn verify_journal(board: &Board) {
         )
         .unwrap();
     assert_eq!(output.status, 0, "{}", output.stdout);
+}
+
+/// Pictures that are kept.
+///
+/// # Panics
+///
+/// When the guest dies.
+pub fn n_pictures(board: &Board) -> usize {
+    let names = board.sh(&format!("ls {STATE}/snapshots")).unwrap();
+    names.lines().filter(|name| name.ends_with(".jpg")).count()
+}
+
+/// Waits until exactly so many pictures are kept.
+///
+/// # Panics
+///
+/// When they are not in time.
+pub fn await_pictures(board: &Board, n: usize) {
+    let test = format!("[ $(ls {STATE}/snapshots | grep -c jpg) = {n} ]");
+    board.await_true(&test, LIMIT).unwrap();
 }

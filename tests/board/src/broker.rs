@@ -170,9 +170,9 @@ impl Broker {
     ///
     /// When it does not in time.
     pub fn await_all(&self, what: &str, wanted: impl Fn(&[Published]) -> bool) {
-        let found = self.shared.wait(LIMIT, |state| {
-            wanted(&state.published).then_some(())
-        });
+        let found = self
+            .shared
+            .wait(LIMIT, |state| wanted(&state.published).then_some(()));
         if let Err(state) = found {
             panic!("no {what} within {LIMIT:?}; {}", story(&state, 0));
         }

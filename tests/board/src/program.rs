@@ -29,7 +29,10 @@ impl Program {
     /// Its file on the host, if it was built.
     pub fn file(self) -> Option<PathBuf> {
         let (variable, built) = match self {
-            Program::Ocelli => ("OCELLI_BOARD_BIN", "aarch64-unknown-linux-musl/release/ocelli"),
+            Program::Ocelli => (
+                "OCELLI_BOARD_BIN",
+                "aarch64-unknown-linux-musl/release/ocelli",
+            ),
             Program::Probe => (
                 "OCELLI_BOARD_PROBE",
                 "aarch64-unknown-linux-musl/release/examples/probe",

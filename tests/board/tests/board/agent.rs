@@ -153,6 +153,11 @@ fn press(guest: &Board) {
     guest.pins().set(BUTTON, true).unwrap();
 }
 
+/// Lets the button go.
+fn release(guest: &Board) {
+    guest.pins().set(BUTTON, false).unwrap();
+}
+
 /// Waits for the next edge of the lamp.
 fn lamp_edge(guest: &Board) -> Edge {
     let edge = guest.pins().next_edge(LIMIT).expect("an edge of the lamp");
@@ -171,7 +176,11 @@ fn events(published: &[Published]) -> Vec<serde_json::Value> {
         match &last {
             Some((known, last)) if *known == queue && seq <= *last => continue,
             Some((known, last)) => {
-                assert_eq!((known.as_str(), *last + 1), (queue.as_str(), seq), "{event}");
+                assert_eq!(
+                    (known.as_str(), *last + 1),
+                    (queue.as_str(), seq),
+                    "{event}"
+                );
             }
             None => assert_eq!(seq, 1, "{event}"),
         }

@@ -13,7 +13,8 @@ use ocelli_board_tests::tests;
 use serde_json::{Value, json};
 
 use super::{
-    LAMP_RULE, LIMIT, QUIET, RULES, edges, guest, guest_on, lamp_edge, press, running, started,
+    LAMP_RULE, LIMIT, QUIET, RULES, edges, guest, guest_on, lamp_edge, press, release, running,
+    started,
 };
 
 pub(crate) const TESTS: &[Test] = tests![&[Program::Ocelli];
@@ -33,7 +34,10 @@ fn new_rules_take_effect_with_pins_safe_between_and_broken_ones_change_nothing(b
     assert!(lamp_edge(&guest).high);
     let mut level = false;
 
-    agent::write_rules(&guest, &rules.replace("format = 1", "format = 1\nformta = 2"));
+    agent::write_rules(
+        &guest,
+        &rules.replace("format = 1", "format = 1\nformta = 2"),
+    );
     agent.signal("HUP");
     agent.await_line("settings: not taken");
     edges(&guest, &mut peer, &mut level, 1);
@@ -64,7 +68,7 @@ fn a_stop_ends_in_order_and_a_kill_is_made_safe_afterwards(bench: &Bench) {
     assert!(!lamp_edge(&guest).high);
     assert_eq!(agent::journal(&guest).last().unwrap()["body"], "Ended");
 
-    guest.pins().set(super::BUTTON, false).unwrap();
+    release(&guest);
     let (agent, _peer) = started(&guest, &broker);
     press(&guest);
     assert!(lamp_edge(&guest).high);
@@ -104,6 +108,7 @@ fn an_agent_that_stands_still_is_ended_by_the_watchdog(bench: &Bench) {
     drop(guest);
     let guest = guest_on(bench, data);
     agent::verify_journal(&guest);
+    guest.load_modules("watchdog").unwrap();
     let (agent, mut peer) = started(&guest, &broker);
     edges(&guest, &mut peer, &mut false, 1);
     agent.stop();
@@ -137,15 +142,20 @@ fn an_action_waits_for_a_person_and_silence_is_a_no(bench: &Bench) {
     assert_eq!(request["rule"], "lamp", "{request}");
     let mark = broker.mark();
     broker.await_message("the end of the wait", mark, is_empty);
-    assert!(asked.elapsed() >= Duration::from_secs(4), "silence takes its time");
+    assert!(
+        asked.elapsed() >= Duration::from_secs(4),
+        "silence takes its time"
+    );
     assert!(guest.pins().next_edge(QUIET).is_none(), "silence is a no");
 
     let mark = broker.mark();
-    guest.pins().set(super::BUTTON, false).unwrap();
+    release(&guest);
     let request = pending(&broker, mark);
     let wrong = json!({"action": request["id"], "nonce": "0000000000000001"});
     broker.send("ocelli/porch/command/approve", &wrong.to_string());
-    let reply = broker.await_message("reply", mark, |message| message.topic == "ocelli/porch/reply");
+    let reply = broker.await_message("reply", mark, |message| {
+        message.topic == "ocelli/porch/reply"
+    });
     assert_eq!(reply.json()["code"], "denied", "{}", reply.json());
     let right = json!({"action": request["id"], "nonce": request["nonce"]});
     broker.send("ocelli/porch/command/approve", &right.to_string());

@@ -15,7 +15,7 @@ use ocelli_wire::Message;
 
 use super::{
     LAMP_RULE, LIMIT, PIR, QUIET, RULES, await_events, edges, guest, guest_on, is_long, lamp_edge,
-    n_sighted, press, running, started,
+    n_sighted, press, release, running, started,
 };
 
 pub(crate) const TESTS: &[Test] = tests![&[Program::Ocelli];
@@ -38,20 +38,26 @@ then = [{ snapshot = true }, { packet = "seen", body = "shot" }]
     agent.await_line("streaming");
     let mut level = false;
     edges(&guest, &mut peer, &mut level, 1);
+    press(&guest);
+    assert_eq!(peer.await_packet(1).1, "shot");
+    agent::await_pictures(&guest, 1);
+    release(&guest);
     let fill = "dd if=/dev/zero of=/data/ballast bs=64k 2>/dev/null; dd if=/dev/zero of=/data/rest bs=1k 2>/dev/null; sync";
     guest.run(fill, LIMIT).unwrap();
-    peer.await_message("word of the full disk", |message| {
-        matches!(message, Message::State(state) if state.fault.contains("DiskFull"))
-    });
+    peer.await_message(
+        "word of the full disk",
+        |message| matches!(message, Message::State(state) if state.fault.contains("DiskFull")),
+    );
     press(&guest);
     assert_eq!(peer.await_packet(1).1, "shot");
     edges(&guest, &mut peer, &mut level, 5);
     await_events(&broker, 6);
-    assert_eq!(n_pictures(&guest), 0);
+    assert_eq!(agent::n_pictures(&guest), 1);
     guest.sh("rm /data/ballast /data/rest; sync").unwrap();
-    peer.await_message("word of room", |message| {
-        matches!(message, Message::State(state) if state.fault.is_empty())
-    });
+    peer.await_message(
+        "word of room",
+        |message| matches!(message, Message::State(state) if state.fault.is_empty()),
+    );
     edges(&guest, &mut peer, &mut level, 1);
     await_events(&broker, 7);
     agent.stop();
@@ -124,12 +130,6 @@ fn a_disk_that_hangs_leaves_no_pin_on(bench: &Bench) {
     await_events(&broker, 2);
     agent.stop();
     agent::verify_journal(&guest);
-}
-
-fn n_pictures(guest: &Board) -> usize {
-    let list = format!("ls {}/snapshots", agent::STATE);
-    let names = guest.sh(&list).unwrap();
-    names.lines().filter(|name| name.ends_with(".jpg")).count()
 }
 
 /// Events of the sensor in the journal.

@@ -11,9 +11,7 @@ use ocelli_board_tests::program::Program;
 use ocelli_board_tests::suite::Test;
 use ocelli_board_tests::tests;
 
-use super::{
-    LIMIT, RULES, await_events, edges, guest, incarnation, is_long, press, running,
-};
+use super::{LIMIT, RULES, await_events, edges, guest, incarnation, is_long, press, running};
 
 pub(crate) const TESTS: &[Test] = tests![&[Program::Ocelli];
     a_broker_that_is_killed_gets_every_event_once_and_in_order,
@@ -79,7 +77,11 @@ then = [{ publish = "shot", payload = "{rule}" }, { snapshot = true }]
     let settings = broker.settings();
     let serial = "[serial]\ndevice = \"/dev/ttyUSB0\"\n";
     let camera = agent::CAMERA;
-    agent::configure(&guest, &[&settings, serial, camera], &(RULES.to_owned() + SHOT));
+    agent::configure(
+        &guest,
+        &[&settings, serial, camera],
+        &(RULES.to_owned() + SHOT),
+    );
     let adapter = guest.plug_usb_serial().unwrap();
     let agent = agent::Agent::start(&guest);
     agent.await_line("camera: streaming");
@@ -111,10 +113,10 @@ then = [{ publish = "shot", payload = "{rule}" }, { snapshot = true }]
     guest.camera().replug().unwrap();
     agent.await_line("camera: streaming");
     press(&guest);
-    broker.await_message("word of a picture", 0, |message| message.topic == "porch/shot");
-    guest
-        .await_true(&format!("ls {}/snapshots/*.jpg", agent::STATE), LIMIT)
-        .unwrap();
+    broker.await_message("word of a picture", 0, |message| {
+        message.topic == "porch/shot"
+    });
+    agent::await_pictures(&guest, 1);
     agent.stop();
     agent::verify_journal(&guest);
 }

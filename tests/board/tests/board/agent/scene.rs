@@ -64,8 +64,7 @@ action = "set"
 target = "lamp"
 "#;
 
-const CAMERA: &str =
-    "[camera]\nsource = \"v4l2:/dev/video0?pixel=YUYV\"\nsize = [640, 480]\n[privacy]\nkeep_evidence = true\n";
+const CAMERA: &str = "[camera]\nsource = \"v4l2:/dev/video0?pixel=YUYV\"\nsize = [640, 480]\n[privacy]\nkeep_evidence = true\n";
 
 fn an_edge_becomes_a_picture_an_answer_a_light_an_event_a_packet_and_a_record_that_replays(
     bench: &Bench,
