@@ -38,7 +38,7 @@ pub struct Stages {
     pub input_ids: Vec<u32>,
     /// Bytes of every frame, `[T, T, 3]`, in the order of the prompt.
     pub frames: Vec<Vec<u8>>,
-    /// Side of a frame in pixels.
+    /// Side of a frame in pixels; 0 for a model that reads text only.
     pub tile_size: usize,
     /// Image features in the published model's basis. `[image tokens, hidden]`
     pub image_features: Vec<f32>,
@@ -138,8 +138,8 @@ impl Session {
         &self.model.tokenizer
     }
 
-    pub(crate) fn image_token(&self) -> u32 {
-        self.model.config.image_token_id
+    pub(crate) fn image_token(&self) -> Option<u32> {
+        self.model.config.image_token_id()
     }
 
     pub(crate) fn is_stop_token(&self, token: u32) -> bool {
@@ -151,14 +151,24 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Messages that make no prompt; [`RunError::PromptTooLong`].
+    /// Messages that make no prompt; [`RunError::PromptTooLong`]; [`RunError::NoVision`].
     pub fn plan_prompt(&self, request: &PromptRequest<'_>) -> Result<Prompt, RunError> {
         let model = &self.model;
-        let layouts: Vec<TileLayout> = request
+        let layout = |image: &Rgb8| {
+            let preprocess = model.preprocess.as_ref().ok_or(RunError::NoVision)?;
+            let (width, height) = (image.width(), image.height());
+            Ok(TileLayout::of(
+                width,
+                height,
+                preprocess,
+                request.max_tiles,
+            ))
+        };
+        let layouts = request
             .images
             .iter()
-            .map(|i| TileLayout::of(i.width(), i.height(), &model.preprocess, request.max_tiles))
-            .collect();
+            .map(layout)
+            .collect::<Result<Vec<TileLayout>, RunError>>()?;
         let prompt = build_prompt(
             &model.template,
             &model.tokenizer,
@@ -203,7 +213,8 @@ impl Session {
         let mut frames = Vec::new();
         for image in request.images {
             self.cancel.check()?;
-            let tiles: Tiles = preprocess(image, &self.model.preprocess, request.max_tiles);
+            let config = self.model.preprocess.as_ref().ok_or(RunError::NoVision)?;
+            let tiles: Tiles = preprocess(image, config, request.max_tiles);
             frames.extend(tiles.frames);
         }
         stats.frames = frames.len();
@@ -230,8 +241,9 @@ impl Session {
         progress: &mut dyn FnMut(PromptProgress),
     ) -> Result<(), RunError> {
         let hidden = self.model.config.text.hidden_size;
-        let image_token = self.model.config.image_token_id;
-        let n_tokens = ids.iter().filter(|id| **id == image_token).count();
+        let image_token = self.model.config.image_token_id();
+        let image_tokens = |ids: &[u32]| ids.iter().filter(|id| Some(**id) == image_token).count();
+        let n_tokens = image_tokens(ids);
         if image_rows.len() != n_tokens * hidden {
             return Err(RunError::ImageRows {
                 rows: image_rows.len() / hidden,
@@ -242,8 +254,7 @@ impl Session {
         for (i, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
             self.cancel.check()?;
             progress(PromptProgress::Prefill(i * PREFILL_CHUNK, ids.len()));
-            let n_rows = chunk.iter().filter(|id| **id == image_token).count();
-            let (now, later) = rows.split_at(n_rows * hidden);
+            let (now, later) = rows.split_at(image_tokens(chunk) * hidden);
             rows = later;
             self.append(chunk, now)?;
         }
@@ -276,7 +287,7 @@ impl Session {
         Ok(Stages {
             input_ids,
             frames,
-            tile_size: self.model.preprocess.tile_size,
+            tile_size: self.model.preprocess.as_ref().map_or(0, |p| p.tile_size),
             image_features: image_rows,
             logits: self.logits()?,
         })
