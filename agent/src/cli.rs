@@ -179,7 +179,11 @@ pub struct CaptionArgs {
 #[derive(Debug, Args)]
 pub struct AskArgs {
     /// The picture
-    #[arg(value_name = "IMAGE", required_unless_present = "text", requires = "question")]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "text",
+        requires = "question"
+    )]
     pub image: Option<PathBuf>,
     /// The question
     #[arg(value_name = "QUESTION")]

@@ -377,11 +377,7 @@ impl<W: Write + Seek> Packer<'_, W> {
             self.text.width(),
             shuffled,
         )?;
-        self.fold_layer_norm(
-            &mut connector,
-            "model.vision_model.post_layernorm",
-            hidden,
-        )?;
+        self.fold_layer_norm(&mut connector, "model.vision_model.post_layernorm", hidden)?;
         connector.rotate_input(&rotation);
         connector.rotate_output(&self.text.clone());
         self.matrix("connector", &connector)

@@ -42,16 +42,7 @@ impl Linear {
         let m = x.len() / self.k;
         let mut out = vec![0f32; m * self.n];
         let bias = self.bias.as_deref();
-        f32_gemm::matmul(
-            compute,
-            x,
-            &self.weight,
-            bias,
-            m,
-            self.n,
-            self.k,
-            &mut out,
-        );
+        f32_gemm::matmul(compute, x, &self.weight, bias, m, self.n, self.k, &mut out);
         out
     }
 }

@@ -157,12 +157,7 @@ impl Session {
         let layout = |image: &Rgb8| {
             let preprocess = model.preprocess.as_ref().ok_or(RunError::NoVision)?;
             let (width, height) = (image.width(), image.height());
-            Ok(TileLayout::of(
-                width,
-                height,
-                preprocess,
-                request.max_tiles,
-            ))
+            Ok(TileLayout::of(width, height, preprocess, request.max_tiles))
         };
         let layouts = request
             .images

@@ -33,8 +33,8 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     }
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
-    let model = Published::open(&args.source, global.mmproj.as_deref())
-        .map_err(PackModelError::from)?;
+    let model =
+        Published::open(&args.source, global.mmproj.as_deref()).map_err(PackModelError::from)?;
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     let file_fault = |source| Fault::File {
         path: args.output.clone(),

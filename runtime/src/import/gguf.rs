@@ -78,9 +78,9 @@ impl GgufModel {
             config,
             swapped,
         };
-        names::refuse_unknown(&model.text, Holder::Text)?;
-        if let Some(projector) = &model.projector {
-            names::refuse_unknown(projector, Holder::Projector)?;
+        names::refuse_unknown(&model.text, Holder::Text, model.config.text.n_layers)?;
+        if let (Some(projector), Some(vision)) = (&model.projector, &model.config.vision) {
+            names::refuse_unknown(projector, Holder::Projector, vision.n_layers)?;
         }
         Ok(model)
     }

@@ -47,12 +47,7 @@ impl Reader<'_> {
         })
     }
 
-    fn vision_layer(
-        &self,
-        i: usize,
-        h: usize,
-        inter: usize,
-    ) -> Result<VisionLayer, ImportError> {
+    fn vision_layer(&self, i: usize, h: usize, inter: usize) -> Result<VisionLayer, ImportError> {
         let layer = format!("model.vision_model.encoder.layers.{i}");
         Ok(VisionLayer {
             norm1: self.layer_norm(&format!("{layer}.layer_norm1"), h)?,
@@ -132,7 +127,9 @@ impl Tower {
                         let byte = frame[((top + y) * side + left + x) * 3 + channel];
                         let scaled = f64::from(byte) * self.preprocess.rescale_factor;
                         let mean = f64::from(self.preprocess.mean[channel]);
-                        rows.push(((scaled - mean) / f64::from(self.preprocess.std[channel])) as f32);
+                        rows.push(
+                            ((scaled - mean) / f64::from(self.preprocess.std[channel])) as f32,
+                        );
                     }
                 }
             }

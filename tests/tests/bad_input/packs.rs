@@ -243,9 +243,7 @@ fn headers_that_lie_are_refused() {
         ("more layers than tensors", |h| h.config.text.n_layers = 3),
         ("a wider model", |h| h.config.text.hidden_size *= 2),
         ("no patches", |h| vision(h).patch_size = 0),
-        ("patches beyond the picture", |h| {
-            vision(h).patch_size = 65
-        }),
+        ("patches beyond the picture", |h| vision(h).patch_size = 65),
         ("a scale factor of nothing", |h| vision(h).scale_factor = 0),
         ("an epsilon that is no number", |h| {
             h.config.text.rms_norm_eps = f32::NAN
@@ -266,8 +264,12 @@ fn headers_that_lie_are_refused() {
         ("a mean that is no number", |h| {
             preprocess(h).mean = [f32::NAN; 3]
         }),
-        ("shapes to see with, but no preprocessing", |h| h.preprocess = None),
-        ("preprocessing, but nothing to see with", |h| h.config.vision = None),
+        ("shapes to see with, but no preprocessing", |h| {
+            h.preprocess = None
+        }),
+        ("preprocessing, but nothing to see with", |h| {
+            h.config.vision = None
+        }),
         ("other image tokens a frame", |h| h.image_seq_len = 5),
         ("a rotation of nothing", |h| h.text_rotation = rotation(0)),
         ("a rotation of another width", |h| {

@@ -163,10 +163,7 @@ impl PatchEmbed {
         let [frame] = inputs(values)?;
         let pixels = frame.try_as_plain_ram()?.as_slice::<u8>()?;
         let model = &self.model;
-        let (side, patch) = (
-            model.config.image_size,
-            model.config.patch_size,
-        );
+        let (side, patch) = (model.config.image_size, model.config.patch_size);
         let (grid, n, hidden) = (
             model.config.patches_per_side(),
             model.n_patches(),

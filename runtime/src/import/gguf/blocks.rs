@@ -217,12 +217,7 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
 
 /// Eight parts of 32: part `j` has the low (even `j`) or high half of the bytes of its pair, and
 /// `fifth(i, j)` as a fifth bit of its value `i`.
-fn k_parts(
-    b: &[u8],
-    low: &[u8],
-    fifth: impl Fn(usize, usize) -> u8,
-    out: &mut Vec<f32>,
-) {
+fn k_parts(b: &[u8], low: &[u8], fifth: impl Fn(usize, usize) -> u8, out: &mut Vec<f32>) {
     let (d, m) = (f16([b[0], b[1]]), f16([b[2], b[3]]));
     for (pair, bytes) in low.chunks_exact(32).enumerate() {
         for half in 0..2 {

@@ -115,7 +115,9 @@ impl GgufFile {
 
     /// Names and lines of all tensors, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
+        self.tensors
+            .iter()
+            .map(|(name, info)| (name.as_str(), info))
     }
 
     /// Reads a tensor as f32, row-major, after checking its shape. Memory: four bytes an element.
@@ -229,7 +231,11 @@ fn alignment(bytes: &[u8], metadata: &BTreeMap<String, Value>) -> Result<usize, 
     };
     let found = match bytes[at].first_chunk::<4>() {
         Some(bytes) if kind == ValueType::U32 => u32::from_le_bytes(*bytes) as usize,
-        _ => return Err(format!("key general.alignment is of type {kind:?}, not U32")),
+        _ => {
+            return Err(format!(
+                "key general.alignment is of type {kind:?}, not U32"
+            ));
+        }
     };
     if found.is_multiple_of(8) && found.is_power_of_two() && found <= MAX_ALIGNMENT {
         return Ok(found);

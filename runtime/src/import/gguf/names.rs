@@ -144,16 +144,8 @@ const PAIRINGS: [Pairing; 23] = [
         "v.blk.{}.ln2",
         true,
     ),
-    vision(
-        "model.vision_model.encoder.layers.{}.mlp.fc1",
-        FC1,
-        true,
-    ),
-    vision(
-        "model.vision_model.encoder.layers.{}.mlp.fc2",
-        FC2,
-        true,
-    ),
+    vision("model.vision_model.encoder.layers.{}.mlp.fc1", FC1, true),
+    vision("model.vision_model.encoder.layers.{}.mlp.fc2", FC2, true),
     vision("model.vision_model.post_layernorm", "v.post_ln", true),
 ];
 
@@ -224,13 +216,19 @@ impl Place {
     }
 }
 
-/// Refuses a file that holds a tensor no part of the model reads.
-pub(super) fn refuse_unknown(file: &GgufFile, holder: Holder) -> Result<(), GgufError> {
+/// Refuses a file that holds a tensor no part of the model reads; `layers` is the number of layers.
+pub(super) fn refuse_unknown(
+    file: &GgufFile,
+    holder: Holder,
+    layers: usize,
+) -> Result<(), GgufError> {
     for (name, _) in file.tensors() {
         let known = name.rsplit_once('.').is_some_and(|(stem, kind)| {
-            let (pattern, _) = without_number(stem);
+            let (pattern, number) = without_number(stem);
+            let is_layer = number.is_none_or(|n| n.parse().is_ok_and(|n: usize| n < layers));
             pairings().any(|pairing| {
-                pairing.holder == holder
+                is_layer
+                    && pairing.holder == holder
                     && pairing.gguf == pattern
                     && (kind == "weight" || (kind == "bias" && pairing.bias))
             })

@@ -3,8 +3,8 @@
 use super::error::GgufError;
 use super::file::GgufFile;
 use crate::config::{
-    ConfigError, GenerationConfig, ModelConfig, PreprocessConfig, ResampleFilter,
-    SamplingDefaults, TextConfig, VisionConfig,
+    ConfigError, GenerationConfig, ModelConfig, PreprocessConfig, ResampleFilter, SamplingDefaults,
+    TextConfig, VisionConfig,
 };
 use crate::tokenizer::IMAGE_TOKEN;
 
@@ -48,7 +48,10 @@ const KEYS: [(&str, &str); 18] = [
         "llama.attention.head_count_kv",
     ),
     ("text_config.vocab_size", "llama.vocab_size"),
-    ("text_config.max_position_embeddings", "llama.context_length"),
+    (
+        "text_config.max_position_embeddings",
+        "llama.context_length",
+    ),
     (
         "text_config.rms_norm_eps",
         "llama.attention.layer_norm_rms_epsilon",
@@ -168,7 +171,9 @@ fn decoder(file: &GgufFile) -> Result<TextConfig, GgufError> {
         intermediate_size: file.required_size("llama.feed_forward_length")?,
         n_layers: file.required_size("llama.block_count")?,
         n_heads,
-        n_kv_heads: file.size("llama.attention.head_count_kv")?.unwrap_or(n_heads),
+        n_kv_heads: file
+            .size("llama.attention.head_count_kv")?
+            .unwrap_or(n_heads),
         head_dim,
         vocab_size,
         rope_theta: file.float("llama.rope.freq_base")?.unwrap_or(10_000.0) as f32,
@@ -207,9 +212,7 @@ fn vision(file: &GgufFile, text: &GgufFile) -> Result<VisionConfig, GgufError> {
             return Err(file.wrong(key, &(!wanted).to_string(), &rule));
         }
     }
-    let image_token = tokens(text)?
-        .iter()
-        .position(|token| *token == IMAGE_TOKEN);
+    let image_token = tokens(text)?.iter().position(|token| *token == IMAGE_TOKEN);
     let image_token_id = image_token.and_then(|id| u32::try_from(id).ok());
     let eps = "clip.vision.attention.layer_norm_epsilon";
     let size = |key: &str| file.required_size(&format!("clip.vision.{key}"));
@@ -301,7 +304,9 @@ pub(super) fn conversation(
         let key = format!("tokenizer.ggml.{name}_token_id");
         let id = file.size(&key)?;
         // Some files write -1 or 2³² − 1 for "none".
-        Ok(id.filter(|id| *id < tokens.len()).and_then(|id| u32::try_from(id).ok()))
+        Ok(id
+            .filter(|id| *id < tokens.len())
+            .and_then(|id| u32::try_from(id).ok()))
     };
     let template = match file.text(TEMPLATE)? {
         Some(template) => template,

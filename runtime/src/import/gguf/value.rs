@@ -184,12 +184,7 @@ impl<'a> Cursor<'a> {
         self.nested_value(kind, what, 0)
     }
 
-    fn nested_value(
-        &mut self,
-        kind: ValueType,
-        what: &str,
-        depth: usize,
-    ) -> Result<Value, String> {
+    fn nested_value(&mut self, kind: ValueType, what: &str, depth: usize) -> Result<Value, String> {
         if let Some(width) = kind.width() {
             return Ok(Value::Plain(kind, self.take(width as u64, what)?));
         }
@@ -249,9 +244,7 @@ impl GgufFile {
                 Ok(size) => Ok(Some(size)),
                 Err(_) => Err(self.wrong(key, &whole.to_string(), "it must be zero or more")),
             },
-            Some(other) => {
-                Err(self.wrong(key, &format!("{other:?}"), "it must be a whole number"))
-            }
+            Some(other) => Err(self.wrong(key, &format!("{other:?}"), "it must be a whole number")),
         }
     }
 
@@ -345,9 +338,8 @@ impl GgufFile {
         let rule = "an array of whole numbers";
         let numbers = self.numbers(key, rule)?;
         let whole = |number: Number| match number {
-            Number::Whole(value) => i64::try_from(value).map_err(|_| {
-                self.wrong(key, &value.to_string(), "its elements must fit 64 bits")
-            }),
+            Number::Whole(value) => i64::try_from(value)
+                .map_err(|_| self.wrong(key, &value.to_string(), "its elements must fit 64 bits")),
             other => Err(self.wrong(key, &format!("{other:?}"), "it must hold whole numbers")),
         };
         numbers

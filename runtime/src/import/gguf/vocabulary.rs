@@ -36,7 +36,9 @@ impl Kind {
 fn splits(file: &GgufFile) -> Result<Value, GgufError> {
     let key = "tokenizer.ggml.pre";
     let name = file.text(key)?.ok_or_else(|| file.missing_key(key))?;
-    let space = file.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
+    let space = file
+        .flag("tokenizer.ggml.add_space_prefix")?
+        .unwrap_or(false);
     let bytes = json!({
         "type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": true,
     });
@@ -55,7 +57,9 @@ pub(super) fn tokenizer_json(file: &GgufFile, vocab_size: usize) -> Result<Vec<u
     let key = "tokenizer.ggml.model";
     match file.text(key)? {
         Some("gpt2") => {}
-        Some(other) => return Err(file.wrong(key, other, "only gpt2 (byte-level BPE) is supported")),
+        Some(other) => {
+            return Err(file.wrong(key, other, "only gpt2 (byte-level BPE) is supported"));
+        }
         None => return Err(file.missing_key(key)),
     }
     let tokens = tokens(file)?;
@@ -127,7 +131,9 @@ pub(super) fn tokenizer_json(file: &GgufFile, vocab_size: usize) -> Result<Vec<u
 }
 
 fn kinds(file: &GgufFile, n_tokens: usize) -> Result<Vec<Kind>, GgufError> {
-    let numbers = file.integers(TYPES)?.ok_or_else(|| file.missing_key(TYPES))?;
+    let numbers = file
+        .integers(TYPES)?
+        .ok_or_else(|| file.missing_key(TYPES))?;
     if numbers.len() != n_tokens {
         let rule = format!("{TOKENS} has {n_tokens}");
         return Err(file.wrong(TYPES, &format!("{} types", numbers.len()), &rule));
