@@ -84,7 +84,7 @@ class Peer:
         model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = 2 * WINDOW
-        settings.n_threads = settings.n_threads_batch = 2
+        settings.n_threads = settings.n_threads_batch = 1
         settings.type_k = settings.type_v = 0
         settings.flash_attn_type = 0
         self.context = llama_cpp.llama_init_from_model(model, settings)
@@ -157,10 +157,10 @@ def greedy(program: str, model: str) -> None:
 
 
 def log_softmax(rows: np.ndarray) -> np.ndarray:
-    """Row by row, in double precision."""
-    rows = rows.astype(np.float64)
-    rows -= rows.max(axis=1, keepdims=True)
-    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    """Row by row, sums in double precision."""
+    rows = rows - rows.max(axis=1, keepdims=True)
+    sums = np.exp(rows).sum(axis=1, keepdims=True, dtype=np.float64)
+    return rows - np.log(sums).astype(np.float32)
 
 
 def windows(tokenise) -> list[list[int]]:
@@ -168,7 +168,7 @@ def windows(tokenise) -> list[list[int]]:
     texts = [(LICENCES / name).read_text() for name in ("Apache-2.0", "GPL-3")]
     texts += [topics[name] for name in ("formatstrings", "objects")]
     cut = [tokenise(text) for text in texts]
-    return [ids[i * WINDOW : (i + 1) * WINDOW] for ids in cut for i in range(WINDOWS_A_TEXT)]
+    return [ids[i * WINDOW : (i + 1) * WINDOW] for i in range(WINDOWS_A_TEXT) for ids in cut]
 
 
 def truth(program: str, model: str, files: list[str]) -> None:
@@ -181,21 +181,28 @@ def truth(program: str, model: str, files: list[str]) -> None:
     def count(name: str, reference: np.ndarray, rows: np.ndarray, ids: list[int]) -> None:
         """Adds a window to the sums of a way."""
         p, q = reference, log_softmax(rows)
-        kl = (np.exp(p) * (p - q)).sum(axis=1)
+        kl = (np.exp(p) * (p - q)).sum(axis=1, dtype=np.float64)
         top = (p.argmax(axis=1) == q.argmax(axis=1)).sum()
         loss = -q[np.arange(len(ids) - 1), ids[1:]]
         total = sums.setdefault(name, np.zeros(5))
         total += [kl.sum(), top, len(ids), loss.sum(), len(loss)]
 
-    for ids in windows(base.ids):
+    def show() -> None:
+        """Prints the sums so far."""
+        for name, (kl, top, n, loss, predicted) in sums.items():
+            perplexity = np.exp(loss / predicted)
+            figures = f"KL {kl / n:.5f}  top-1 {top / n:.4f}  perplexity {perplexity:.3f}  tokens {n:.0f}"
+            print(f"{name:40} {figures}", flush=True)
+
+    for number, ids in enumerate(windows(base.ids), 1):
         reference = log_softmax(base.score(ids, vocabulary))
         count("ours f32", reference, reference, ids)
         count("ours int8", reference, int8.score(ids, vocabulary), ids)
         for name, peer in peers.items():
             peer.clear()
             count(f"llama.cpp {name}", reference, peer.score(ids), ids)
-    for name, (kl, top, n, loss, predicted) in sums.items():
-        print(f"{name:40} KL {kl / n:.5f}  top-1 {top / n:.4f}  perplexity {np.exp(loss / predicted):.3f}  tokens {n:.0f}")
+        print(f"after {number} windows")
+        show()
 
 
 def quantise(source: str, path: str, kind: str) -> None:

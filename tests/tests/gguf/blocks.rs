@@ -6,7 +6,7 @@ use ocelli_runtime::import::gguf::blocks::Format;
 use serde_json::Value;
 
 fn fixture() -> Value {
-    let path = ocelli_tests::fixture::folder().join("../gguf/blocks.json");
+    let path = ocelli_tests::fixture::folder().join("gguf/blocks.json");
     let bytes = fs::read(path).expect("the fixture is there");
     serde_json::from_slice(&bytes).expect("the fixture is JSON")
 }

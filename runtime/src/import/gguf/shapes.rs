@@ -95,6 +95,10 @@ pub(super) fn model(
         Some(file) => format!("{} and {}", text.path().display(), file.path().display()),
     };
     config.validate(&both).map_err(by_key)?;
+    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
+        let head_dim = config.text.head_dim;
+        only(text, key, head_dim, "it is the width of an attention head")?;
+    }
     if let Some(file) = projector {
         let key = "clip.vision.projection_dim";
         let width = config.text.hidden_size;
@@ -158,9 +162,6 @@ fn decoder(file: &GgufFile) -> Result<TextConfig, GgufError> {
         // A count of zero is refused by `validate`.
         None => hidden_size.checked_div(n_heads).unwrap_or(0),
     };
-    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-        only(file, key, head_dim, "it is the width of an attention head")?;
-    }
     let vocab_size = match file.size("llama.vocab_size")? {
         Some(size) => size,
         None => tokens(file)?.len(),
