@@ -352,7 +352,7 @@ fn the_wall_clock_decides_about_windows() {
     for (at, wanted) in [
         (
             "2026-11-22 23:10",
-            "line 97 (closed at night, whoever asks) denies it",
+            "line 98 (closed at night, whoever asks) denies it",
         ),
         ("2026-11-22 12:00", "ask hook guard about set lock"),
     ] {
@@ -410,8 +410,8 @@ fn without_an_observation_every_rule_is_told_with_the_line_that_decides() {
     for line in [
         "  when  rule parcels ends with then",
         "  asks  \"Who is at the door?\" (choices)",
-        "    set servo = answer × 9 + 0: allowed by line 105",
-        "    set lock = 1 for 5 s: refused: line 97 (closed at night, whoever asks) denies it",
+        "    set servo = answer × 9 + 0: allowed by line 106",
+        "    set lock = 1 for 5 s: refused: line 98 (closed at night, whoever asks) denies it",
         "helper (not enabled)",
         "  if the model picks \"keep the picture\":",
     ] {

@@ -381,6 +381,19 @@ fn pin_plans(settings: &Settings, board: &Board, policy: &Policy) -> Result<Vec<
         .pins
         .iter()
         .filter(|pin| !pin.line.starts_with(PEER_PIN));
+    for pin in own.clone() {
+        let range = pin.envelope().map_or((0, 1), |envelope| envelope.range);
+        if range.0 < 0 || range.1 > 1 {
+            return Err(Fault::Argument(format!(
+                "pin `{}` of {}: line {} is on or off, and values = [{}, {}]; stay in [0, 1], or drive it by a microcontroller",
+                pin.name,
+                settings.rules.display(),
+                pin.line,
+                range.0,
+                range.1
+            )));
+        }
+    }
     let requests = own.map(|pin| {
         let wiring = settings
             .pins

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::int4_gemv::Int4GemvKernel;
 use crate::int8_gemm::{self, Kernels, Microkernel};
 use crate::int8_gemv::GemvKernel;
 use crate::isa::Isa;
@@ -113,6 +114,11 @@ impl Compute {
     /// The kernel for one token.
     pub fn gemv(&self) -> &'static dyn GemvKernel {
         self.kernels.gemv
+    }
+
+    /// The kernel for one token and int4 weights.
+    pub fn int4_gemv(&self) -> &'static dyn Int4GemvKernel {
+        self.kernels.int4_gemv
     }
 
     /// The vector width of the float functions.

@@ -15,6 +15,8 @@
 
 use std::fmt;
 
+use crate::int4_gemv::{self, Int4GemvKernel};
+use crate::int4_panels::BLOCK;
 use crate::int8_gemv::{self, GemvKernel};
 use crate::lanes::FloatTier;
 use crate::linear::Store;
@@ -47,10 +49,14 @@ pub struct Tile<'a> {
     pub lhs: &'a [i8],
     /// Scales of the tokens, `[n_groups, rows]`.
     pub lhs_scales: &'a [f32],
-    /// Sums of the int8 values of each group, `[n_groups, rows]`; empty unless the kernel asks.
+    /// Sums of the int8 values of each group, `[n_groups, rows]`, or with block scales of each
+    /// block; empty unless the kernel asks.
     pub lhs_sums: &'a [i32],
     /// Whole panels, between one and `nr / 8`. A kernel that wants more repeats the last.
     pub panels: &'a [u8],
+    /// Scales of blocks of 32 weights, `[n_panels, k / 32, 8]`: the weights were int4 ones, and the
+    /// float steps are those of [`crate::int4_gemv`]. Empty for int8 weights.
+    pub block_scales: &'a [f32],
     /// Number of panels.
     pub n_panels: usize,
     /// Values per row, padded.
@@ -72,6 +78,10 @@ pub unsafe trait Microkernel: Sync {
     fn mr(&self) -> usize;
     /// Output rows of a tile, a multiple of 8.
     fn nr(&self) -> usize;
+
+    /// Runs `turns` turns of the products of the inner loop with nothing but registers, and returns
+    /// how many products that were: what the CPU could do at best.
+    fn run_in_registers(&self, turns: u64) -> u64;
 
     /// Bytes of `rows` packed tokens; proportional to `k_padded`.
     fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
@@ -125,6 +135,8 @@ pub struct Kernels {
     pub gemm: &'static dyn Microkernel,
     /// One token.
     pub gemv: &'static dyn GemvKernel,
+    /// One token and int4 weights.
+    pub int4_gemv: &'static dyn Int4GemvKernel,
     /// Vector width of the float functions.
     pub float_tier: FloatTier,
 }
@@ -135,40 +147,49 @@ type Probe = fn() -> Option<Kernels>;
 static PREFERENCE: &[Probe] = &[
     #[cfg(target_arch = "x86_64")]
     || {
-        Kernels::pair(
-            avx512_vnni::probe()?,
-            int8_gemv::avx512_vnni::probe()?,
-            "avx512",
-        )
+        Some(Kernels {
+            gemm: avx512_vnni::probe()?,
+            gemv: int8_gemv::avx512_vnni::probe()?,
+            int4_gemv: int4_gemv::avx512_vnni::probe()?,
+            float_tier: FloatTier::by_name("avx512")?,
+        })
     },
     #[cfg(target_arch = "x86_64")]
-    || Kernels::pair(avx2::probe()?, int8_gemv::avx2::probe()?, "avx2"),
-    #[cfg(target_arch = "aarch64")]
     || {
-        Kernels::pair(
-            neon_dotprod::probe()?,
-            int8_gemv::neon_dotprod::probe()?,
-            "neon",
-        )
+        Some(Kernels {
+            gemm: avx2::probe()?,
+            gemv: int8_gemv::avx2::probe()?,
+            int4_gemv: int4_gemv::avx2::probe()?,
+            float_tier: FloatTier::by_name("avx2")?,
+        })
     },
     #[cfg(target_arch = "aarch64")]
-    || Kernels::pair(neon::probe()?, int8_gemv::neon::probe()?, "neon"),
-    || Kernels::pair(scalar::probe()?, int8_gemv::scalar::probe()?, "scalar"),
-];
-
-impl Kernels {
-    fn pair(
-        gemm: &'static dyn Microkernel,
-        gemv: &'static dyn GemvKernel,
-        float_tier: &str,
-    ) -> Option<Kernels> {
+    || {
         Some(Kernels {
-            gemm,
-            gemv,
-            float_tier: FloatTier::by_name(float_tier)?,
+            gemm: neon_dotprod::probe()?,
+            gemv: int8_gemv::neon_dotprod::probe()?,
+            int4_gemv: int4_gemv::neon_dotprod::probe()?,
+            float_tier: FloatTier::by_name("neon")?,
         })
-    }
-}
+    },
+    #[cfg(target_arch = "aarch64")]
+    || {
+        Some(Kernels {
+            gemm: neon::probe()?,
+            gemv: int8_gemv::neon::probe()?,
+            int4_gemv: int4_gemv::neon::probe()?,
+            float_tier: FloatTier::by_name("neon")?,
+        })
+    },
+    || {
+        Some(Kernels {
+            gemm: scalar::probe()?,
+            gemv: int8_gemv::scalar::probe()?,
+            int4_gemv: int4_gemv::scalar::probe()?,
+            float_tier: FloatTier::by_name("scalar")?,
+        })
+    },
+];
 
 /// The kernels this CPU can run, best first. Never empty: the scalar ones always can.
 pub fn available() -> impl Iterator<Item = Kernels> {
@@ -204,6 +225,13 @@ impl Tile<'_> {
         self.k_padded / self.group_len
     }
 
+    /// The block scales of one panel, `[k / 32][8]`.
+    #[inline(always)]
+    pub(crate) fn scales_of_panel(&self, panel: usize) -> &[[f32; PANEL_ROWS]] {
+        let n_blocks = self.k_padded / BLOCK;
+        &self.block_scales.as_chunks().0[panel * n_blocks..][..n_blocks]
+    }
+
     /// Bytes from one panel to the next.
     #[inline(always)]
     pub(crate) fn panel_stride(&self) -> usize {
@@ -215,7 +243,15 @@ impl Tile<'_> {
         debug_assert!((1..=kernel.mr()).contains(&self.rows));
         debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.rows, self.k_padded));
         debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * self.rows);
-        debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == self.lhs_scales.len());
+        let sum_len = if self.block_scales.is_empty() {
+            self.group_len
+        } else {
+            BLOCK
+        };
+        let n_sums = self.k_padded / sum_len * self.rows;
+        debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == n_sums);
+        let n_scales = self.n_panels * self.k_padded / BLOCK * PANEL_ROWS;
+        debug_assert!(self.block_scales.is_empty() || self.block_scales.len() == n_scales);
         debug_assert_eq!(self.panels.len(), self.n_panels * self.panel_stride());
         debug_assert!((1..=kernel.nr() / PANEL_ROWS).contains(&self.n_panels));
         debug_assert!(self.k_padded.is_multiple_of(self.group_len));

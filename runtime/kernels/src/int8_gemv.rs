@@ -93,7 +93,7 @@ impl Gemv<'_> {
 /// late on each panel. The address may be past the end; a prefetch never faults.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-fn prefetch(weights: *const u8) {
+pub(crate) fn prefetch(weights: *const u8) {
     const AHEAD_BYTES: usize = 512;
     let first = weights.wrapping_add(AHEAD_BYTES);
     // SAFETY: a hint, which neither reads nor writes memory as the program sees it.

@@ -7,9 +7,10 @@
 //! | [`threads`] | the thread pool every parallel loop runs on |
 //! | [`compute`] | the choice a process makes once: threads, int8 kernels, float tier |
 //! | [`panels`] | the one packed layout of int8 weights |
+//! | [`int4_panels`], [`int4_groups`] | the packed layout of int4 weights, and how weights become int4 |
 //! | [`quantize`] | int8 activation rows and how f32 rows become them |
-//! | [`int8_gemm`], [`int8_gemv`] | the int8 kernels, one file per instruction tier |
-//! | [`mod@linear`] | int8 activations times panels: blocks, edges, threads |
+//! | [`int8_gemm`], [`int8_gemv`], [`int4_gemv`] | the integer kernels, one file per instruction tier |
+//! | [`mod@linear`] | int8 activations times int8 or int4 panels: blocks, edges, threads |
 //! | [`norm`], [`activation`], [`rope`] | row-wise float functions |
 //! | [`attention`] | decoder attention over the f16 KV cache, vision attention |
 //! | [`half`] | f16 and bf16 conversion |
@@ -29,6 +30,9 @@ pub mod attention;
 pub mod compute;
 pub mod f32_gemm;
 pub mod half;
+pub mod int4_gemv;
+pub mod int4_groups;
+pub mod int4_panels;
 pub mod int8_gemm;
 pub mod int8_gemv;
 pub mod isa;
@@ -42,7 +46,8 @@ pub mod threads;
 
 pub use aligned::AlignedBytes;
 pub use compute::{Compute, ComputeError};
+pub use int4_panels::Int4Panels;
 pub use lanes::FloatTier;
-pub use linear::{Store, linear};
+pub use linear::{Store, linear, linear_int4};
 pub use panels::Panels;
 pub use quantize::{Int8Rows, Int8RowsBuf, Int8RowsMut};

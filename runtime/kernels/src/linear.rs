@@ -1,4 +1,4 @@
-//! [`linear`]: int8 activation rows times packed weights, split over the threads.
+//! [`linear`], [`linear_int4`]: int8 activation rows times packed weights, split over the threads.
 //!
 //! ```text
 //!   one token      runs of panels ─ one GEMV call each
@@ -17,8 +17,10 @@
 
 use std::ops::Range;
 
-use crate::aligned::{Line, lines_for, with_scratch, words, words_mut};
+use crate::aligned::{Line, lines_for, take_words, with_scratch, words, words_mut};
 use crate::compute::Compute;
+use crate::int4_gemv::Int4Gemv;
+use crate::int4_panels::{BLOCK, Int4Panels, int4_panel_stride};
 use crate::int8_gemm::{MAX_TILE, Microkernel, Tile};
 use crate::int8_gemv::Gemv;
 use crate::panels::{PANEL_ROWS, Panels, k_padded, panel_stride};
@@ -78,70 +80,135 @@ pub fn linear(
     } else if m == 1 {
         one_token(compute, lhs, rhs, out, store);
     } else {
-        many_tokens(compute, lhs, rhs, out, store);
+        many_tokens(compute, lhs, &rhs, out, store);
+    }
+}
+
+/// [`linear`] with int4 weights: `out[i][r] = Σ_g (Σ_b f32(Σ_k lhs[i][k] · rhs[r][k]) · sw[r][b]) ·
+/// sx[i][g] + bias[r]`, in the order of the float steps of [`crate::int4_gemv`].
+///
+/// # Panics
+///
+/// Panics if the shapes do not fit, or a group of activations is not a multiple of 32 values.
+pub fn linear_int4(
+    compute: &Compute,
+    lhs: Int8Rows<'_>,
+    rhs: Int4Panels<'_>,
+    out: &mut [f32],
+    store: Store,
+) {
+    let (m, n, k) = (lhs.m(), rhs.n(), rhs.k());
+    assert_eq!(lhs.k(), k, "lhs and rhs must agree on k");
+    assert_eq!(out.len(), m * n, "out must be [m, n]");
+    assert!(
+        lhs.group().is_multiple_of(BLOCK),
+        "groups of activations must be whole blocks of {BLOCK}"
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        for row in out.chunks_exact_mut(n) {
+            for (r, value) in row.iter_mut().enumerate() {
+                store_edge(&[rhs.bias(r)], std::slice::from_mut(value), store);
+            }
+        }
+    } else if m == 1 {
+        one_token_int4(compute, lhs, rhs, out, store);
+    } else {
+        many_tokens(compute, lhs, &rhs, out, store);
     }
 }
 
 fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f32], store: Store) {
     let kernel = compute.gemv();
     let group_len = lhs.group_len();
-    let n_sums = if kernel.uses_lhs_sums() {
-        lhs.n_groups()
-    } else {
-        0
-    };
-    with_scratch(lines_for::<i32>(n_sums), |lines| {
-        let sums: &mut [i32] = &mut words_mut(lines)[..n_sums];
-        for (sum, values) in sums.iter_mut().zip(lhs.data().chunks_exact(group_len)) {
-            *sum = values.iter().map(|&v| i32::from(v)).sum();
-        }
-        run_panels(compute, lhs, rhs, sums, out, store);
+    let stride = panel_stride(rhs.k());
+    with_sums(lhs, kernel.uses_lhs_sums().then_some(group_len), |sums| {
+        run_panels(compute, stride, out, store, &|panels, out, store| {
+            let gemv = Gemv {
+                lhs: lhs.data(),
+                lhs_scales: lhs.scales(),
+                lhs_sums: sums,
+                panels: &rhs.bytes()[panels.start * stride..panels.end * stride],
+                n_panels: panels.len(),
+                group_len,
+            };
+            debug_assert_eq!(out.len(), panels.len() * PANEL_ROWS);
+            // SAFETY: `Int8Rows` and `Panels` checked their lengths and alignment, `out` holds
+            // eight values per panel.
+            unsafe { kernel.panels(&gemv, out.as_mut_ptr(), store) };
+        });
     });
 }
 
-/// One token times all panels; `sums` as in [`Gemv::lhs_sums`].
-fn run_panels(
+fn one_token_int4(
     compute: &Compute,
     lhs: Int8Rows<'_>,
-    rhs: Panels<'_>,
-    sums: &[i32],
+    rhs: Int4Panels<'_>,
     out: &mut [f32],
     store: Store,
 ) {
-    let kernel = compute.gemv();
-    let group_len = lhs.group_len();
-    let stride = panel_stride(rhs.k());
-    let n_panels = rhs.n_panels();
+    let kernel = compute.int4_gemv();
+    let stride = int4_panel_stride(rhs.k());
+    with_sums(lhs, kernel.uses_lhs_sums().then_some(BLOCK), |sums| {
+        run_panels(compute, stride, out, store, &|panels, out, store| {
+            let gemv = Int4Gemv {
+                lhs: lhs.data(),
+                lhs_scales: lhs.scales(),
+                lhs_sums: sums,
+                panels: &rhs.bytes()[panels.start * stride..panels.end * stride],
+                group_len: lhs.group_len(),
+            };
+            debug_assert_eq!(out.len(), panels.len() * PANEL_ROWS);
+            // SAFETY: `Int8Rows` and `Int4Panels` checked their lengths and alignment, `out`
+            // holds eight values per panel.
+            unsafe { kernel.panels(&gemv, out.as_mut_ptr(), store) };
+        });
+    });
+}
+
+/// Lends the sums of every `len` values of one token to `f`; no sums without `len`.
+fn with_sums(lhs: Int8Rows<'_>, len: Option<usize>, f: impl FnOnce(&[i32])) {
+    let Some(len) = len else {
+        return f(&[]);
+    };
+    let n_sums = lhs.data().len() / len;
+    with_scratch(lines_for::<i32>(n_sums), |lines| {
+        let sums = &mut words_mut(lines)[..n_sums];
+        for (total, values) in sums.iter_mut().zip(lhs.data().chunks_exact(len)) {
+            *total = sum(values);
+        }
+        f(sums);
+    });
+}
+
+fn sum(values: &[i8]) -> i32 {
+    values.iter().map(|&v| i32::from(v)).sum()
+}
+
+/// What [`run_panels`] calls: panels, their eight outputs each, and how to store them.
+type PanelsFn<'a> = dyn Fn(Range<usize>, &mut [f32], Store) + Sync + 'a;
+
+/// Hands the panels that make `out`, `stride` bytes each, to `run` in chunks worth a thread.
+fn run_panels(compute: &Compute, stride: usize, out: &mut [f32], store: Store, run: &PanelsFn<'_>) {
+    let n_panels = out.len().div_ceil(PANEL_ROWS);
     let n_chunks =
-        (rhs.bytes().len() / GEMV_CHUNK_BYTES).min(compute.n_threads() * CHUNKS_PER_THREAD);
+        (n_panels * stride / GEMV_CHUNK_BYTES).min(compute.n_threads() * CHUNKS_PER_THREAD);
     let panels_per_chunk = n_panels.div_ceil(n_chunks.max(1));
     compute
         .pool()
         .for_each_chunk_mut(out, panels_per_chunk * PANEL_ROWS, &|chunk, out| {
-            let run = |first: usize, n_panels: usize, out: &mut [f32], store: Store| {
-                let gemv = Gemv {
-                    lhs: lhs.data(),
-                    lhs_scales: lhs.scales(),
-                    lhs_sums: sums,
-                    panels: &rhs.bytes()[first * stride..][..n_panels * stride],
-                    n_panels,
-                    group_len,
-                };
-                debug_assert_eq!(out.len(), n_panels * PANEL_ROWS);
-                // SAFETY: `Int8Rows` and `Panels` checked their lengths and alignment, `out` holds
-                // eight values per panel.
-                unsafe { kernel.panels(&gemv, out.as_mut_ptr(), store) };
-            };
             let first = chunk * panels_per_chunk;
-            let whole = out.len() / PANEL_ROWS;
-            let (out_whole, out_rest) = out.split_at_mut(whole * PANEL_ROWS);
-            if whole > 0 {
-                run(first, whole, out_whole, store);
+            let last = first + out.len() / PANEL_ROWS;
+            let (whole, rest) = out.split_at_mut((last - first) * PANEL_ROWS);
+            if !whole.is_empty() {
+                run(first..last, whole, store);
             }
-            if !out_rest.is_empty() {
+            if !rest.is_empty() {
                 let mut edge = [0.0; PANEL_ROWS];
-                run(first + whole, 1, &mut edge, Store::Overwrite);
-                store_edge(&edge, out_rest, store);
+                run(last..last + 1, &mut edge, Store::Overwrite);
+                store_edge(&edge, rest, store);
             }
         });
 }
@@ -155,6 +222,72 @@ fn store_edge(values: &[f32], out: &mut [f32], store: Store) {
     }
 }
 
+/// Some panels as a tile takes them.
+#[derive(Clone, Copy)]
+struct TilePanels<'a> {
+    bytes: &'a [u8],
+    block_scales: &'a [f32],
+    /// Panels, and output rows that exist.
+    n_panels: usize,
+    n: usize,
+}
+
+/// Weights that [`many_tokens`] can walk through.
+trait Weights: Sync {
+    fn n(&self) -> usize;
+    /// Values whose sum a kernel needs that corrects its tokens.
+    fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize;
+    /// Lends some panels to `f`.
+    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>));
+}
+
+impl Weights for Panels<'_> {
+    fn n(&self) -> usize {
+        Panels::n(self)
+    }
+    fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize {
+        lhs.group_len()
+    }
+    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>)) {
+        let range = self.panel_range(panels.start, panels.len());
+        f(TilePanels {
+            bytes: range.bytes(),
+            block_scales: &[],
+            n_panels: panels.len(),
+            n: range.n(),
+        });
+    }
+}
+
+impl Weights for Int4Panels<'_> {
+    fn n(&self) -> usize {
+        Int4Panels::n(self)
+    }
+    fn sum_len(&self, _: &Int8Rows<'_>) -> usize {
+        BLOCK
+    }
+    /// Widens the panels into scratch, once for all tokens of a block.
+    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>)) {
+        let bytes = panels.len() * panel_stride(self.k());
+        let n_scales = panels.len() * self.k() / BLOCK * PANEL_ROWS;
+        with_scratch(
+            lines_for::<u8>(bytes) + lines_for::<f32>(n_scales),
+            |lines| {
+                let mut rest = lines;
+                let bytes = take_words(&mut rest, bytes);
+                let block_scales = take_words(&mut rest, n_scales);
+                self.widen_into(panels.start, bytes, block_scales);
+                f(TilePanels {
+                    bytes,
+                    block_scales,
+                    n_panels: panels.len(),
+                    n: (panels.len() * PANEL_ROWS).min(self.n() - panels.start * PANEL_ROWS),
+                });
+            },
+        );
+    }
+}
+
 /// The tokens of a product in strips of nearly equal length, and where the parts of a packed strip
 /// lie.
 #[derive(Clone, Copy)]
@@ -165,29 +298,44 @@ struct StripLayout<'a> {
     /// Tokens of every strip, and strips that have one more.
     least_rows: usize,
     longer_strips: usize,
+    /// Values per sum; 0 if the kernel needs no sums.
+    sum_len: usize,
     data_lines: usize,
-    word_lines: usize,
+    scale_lines: usize,
+    sum_lines: usize,
 }
 
 impl<'a> StripLayout<'a> {
-    fn new(kernel: &'static dyn Microkernel, lhs: Int8Rows<'a>) -> StripLayout<'a> {
+    fn new(
+        kernel: &'static dyn Microkernel,
+        lhs: Int8Rows<'a>,
+        weights: &dyn Weights,
+    ) -> StripLayout<'a> {
         let n_strips = lhs.m().div_ceil(kernel.mr());
         let most_rows = lhs.m().div_ceil(n_strips);
         let data_len = kernel.lhs_bytes(most_rows, k_padded(lhs.k()));
+        let sum_len = if kernel.uses_lhs_sums() {
+            weights.sum_len(&lhs)
+        } else {
+            0
+        };
+        let n_sums = k_padded(lhs.k()).checked_div(sum_len).unwrap_or(0);
         StripLayout {
             kernel,
             lhs,
+            sum_len,
             n_strips,
             least_rows: lhs.m() / n_strips,
             longer_strips: lhs.m() % n_strips,
             data_lines: lines_for::<i8>(data_len),
-            word_lines: lines_for::<f32>(most_rows * lhs.n_groups()),
+            scale_lines: lines_for::<f32>(most_rows * lhs.n_groups()),
+            sum_lines: lines_for::<i32>(most_rows * n_sums),
         }
     }
 
     /// Lines of every strip.
     fn lines(&self) -> usize {
-        self.data_lines + 2 * self.word_lines
+        self.data_lines + self.scale_lines + self.sum_lines
     }
 
     /// Tokens of one strip.
@@ -200,27 +348,26 @@ impl<'a> StripLayout<'a> {
         self.kernel.lhs_bytes(rows, k_padded(self.lhs.k()))
     }
 
-    fn n_sums(&self, n_words: usize) -> usize {
-        if self.kernel.uses_lhs_sums() {
-            n_words
-        } else {
-            0
-        }
+    /// Sums of `rows` tokens.
+    fn n_sums(&self, rows: usize) -> usize {
+        rows * k_padded(self.lhs.k())
+            .checked_div(self.sum_len)
+            .unwrap_or(0)
     }
 
     /// The operands of a tile: one packed strip and some panels.
-    fn tile<'t>(&self, rows: usize, strip: &'t [Line], panels: Panels<'t>) -> Tile<'t> {
+    fn tile<'t>(&self, rows: usize, strip: &'t [Line], panels: TilePanels<'t>) -> Tile<'t> {
         let (data, rest) = strip.split_at(self.data_lines);
-        let (scales, sums) = rest.split_at(self.word_lines);
-        let n_words = rows * self.lhs.n_groups();
+        let (scales, sums) = rest.split_at(self.scale_lines);
         Tile {
             rows,
             lhs: &words(data)[..self.data_len(rows)],
-            lhs_scales: &words(scales)[..n_words],
-            lhs_sums: &words(sums)[..self.n_sums(n_words)],
-            panels: panels.bytes(),
-            n_panels: panels.n_panels(),
-            k_padded: panels.k_padded(),
+            lhs_scales: &words(scales)[..rows * self.lhs.n_groups()],
+            lhs_sums: &words(sums)[..self.n_sums(rows)],
+            panels: panels.bytes,
+            block_scales: panels.block_scales,
+            n_panels: panels.n_panels,
+            k_padded: k_padded(self.lhs.k()),
             group_len: self.lhs.group_len(),
         }
     }
@@ -230,7 +377,7 @@ impl<'a> StripLayout<'a> {
         let range = self.rows(strip);
         let rows = self.lhs.row_range(range.start, range.len());
         let (data, rest) = lines.split_at_mut(self.data_lines);
-        let (scales, sums) = rest.split_at_mut(self.word_lines);
+        let (scales, sums) = rest.split_at_mut(self.scale_lines);
         let (m, n_groups, width) = (rows.m(), rows.n_groups(), k_padded(rows.k()));
         let data = &mut words_mut(data)[..self.data_len(m)];
         self.kernel.pack_lhs(rows.data(), width, data);
@@ -240,13 +387,13 @@ impl<'a> StripLayout<'a> {
                 scales[g * m + i] = *scale;
             }
         }
-        let sums: &mut [i32] = &mut words_mut(sums)[..self.n_sums(m * n_groups)];
+        let sums: &mut [i32] = &mut words_mut(sums)[..self.n_sums(m)];
         if sums.is_empty() {
             return;
         }
         for (i, row) in rows.data().chunks_exact(width).enumerate() {
-            for (g, values) in row.chunks_exact(rows.group_len()).enumerate() {
-                sums[g * m + i] = values.iter().map(|&v| i32::from(v)).sum();
+            for (b, values) in row.chunks_exact(self.sum_len).enumerate() {
+                sums[b * m + i] = sum(values);
             }
         }
     }
@@ -255,13 +402,13 @@ impl<'a> StripLayout<'a> {
 fn many_tokens(
     compute: &Compute,
     lhs: Int8Rows<'_>,
-    rhs: Panels<'_>,
+    rhs: &dyn Weights,
     out: &mut [f32],
     store: Store,
 ) {
     let kernel = compute.gemm();
-    let n = rhs.n();
-    let layout = StripLayout::new(kernel, lhs);
+    let (n, n_panels) = (rhs.n(), rhs.n().div_ceil(PANEL_ROWS));
+    let layout = StripLayout::new(kernel, lhs, rhs);
     let n_strips = layout.n_strips;
     with_scratch(n_strips * layout.lines(), |packed| {
         compute
@@ -275,7 +422,7 @@ fn many_tokens(
         let n_row_blocks = n_strips.div_ceil(strips_per_block);
         let strips_per_block = n_strips.div_ceil(n_row_blocks);
         let panels_per_group = kernel.nr() / PANEL_ROWS;
-        let n_groups = rhs.n_panels().div_ceil(panels_per_group);
+        let n_groups = n_panels.div_ceil(panels_per_group);
         let wanted = if compute.n_threads() == 1 {
             1
         } else {
@@ -292,21 +439,20 @@ fn many_tokens(
             let first_group = col_block * groups_per_block;
             for group in first_group..(first_group + groups_per_block).min(n_groups) {
                 let first_panel = group * panels_per_group;
-                let panels = rhs.panel_range(
-                    first_panel,
-                    panels_per_group.min(rhs.n_panels() - first_panel),
-                );
-                for strip in first_strip..(first_strip + strips_per_block).min(n_strips) {
-                    let rows = layout.rows(strip);
-                    let lines = &packed[strip * layout.lines()..][..layout.lines()];
-                    let tile = layout.tile(rows.len(), lines, panels);
-                    // SAFETY: the tile is inside `out` and no other chunk has these rows and
-                    // columns.
-                    unsafe {
-                        let out = out.at(rows.start * n + first_panel * PANEL_ROWS);
-                        one_tile(kernel, &tile, panels.n(), out, n, store);
+                let last_panel = (first_panel + panels_per_group).min(n_panels);
+                rhs.with_panels(first_panel..last_panel, &mut |panels| {
+                    for strip in first_strip..(first_strip + strips_per_block).min(n_strips) {
+                        let rows = layout.rows(strip);
+                        let lines = &packed[strip * layout.lines()..][..layout.lines()];
+                        let tile = layout.tile(rows.len(), lines, panels);
+                        // SAFETY: the tile is inside `out` and no other chunk has these rows and
+                        // columns.
+                        unsafe {
+                            let out = out.at(rows.start * n + first_panel * PANEL_ROWS);
+                            one_tile(kernel, &tile, panels.n, out, n, store);
+                        }
                     }
-                }
+                });
             }
         });
     });

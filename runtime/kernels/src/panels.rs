@@ -187,6 +187,20 @@ impl<'a> PanelMut<'a> {
         self.steps.as_chunks_mut().0
     }
 
+    /// The bytes of all steps.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        self.steps
+    }
+
+    /// Sets every scale to 1 and the biases to those in `biases`, 8 little-endian f32.
+    pub(crate) fn set_unit_scales(&mut self, biases: &[u8]) {
+        for r in 0..PANEL_ROWS {
+            self.set_scale(r, 1.0);
+        }
+        let len = 4 * PANEL_ROWS;
+        self.tail[TAIL_BIASES..][..len].copy_from_slice(&biases[..len]);
+    }
+
     /// Writes the values of row `r`, `[k_padded]`.
     pub(crate) fn set_row(&mut self, r: usize, row: &[i8]) {
         for (step, values) in self.steps().iter_mut().zip(row.as_chunks::<K_GROUP>().0) {

@@ -234,7 +234,7 @@ fn of_two_lines_that_ask_the_shorter_time_counts() {
 
 #[test]
 fn a_value_that_is_not_known_yet_is_told_with_care() {
-    let servo = "[pins.servo]\nline = \"GPIO18\"\ndirection = \"out\"\nvalues = [0, 180]\nsafe = 0\nreversible = true\n";
+    let servo = "[pins.servo]\nline = \"pwm/18\"\ndirection = \"out\"\nvalues = [0, 180]\nsafe = 0\nreversible = true\n";
     let count = "[[rules]]\nid = \"count\"\nwhen = { topic = \"go\" }\n\
         ask = { question = \"How many?\", count = [0, 20], expect = [0, 20] }\n\
         then = [{ set = \"servo\", value = \"answer\" }]\n";

@@ -16,12 +16,15 @@ use std::arch::x86_64::*;
 
 use super::epilogue::TailYmm;
 use super::{Microkernel, Tile, with_rows};
+use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
 const MR: usize = 6;
 const NR: usize = PANEL_ROWS;
+/// Steps of a block of int4 weights.
+const BLOCK_STEPS: usize = BLOCK / K_GROUP;
 /// Bytes of one packed value.
 const WIDE: usize = 2;
 
@@ -67,6 +70,43 @@ unsafe impl Microkernel for Avx2 {
             }
         }
     }
+    fn run_in_registers(&self, turns: u64) -> u64 {
+        const PRODUCTS: u64 = 10 * 16;
+        if turns > 0 {
+            // SAFETY: touches registers only; having `self` proves the instructions.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "vpmaddwd ymm10, ymm14, ymm15",
+                    "vpaddd ymm0, ymm0, ymm10",
+                    "vpmaddwd ymm11, ymm14, ymm15",
+                    "vpaddd ymm1, ymm1, ymm11",
+                    "vpmaddwd ymm12, ymm14, ymm15",
+                    "vpaddd ymm2, ymm2, ymm12",
+                    "vpmaddwd ymm13, ymm14, ymm15",
+                    "vpaddd ymm3, ymm3, ymm13",
+                    "vpmaddwd ymm10, ymm14, ymm15",
+                    "vpaddd ymm4, ymm4, ymm10",
+                    "vpmaddwd ymm11, ymm14, ymm15",
+                    "vpaddd ymm5, ymm5, ymm11",
+                    "vpmaddwd ymm12, ymm14, ymm15",
+                    "vpaddd ymm6, ymm6, ymm12",
+                    "vpmaddwd ymm13, ymm14, ymm15",
+                    "vpaddd ymm7, ymm7, ymm13",
+                    "vpmaddwd ymm10, ymm14, ymm15",
+                    "vpaddd ymm8, ymm8, ymm10",
+                    "vpmaddwd ymm11, ymm14, ymm15",
+                    "vpaddd ymm9, ymm9, ymm11",
+                    "dec {turns}",
+                    "jnz 2b",
+                    turns = inout(reg) turns => _,
+                    out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _, out("ymm12") _, out("ymm13") _,
+                    options(nomem, nostack),
+                );
+            }
+        }
+        turns * PRODUCTS
+    }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
@@ -91,7 +131,15 @@ unsafe fn tile_avx2<const R: usize>(
     let group_steps = tile.group_len / K_GROUP;
 
     let mut totals = [_mm256_setzero_ps(); R];
-    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+    if !tile.block_scales.is_empty() {
+        add_blocks::<R>(tile, &mut totals);
+    }
+    let groups = if tile.block_scales.is_empty() {
+        tile.lhs_scales
+    } else {
+        &[]
+    };
+    for (g, scales) in groups.as_chunks::<R>().0.iter().enumerate() {
         let first = g * group_steps;
         // SAFETY: the steps of the group are inside the panel and the packed tokens.
         let acc = unsafe {
@@ -108,6 +156,36 @@ unsafe fn tile_avx2<const R: usize>(
         let tail = TailYmm::load(PanelTail::of(panel, tile.k_padded));
         for (i, total) in totals.into_iter().enumerate() {
             tail.store(total, out.add(i * out_stride), store);
+        }
+    }
+}
+
+/// The totals of `R` tokens and one panel with block scales.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_blocks<const R: usize>(tile: &Tile<'_>, totals: &mut [__m256; R]) {
+    let blocks_per_group = tile.group_len / BLOCK;
+    for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        let first = g * blocks_per_group;
+        let mut sums = [_mm256_setzero_ps(); R];
+        let scales = &tile.scales_of_panel(0)[first..][..blocks_per_group];
+        for (b, sw) in (first..).zip(scales) {
+            // SAFETY: the steps of the block are inside the panel and the packed tokens; a block
+            // has eight scales.
+            let (acc, sw) = unsafe {
+                let weights = tile.panels.as_ptr().add(b * BLOCK_STEPS * STEP_BYTES);
+                let x = tile.lhs.as_ptr().add(b * BLOCK * R * WIDE);
+                (
+                    products::<R>(weights, x, BLOCK_STEPS),
+                    _mm256_loadu_ps(sw.as_ptr()),
+                )
+            };
+            for (sum, acc) in sums.iter_mut().zip(acc) {
+                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum_rows(acc)), sw, *sum);
+            }
+        }
+        for ((total, sum), sx) in totals.iter_mut().zip(sums).zip(sx) {
+            *total = _mm256_fmadd_ps(sum, _mm256_set1_ps(*sx), *total);
         }
     }
 }

@@ -17,6 +17,7 @@
 use std::arch::x86_64::*;
 
 use super::{Microkernel, Tile, with_rows};
+use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -52,6 +53,47 @@ unsafe impl Microkernel for Avx512Vnni {
     fn uses_lhs_sums(&self) -> bool {
         true
     }
+    fn run_in_registers(&self, turns: u64) -> u64 {
+        const PRODUCTS: u64 = 24 * 64;
+        if turns > 0 {
+            // SAFETY: touches registers only; having `self` proves the instruction.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "vpdpbusd zmm0, zmm30, zmm31",
+                    "vpdpbusd zmm1, zmm30, zmm31",
+                    "vpdpbusd zmm2, zmm30, zmm31",
+                    "vpdpbusd zmm3, zmm30, zmm31",
+                    "vpdpbusd zmm4, zmm30, zmm31",
+                    "vpdpbusd zmm5, zmm30, zmm31",
+                    "vpdpbusd zmm6, zmm30, zmm31",
+                    "vpdpbusd zmm7, zmm30, zmm31",
+                    "vpdpbusd zmm8, zmm30, zmm31",
+                    "vpdpbusd zmm9, zmm30, zmm31",
+                    "vpdpbusd zmm10, zmm30, zmm31",
+                    "vpdpbusd zmm11, zmm30, zmm31",
+                    "vpdpbusd zmm12, zmm30, zmm31",
+                    "vpdpbusd zmm13, zmm30, zmm31",
+                    "vpdpbusd zmm14, zmm30, zmm31",
+                    "vpdpbusd zmm15, zmm30, zmm31",
+                    "vpdpbusd zmm16, zmm30, zmm31",
+                    "vpdpbusd zmm17, zmm30, zmm31",
+                    "vpdpbusd zmm18, zmm30, zmm31",
+                    "vpdpbusd zmm19, zmm30, zmm31",
+                    "vpdpbusd zmm20, zmm30, zmm31",
+                    "vpdpbusd zmm21, zmm30, zmm31",
+                    "vpdpbusd zmm22, zmm30, zmm31",
+                    "vpdpbusd zmm23, zmm30, zmm31",
+                    "dec {turns}",
+                    "jnz 2b",
+                    turns = inout(reg) turns => _,
+                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                    options(nomem, nostack),
+                );
+            }
+        }
+        turns * PRODUCTS
+    }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
@@ -83,7 +125,16 @@ unsafe fn tile_vnni<const R: usize>(
     let group_steps = tile.group_len / K_GROUP;
 
     let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
-    let groups = tile.lhs_scales.as_chunks::<R>().0.iter();
+    if !tile.block_scales.is_empty() {
+        // SAFETY: a missing panel repeats the last one, so each has whole steps.
+        unsafe { add_blocks::<R>(tile, panels, &mut totals) };
+    }
+    let groups = if tile.block_scales.is_empty() {
+        tile.lhs_scales
+    } else {
+        &[]
+    };
+    let groups = groups.as_chunks::<R>().0.iter();
     for (g, (scales, sums)) in groups.zip(tile.lhs_sums.as_chunks::<R>().0).enumerate() {
         let first = g * group_steps;
         // SAFETY: the steps of the group are inside the panels and the packed tokens.
@@ -123,6 +174,51 @@ unsafe fn tile_vnni<const R: usize>(
                     value = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), value);
                 }
                 _mm512_mask_storeu_ps(out, columns, value);
+            }
+        }
+    }
+}
+
+/// The totals of `R` tokens and four panels with block scales.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F and VNNI; `panels` point at the panels of the tile, the last one
+///   repeated.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn add_blocks<const R: usize>(
+    tile: &Tile<'_>,
+    panels: [*const u8; 2 * PAIR],
+    totals: &mut [[__m512; PAIR]; R],
+) {
+    let blocks_per_group = tile.group_len / BLOCK;
+    let scales: [_; 2 * PAIR] =
+        std::array::from_fn(|p| tile.scales_of_panel(p.min(tile.n_panels - 1)));
+    let sums = tile.lhs_sums.as_chunks::<R>().0;
+    for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        let mut group = [[_mm512_setzero_ps(); PAIR]; R];
+        for b in g * blocks_per_group..(g + 1) * blocks_per_group {
+            // SAFETY: the steps of the block are inside the panels and the packed tokens; a block
+            // has eight scales in each panel.
+            let (acc, sw) = unsafe {
+                let x = tile.lhs.as_ptr().add(b * BLOCK * R);
+                let weights = panels.map(|panel| panel.wrapping_add(b * BLOCK * PANEL_ROWS));
+                let [s0, s1, s2, s3] = scales.map(|scales| scales[b].as_ptr());
+                (
+                    products::<R>(weights, x, &sums[b], BLOCK / K_GROUP),
+                    [load_pair_ps(s0, s1), load_pair_ps(s2, s3)],
+                )
+            };
+            for (group, acc) in group.iter_mut().zip(acc) {
+                for j in 0..PAIR {
+                    group[j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[j]), sw[j], group[j]);
+                }
+            }
+        }
+        for ((totals, group), sx) in totals.iter_mut().zip(group).zip(sx) {
+            for j in 0..PAIR {
+                totals[j] = _mm512_fmadd_ps(group[j], _mm512_set1_ps(*sx), totals[j]);
             }
         }
     }

@@ -25,6 +25,7 @@ use std::arch::aarch64::*;
 
 use super::epilogue::TailQ;
 use super::{Microkernel, Tile, with_rows};
+use crate::int4_panels::BLOCK;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
@@ -69,6 +70,47 @@ unsafe impl Microkernel for Neon {
             }
         }
     }
+    fn run_in_registers(&self, turns: u64) -> u64 {
+        const PRODUCTS: u64 = 8 * 16;
+        if turns > 0 {
+            // SAFETY: touches registers only; NEON is baseline.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "smull v0.8h, v30.8b, v31.8b",
+                    "smull v1.8h, v30.8b, v31.8b",
+                    "smull v2.8h, v30.8b, v31.8b",
+                    "smull v3.8h, v30.8b, v31.8b",
+                    "smull v4.8h, v30.8b, v31.8b",
+                    "smull v5.8h, v30.8b, v31.8b",
+                    "smull v6.8h, v30.8b, v31.8b",
+                    "smull v7.8h, v30.8b, v31.8b",
+                    "smlal2 v0.8h, v30.16b, v31.16b",
+                    "smlal2 v1.8h, v30.16b, v31.16b",
+                    "smlal2 v2.8h, v30.16b, v31.16b",
+                    "smlal2 v3.8h, v30.16b, v31.16b",
+                    "smlal2 v4.8h, v30.16b, v31.16b",
+                    "smlal2 v5.8h, v30.16b, v31.16b",
+                    "smlal2 v6.8h, v30.16b, v31.16b",
+                    "smlal2 v7.8h, v30.16b, v31.16b",
+                    "sadalp v8.4s, v0.8h",
+                    "sadalp v9.4s, v1.8h",
+                    "sadalp v10.4s, v2.8h",
+                    "sadalp v11.4s, v3.8h",
+                    "sadalp v12.4s, v4.8h",
+                    "sadalp v13.4s, v5.8h",
+                    "sadalp v14.4s, v6.8h",
+                    "sadalp v15.4s, v7.8h",
+                    "subs {turns}, {turns}, #1",
+                    "b.ne 2b",
+                    turns = inout(reg) turns => _,
+                    out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+                    options(nomem, nostack),
+                );
+            }
+        }
+        turns * PRODUCTS
+    }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: NEON is baseline; the rest is the caller's contract.
@@ -92,7 +134,17 @@ unsafe fn tile_neon<const R: usize>(
     let group_steps = tile.group_len / K_STEP;
 
     let mut totals = [[vdupq_n_f32(0.0); 2]; R];
-    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+    let mut groups = tile.lhs_scales.as_chunks::<R>().0;
+    if !tile.block_scales.is_empty() {
+        // SAFETY: the steps of the block are inside the panel and the packed tokens.
+        add_blocks(tile, &mut totals, |b| unsafe {
+            let weights = panel.add(b * BLOCK * PANEL_ROWS);
+            let x = tile.lhs.as_ptr().add(b * BLOCK / K_STEP * R * TOKEN_BYTES);
+            products::<R>(weights, x, BLOCK / K_STEP).map(|acc| sum_rows(acc))
+        });
+        groups = &[];
+    }
+    for (g, scales) in groups.iter().enumerate() {
         let first = g * group_steps;
         // SAFETY: the steps of the group are inside the panel and the packed tokens; the tail of
         // the panel follows.
@@ -341,6 +393,37 @@ unsafe fn products_4(weights: *const u8, x: *const i8, steps: usize) -> [[int32x
         );
     }
     acc
+}
+
+/// The totals of `R` tokens and one panel with block scales; `products` gives the sums of a block.
+#[inline(always)]
+pub(crate) fn add_blocks<const R: usize, const P: usize>(
+    tile: &Tile<'_>,
+    totals: &mut [[float32x4_t; 2]; R],
+    products: impl Fn(usize) -> [[int32x4_t; 2]; P],
+) {
+    let blocks_per_group = tile.group_len / BLOCK;
+    for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        let first = g * blocks_per_group;
+        // SAFETY: NEON is baseline; a block has eight scales.
+        unsafe {
+            let mut sums = [[vdupq_n_f32(0.0); 2]; R];
+            let scales = &tile.scales_of_panel(0)[first..][..blocks_per_group];
+            for (b, sw) in (first..).zip(scales) {
+                let sw = [vld1q_f32(sw.as_ptr()), vld1q_f32(sw.as_ptr().add(4))];
+                for (sum, acc) in sums.iter_mut().zip(products(b)) {
+                    for half in 0..2 {
+                        sum[half] = vfmaq_f32(sum[half], vcvtq_f32_s32(acc[half]), sw[half]);
+                    }
+                }
+            }
+            for ((total, sum), sx) in totals.iter_mut().zip(sums).zip(sx) {
+                for half in 0..2 {
+                    total[half] = vfmaq_f32(total[half], sum[half], vdupq_n_f32(*sx));
+                }
+            }
+        }
+    }
 }
 
 /// `total + acc · scale`, rounded once.

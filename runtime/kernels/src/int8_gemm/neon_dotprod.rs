@@ -14,8 +14,9 @@
 use std::arch::aarch64::*;
 
 use super::epilogue::TailQ;
-use super::neon::add_scaled;
+use super::neon::{add_blocks, add_scaled};
 use super::{Microkernel, Tile, pack_interleaved, with_rows};
+use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -52,6 +53,48 @@ unsafe impl Microkernel for NeonDotprod {
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         let places = (rows.len() / k_padded).next_multiple_of(X_TOKENS);
         pack_interleaved(rows, k_padded, places, out);
+    }
+    fn run_in_registers(&self, turns: u64) -> u64 {
+        const PRODUCTS: u64 = 24 * 16;
+        if turns > 0 {
+            // SAFETY: touches registers only; having `self` proves the instruction.
+            unsafe {
+                std::arch::asm!(
+                    ".arch_extension dotprod",
+                    "2:",
+                    "sdot v0.4s, v30.16b, v31.4b[0]",
+                    "sdot v1.4s, v30.16b, v31.4b[0]",
+                    "sdot v2.4s, v30.16b, v31.4b[0]",
+                    "sdot v3.4s, v30.16b, v31.4b[0]",
+                    "sdot v4.4s, v30.16b, v31.4b[0]",
+                    "sdot v5.4s, v30.16b, v31.4b[0]",
+                    "sdot v6.4s, v30.16b, v31.4b[0]",
+                    "sdot v7.4s, v30.16b, v31.4b[0]",
+                    "sdot v8.4s, v30.16b, v31.4b[0]",
+                    "sdot v9.4s, v30.16b, v31.4b[0]",
+                    "sdot v10.4s, v30.16b, v31.4b[0]",
+                    "sdot v11.4s, v30.16b, v31.4b[0]",
+                    "sdot v12.4s, v30.16b, v31.4b[0]",
+                    "sdot v13.4s, v30.16b, v31.4b[0]",
+                    "sdot v14.4s, v30.16b, v31.4b[0]",
+                    "sdot v15.4s, v30.16b, v31.4b[0]",
+                    "sdot v16.4s, v30.16b, v31.4b[0]",
+                    "sdot v17.4s, v30.16b, v31.4b[0]",
+                    "sdot v18.4s, v30.16b, v31.4b[0]",
+                    "sdot v19.4s, v30.16b, v31.4b[0]",
+                    "sdot v20.4s, v30.16b, v31.4b[0]",
+                    "sdot v21.4s, v30.16b, v31.4b[0]",
+                    "sdot v22.4s, v30.16b, v31.4b[0]",
+                    "sdot v23.4s, v30.16b, v31.4b[0]",
+                    "subs {turns}, {turns}, #1",
+                    "b.ne 2b",
+                    turns = inout(reg) turns => _,
+                    out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+                    options(nomem, nostack),
+                );
+            }
+        }
+        turns * PRODUCTS
     }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
@@ -94,20 +137,24 @@ unsafe fn tile_dotprod<const R: usize>(
 ) {
     let panel = tile.panels.as_ptr();
     let group_steps = tile.group_len / K_GROUP;
-    let group = |g: usize| {
-        let first = g * group_steps;
-        // SAFETY: the steps of the group are inside the panel and the packed tokens.
+    let range = |first: usize, n_steps: usize| {
+        // SAFETY: the steps are inside the panel and the packed tokens.
         unsafe {
-            let x = tile
-                .lhs
-                .as_ptr()
-                .add(first * R.next_multiple_of(X_TOKENS) * K_GROUP);
-            products::<R>(panel.add(first * STEP_BYTES).cast(), x, group_steps)
+            let places = R.next_multiple_of(X_TOKENS);
+            let x = tile.lhs.as_ptr().add(first * places * K_GROUP);
+            products::<R>(panel.add(first * STEP_BYTES).cast(), x, n_steps)
         }
     };
+    let group = |g: usize| range(g * group_steps, group_steps);
     // SAFETY: the panel is whole.
     let tail = unsafe { TailQ::load(PanelTail::of(panel, tile.k_padded)) };
-    let scales = tile.lhs_scales.as_chunks::<R>().0;
+    let mut scales = tile.lhs_scales.as_chunks::<R>().0;
+    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+    if !tile.block_scales.is_empty() {
+        const STEPS: usize = BLOCK / K_GROUP;
+        add_blocks(tile, &mut totals, |b| range(b * STEPS, STEPS));
+        scales = &[];
+    }
     if let [scales] = scales {
         // Accumulators and totals together exceed the registers; here they need not meet.
         for (i, (acc, scale)) in group(0).into_iter().zip(scales).enumerate() {
@@ -117,7 +164,6 @@ unsafe fn tile_dotprod<const R: usize>(
         }
         return;
     }
-    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
     for (g, scales) in scales.iter().enumerate() {
         for ((total, acc), scale) in totals.iter_mut().zip(group(g)).zip(scales) {
             *total = add_scaled(*total, acc, *scale);

@@ -283,6 +283,15 @@ fn the_number_of_threads_does_not_change_a_bit() {
 }
 
 #[test]
+fn the_loop_in_registers_counts_its_products() {
+    for kernels in available() {
+        let once = kernels.gemm.run_in_registers(1);
+        assert!(once > 0 && kernels.gemm.run_in_registers(0) == 0);
+        assert_eq!(kernels.gemm.run_in_registers(1000), 1000 * once);
+    }
+}
+
+#[test]
 fn names_follow_the_convention_and_are_unique() {
     let names: Vec<_> = available()
         .map(|k| (k.gemm.name(), k.gemv.name(), k.gemm.mr(), k.gemm.nr()))

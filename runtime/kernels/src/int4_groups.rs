@@ -1,0 +1,267 @@
+//! [`Int4Groups`]: weights as int4 values with one f16 scale per 32, and how f32 weights become
+//! them.
+
+use crate::half::{f16_bits_to_f32, f32_to_f16_bits};
+use crate::int4_panels::BLOCK;
+
+/// Least and greatest int4 value.
+const LEAST: f32 = -8.0;
+const GREATEST: f32 = 7.0;
+/// Scales tried for each sign: the largest magnitude falls on 5.5 to 9 steps.
+const CANDIDATES: usize = 15;
+const FIRST_STEPS: f32 = 5.5;
+const STEP: f32 = 0.25;
+
+/// Rows `[r, k]` of int4 values with their scales.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Int4Groups {
+    values: Vec<i8>,
+    scales: Vec<u16>,
+    k: usize,
+}
+
+impl Int4Groups {
+    /// Takes values `[r, k]` and f16 scales `[r, k / 32]`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `k` is not a multiple of 32, a length does not fit, or a value is outside -8..=7.
+    pub fn new(values: Vec<i8>, scales: Vec<u16>, k: usize) -> Int4Groups {
+        assert!(
+            k.is_multiple_of(BLOCK),
+            "k = {k} is not a multiple of {BLOCK}"
+        );
+        assert!(
+            k == 0 || values.len().is_multiple_of(k),
+            "values must be [r, k]"
+        );
+        assert_eq!(
+            scales.len(),
+            values.len() / BLOCK,
+            "scales must be [r, k / 32]"
+        );
+        assert!(
+            values.iter().all(|v| (-8..=7).contains(v)),
+            "values must be in -8..=7"
+        );
+        Int4Groups { values, scales, k }
+    }
+
+    /// Values per row.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The values, `[r, k]`.
+    pub fn values(&self) -> &[i8] {
+        &self.values
+    }
+
+    /// The scales as f16 bits, `[r, k / 32]`.
+    pub fn scales(&self) -> &[u16] {
+        &self.scales
+    }
+
+    /// The groups of one row: 32 values and the f16 bits of their scale.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = (&[i8; BLOCK], u16)> {
+        let values = &self.values[row * self.k..][..self.k];
+        let scales = &self.scales[row * self.k / BLOCK..][..self.k / BLOCK];
+        values
+            .as_chunks::<BLOCK>()
+            .0
+            .iter()
+            .zip(scales.iter().copied())
+    }
+}
+
+/// Quantises `weights` `[r, k]` to int4 with one f16 scale per 32 values of a row.
+///
+/// Each scale is searched for: of 15 scales of either sign, each refitted to the values it rounds
+/// to by least squares, the one with the smallest squared error after rounding to f16. A negative
+/// scale puts the value -8 on a positive weight. `importance` `[k]` weighs the squared error of
+/// each column, as the mean square of the activation there does; without it all count alike. NaN
+/// counts as 0 and infinities as the largest finite number; a group of zeros has scale 0.
+///
+/// # Panics
+///
+/// Panics if `k` is not a multiple of 32 or a length does not fit.
+pub fn quantize_int4_groups(weights: &[f32], importance: Option<&[f32]>, k: usize) -> Int4Groups {
+    assert!(
+        k.is_multiple_of(BLOCK),
+        "k = {k} is not a multiple of {BLOCK}"
+    );
+    assert!(
+        k == 0 || weights.len().is_multiple_of(k),
+        "weights must be [r, k]"
+    );
+    assert!(
+        importance.is_none_or(|i| i.len() == k),
+        "importance must be [k]"
+    );
+    let mut values = Vec::with_capacity(weights.len());
+    let mut scales = Vec::with_capacity(weights.len() / BLOCK);
+    for (index, group) in weights.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let first_column = index * BLOCK % k;
+        let importance = match importance {
+            Some(all) => std::array::from_fn(|i| all[first_column + i].max(0.0)),
+            None => [1.0; BLOCK],
+        };
+        let (quantized, scale) = quantize_group(group, &importance);
+        values.extend(quantized);
+        scales.push(scale);
+    }
+    Int4Groups { values, scales, k }
+}
+
+fn quantize_group(weights: &[f32; BLOCK], importance: &[f32; BLOCK]) -> ([i8; BLOCK], u16) {
+    let weights = weights.map(|w| {
+        if w.is_nan() {
+            0.0
+        } else {
+            w.clamp(-f32::MAX, f32::MAX)
+        }
+    });
+    let absmax = weights.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+    let mut best = ([0; BLOCK], 0_u16);
+    let mut least_error = squared_error(&weights, importance, &best);
+    for sign in [-1.0, 1.0] {
+        for candidate in 0..CANDIDATES {
+            let steps = FIRST_STEPS + STEP * candidate as f32;
+            let rough = round_all(&weights, sign * absmax / steps);
+            let Some(scale) = fitted_scale(&weights, importance, &rough) else {
+                continue;
+            };
+            let bits = f32_to_f16_bits(scale);
+            let scale = f16_bits_to_f32(bits);
+            if scale == 0.0 || !scale.is_finite() {
+                continue;
+            }
+            let fine = (round_all(&weights, scale), bits);
+            let error = squared_error(&weights, importance, &fine);
+            if error < least_error {
+                (best, least_error) = (fine, error);
+            }
+        }
+    }
+    best
+}
+
+fn round_all(weights: &[f32; BLOCK], scale: f32) -> [i8; BLOCK] {
+    weights.map(|w| (w / scale).round_ties_even().clamp(LEAST, GREATEST) as i8)
+}
+
+/// The scale with the least weighted squared error for these values; none if all are 0.
+fn fitted_scale(
+    weights: &[f32; BLOCK],
+    importance: &[f32; BLOCK],
+    values: &[i8; BLOCK],
+) -> Option<f32> {
+    let (mut products, mut squares) = (0.0_f64, 0.0_f64);
+    for ((w, q), i) in weights.iter().zip(values).zip(importance) {
+        let (w, q, i) = (f64::from(*w), f64::from(*q), f64::from(*i));
+        products += i * w * q;
+        squares += i * q * q;
+    }
+    (squares > 0.0).then(|| (products / squares) as f32)
+}
+
+fn squared_error(
+    weights: &[f32; BLOCK],
+    importance: &[f32; BLOCK],
+    (values, scale): &([i8; BLOCK], u16),
+) -> f64 {
+    let scale = f64::from(f16_bits_to_f32(*scale));
+    let terms = weights.iter().zip(values).zip(importance);
+    terms
+        .map(|((w, q), i)| f64::from(*i) * (f64::from(*w) - f64::from(*q) * scale).powi(2))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Normally distributed noise, by the sum of twelve uniform numbers.
+    fn normal(len: usize) -> Vec<f32> {
+        let mut state = 1_u32;
+        let mut unit = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32
+        };
+        (0..len)
+            .map(|_| (0..12).map(|_| unit()).sum::<f32>() - 6.0)
+            .collect()
+    }
+
+    fn mean_square_error(weights: &[f32], groups: &Int4Groups) -> f64 {
+        let mut sum = 0.0;
+        for (i, w) in weights.iter().enumerate() {
+            let scale = f16_bits_to_f32(groups.scales()[i / BLOCK]);
+            sum += f64::from(w - f32::from(groups.values()[i]) * scale).powi(2);
+        }
+        sum / weights.len() as f64
+    }
+
+    #[test]
+    fn the_search_beats_the_largest_magnitude_as_scale() {
+        let weights = normal(576 * 64);
+        let plain = weights.as_chunks::<BLOCK>().0.iter().map(|group| {
+            let absmax = group.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+            let scale = absmax / 7.0;
+            let error = |w: &f32| f64::from(w - (w / scale).round() * scale).powi(2);
+            group.iter().map(error).sum::<f64>()
+        });
+        let plain = plain.sum::<f64>() / weights.len() as f64;
+        let searched = mean_square_error(&weights, &quantize_int4_groups(&weights, None, 576));
+        eprintln!("mean square error {searched:.5}, plain {plain:.5}");
+        assert!(searched < 0.9 * plain, "{searched} {plain}");
+    }
+
+    #[test]
+    fn weights_on_the_grid_are_kept_exactly() {
+        let values: Vec<i8> = (0..64).map(|i| (i * 5 % 16) as i8 - 8).collect();
+        for scale in [0.25_f32, -0.125, 3.0] {
+            let weights: Vec<f32> = values.iter().map(|v| f32::from(*v) * scale).collect();
+            let groups = quantize_int4_groups(&weights, None, 32);
+            assert_eq!(mean_square_error(&weights, &groups), 0.0, "{scale}");
+        }
+    }
+
+    #[test]
+    fn important_columns_are_rounded_better() {
+        let weights = normal(32 * 200);
+        let mut importance = vec![1.0; 32];
+        importance[..4].fill(100.0);
+        let error = |importance: Option<&[f32]>| {
+            let groups = quantize_int4_groups(&weights, importance, 32);
+            let mut sum = 0.0;
+            for (i, w) in weights.iter().enumerate().filter(|(i, _)| i % 32 < 4) {
+                let scale = f16_bits_to_f32(groups.scales()[i / BLOCK]);
+                sum += (w - f32::from(groups.values()[i]) * scale).powi(2);
+            }
+            sum
+        };
+        assert!(error(Some(&importance)) < 0.9 * error(None));
+    }
+
+    #[test]
+    fn zeros_and_values_that_are_not_numbers_do_no_harm() {
+        let mut weights = vec![0.0; 96];
+        weights[32] = f32::NAN;
+        weights[33] = 1.0;
+        weights[64] = f32::INFINITY;
+        let groups = quantize_int4_groups(&weights, None, 96);
+        assert_eq!(
+            (groups.scales()[0], &groups.values()[..33]),
+            (0, &[0; 33][..])
+        );
+        let one = f32::from(groups.values()[33]) * f16_bits_to_f32(groups.scales()[1]);
+        assert!((one - 1.0).abs() < 1e-3, "{one}");
+        assert!(
+            groups
+                .scales()
+                .iter()
+                .all(|s| f16_bits_to_f32(*s).is_finite())
+        );
+    }
+}
