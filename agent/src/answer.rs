@@ -1,4 +1,4 @@
-//! One question about one picture: from the file to the report of its answer.
+//! One question, about a picture or without one: from the file to the report of its answer.
 
 use crate::cli::{AnswerArgs, Global};
 use crate::fault::Fault;
@@ -63,15 +63,15 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Runs picture and question through the model up to the answer. `name` says on
-    /// the progress line which picture it is.
+    /// Runs question and picture, if there is one, through the model up to the answer. `name` says
+    /// on the progress line which picture it is.
     ///
     /// # Errors
     ///
     /// A prompt that cannot be used, engine faults.
-    pub fn prompt(
+    pub fn prompt<'p>(
         &mut self,
-        image: &Rgb8,
+        image: impl Into<Option<&'p Rgb8>>,
         name: &str,
         question: &str,
         progress: &mut Progress,
@@ -81,10 +81,15 @@ impl<'a> Asker<'a> {
             .system
             .iter()
             .map(|text| Message::text(Role::System, text));
-        let messages: Vec<Message> = system.chain([Message::image_and_text(question)]).collect();
+        let image = image.into();
+        let user = match image {
+            Some(_) => Message::image_and_text(question),
+            None => Message::text(Role::User, question),
+        };
+        let messages: Vec<Message> = system.chain([user]).collect();
         let request = PromptRequest {
             messages: &messages,
-            images: std::slice::from_ref(image),
+            images: image.map_or(&[], std::slice::from_ref),
             max_tiles: self.args.max_tiles,
             answer_tokens: self.args.max_tokens,
             keep_stages: self.args.dump_stages.is_some(),
@@ -283,19 +288,21 @@ fn dump(dir: &Path, stages: &Stages, vlm: &Vlm) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let ids = stages.input_ids.iter().map(|id| i64::from(*id));
     npy::write_i64(&dir.join("input_ids.npy"), &[stages.input_ids.len()], ids)?;
-    let pixels = PixelValues::new(vlm.preprocess());
-    let side = stages.tile_size;
-    npy::write_f32(
-        &dir.join("pixel_values.npy"),
-        &[stages.frames.len(), 3, side, side],
-        stages.frames.iter().flat_map(|frame| pixels.to_chw(frame)),
-    )?;
-    let hidden = vlm.config().text.hidden_size;
-    npy::write_f32(
-        &dir.join("image_features.npy"),
-        &[stages.image_features.len() / hidden, hidden],
-        stages.image_features.iter().copied(),
-    )?;
+    if let Some(preprocess) = vlm.preprocess() {
+        let pixels = PixelValues::new(preprocess);
+        let side = stages.tile_size;
+        npy::write_f32(
+            &dir.join("pixel_values.npy"),
+            &[stages.frames.len(), 3, side, side],
+            stages.frames.iter().flat_map(|frame| pixels.to_chw(frame)),
+        )?;
+        let hidden = vlm.config().text.hidden_size;
+        npy::write_f32(
+            &dir.join("image_features.npy"),
+            &[stages.image_features.len() / hidden, hidden],
+            stages.image_features.iter().copied(),
+        )?;
+    }
     let logits = stages.logits.iter().copied();
     npy::write_f32(&dir.join("logits.npy"), &[stages.logits.len()], logits)
 }

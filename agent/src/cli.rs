@@ -40,7 +40,7 @@ pub struct Cli {
 /// Flags every verb understands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Model: "default" (built in), an installed name, a pack, or a model directory
+    /// Model: "default" (built in), an installed name, a pack, a model directory, or a GGUF file
     #[arg(
         long,
         short = 'm',
@@ -49,10 +49,13 @@ pub struct Global {
         value_name = "M"
     )]
     pub model: String,
+    /// Projector file of a GGUF model: its vision side
+    #[arg(long, global = true, value_name = "FILE.gguf")]
+    pub mmproj: Option<PathBuf>,
     /// Threads to compute with [default: all cores]
     #[arg(long, short = 't', global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Arithmetic; f32 is slow and needs a model directory
+    /// Arithmetic; f32 is slow and needs a model directory or a GGUF file
     #[arg(long, global = true, value_enum, default_value_t = PrecisionArg::Int8)]
     pub precision: PrecisionArg,
     /// Print one JSON object a line instead of text
@@ -89,7 +92,7 @@ impl From<PrecisionArg> for Precision {
 pub enum Verb {
     /// Describe pictures
     Caption(CaptionArgs),
-    /// Ask a question about a picture
+    /// Ask a question about a picture, or without one
     Ask(AskArgs),
     /// Watch through a camera and say what is seen
     Watch(Box<WatchArgs>),
@@ -101,7 +104,7 @@ pub enum Verb {
     Journal(JournalArgs),
     /// Do again what a journal holds: bit for bit, or under other rules
     Replay(ReplayArgs),
-    /// Turn a model directory into a pack
+    /// Turn a model directory or a GGUF file into a pack
     Pack(PackArgs),
     /// List the models at hand, or look at some of them
     Models(ModelsArgs),
@@ -214,11 +217,18 @@ pub struct CaptionArgs {
 #[derive(Debug, Args)]
 pub struct AskArgs {
     /// The picture
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "text",
+        requires = "question"
+    )]
+    pub image: Option<PathBuf>,
     /// The question
     #[arg(value_name = "QUESTION")]
-    pub question: String,
+    pub question: Option<String>,
+    /// A question without a picture, instead of IMAGE and QUESTION
+    #[arg(long, value_name = "QUESTION", conflicts_with = "image")]
+    pub text: Option<String>,
     /// Closed answers, separated by commas: each is scored and the likeliest is printed
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     pub choices: Vec<String>,
@@ -345,13 +355,14 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
 /// Arguments of `pack`.
 #[derive(Debug, Args)]
 pub struct PackArgs {
-    /// Model directory: config.json, tokenizer.json, model.safetensors and so on
+    /// Model directory (config.json, tokenizer.json, model.safetensors and so on), or a GGUF file,
+    /// with --mmproj FILE.gguf if it sees
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// The pack to write
     #[arg(long, short = 'o', value_name = "OUT")]
     pub output: PathBuf,
-    /// Name of the model inside the pack [default: the directory's name]
+    /// Name of the model inside the pack [default: the name of the directory or GGUF file]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Replace OUT if it exists

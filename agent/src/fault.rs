@@ -7,6 +7,7 @@ use ocelli_boards::PinError;
 use ocelli_camera::source::{self, SourceError};
 use ocelli_reflex::diagnostic::Rejected;
 use ocelli_runtime::image::ImageError;
+use ocelli_runtime::import::ImportError;
 use ocelli_runtime::pack::PackError;
 use ocelli_runtime::packer::PackModelError;
 use ocelli_runtime::{LoadError, RunError};
@@ -39,7 +40,7 @@ pub enum Fault {
     },
     /// No model of that name.
     #[error(
-        "there is no model {name}: it is neither \"default\" nor a pack, nor a model directory, nor installed in {} ({installed})",
+        "there is no model {name}: it is neither \"default\" nor a pack, nor a model directory, nor a GGUF file, nor installed in {} ({installed})",
         dir.display()
     )]
     NoModel {
@@ -154,9 +155,14 @@ impl Fault {
             Fault::Pin(_) => 2,
             Fault::Journal { .. } | Fault::Replay { .. } => 1,
             Fault::NoModel { .. } => 3,
-            Fault::Load(LoadError::Compute(_) | LoadError::NoFloatWeights { .. }) => 2,
+            Fault::Load(
+                LoadError::Compute(_)
+                | LoadError::NoFloatWeights { .. }
+                | LoadError::Import(ImportError::LoneProjector { .. }),
+            ) => 2,
             Fault::Load(_) => 3,
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
+            Fault::Packer(PackModelError::Import(ImportError::LoneProjector { .. })) => 2,
             Fault::Packer(_) => 3,
             Fault::Run(RunError::Engine { .. } | RunError::Cancelled) => 1,
             Fault::Run(RunError::NotFinite) => 3,

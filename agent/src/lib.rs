@@ -5,21 +5,17 @@
 //! | [`cli`] | every flag and verb, once |
 //! | [`verbs`] | what each verb does |
 //! | [`model`] | which model a name means |
-//! | [`answer`] | one question about one picture, and its report |
+//! | [`answer`] | one question, about a picture or without one, and its report |
 //! | [`watch`] | from a camera to pictures worth a question |
 //! | [`run`] | the agent: the loop that joins all of it |
 //! | [`link`] | serial lines and MQTT |
-//! | [`link`] | serial lines and MQTT; not yet part of a verb |
-//! | [`mind`] | the model's part of the agent; not yet part of a verb |
+//! | [`mind`] | the model's part of the agent |
 //! | [`entry`] | what the agent writes into its journal |
 //! | [`journal`] | what happened, kept on disk |
-//! | [`hook`] | programs of the owner that may object, or act |
 //! | [`hook`] | programs of the owner that may object, or act |
 //! | [`remote`] | a second opinion from another machine |
 //! | [`page`] | the page for a person at the device |
 //! | [`notify`] | what systemd hears |
-//! | [`entry`] | what the agent writes into its journal |
-//! | [`journal`] | what happened, kept on disk; not yet part of a verb |
 //! | [`authorities`] | certificates |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`inventory`] | what a rule file is held against |

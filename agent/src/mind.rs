@@ -132,9 +132,10 @@ impl Mind {
         }
     }
 
-    fn layout(&self, picture: &Rgb8, max_tiles: Option<usize>) -> TileLayout {
+    fn layout(&self, picture: &Rgb8, max_tiles: Option<usize>) -> Result<TileLayout, RunError> {
         let (width, height) = (picture.width(), picture.height());
-        TileLayout::of(width, height, self.vlm.preprocess(), max_tiles)
+        let preprocess = self.vlm.preprocess().ok_or(RunError::NoVision)?;
+        Ok(TileLayout::of(width, height, preprocess, max_tiles))
     }
 
     fn conclude(
@@ -193,7 +194,7 @@ impl Mind {
         max_tiles: Option<usize>,
         hash: Hash,
     ) -> Result<PromptStats, RunError> {
-        let view = (hash, self.layout(&job.picture, max_tiles));
+        let view = (hash, self.layout(&job.picture, max_tiles)?);
         if self.seen == Some(view) {
             return Ok(PromptStats::default());
         }
@@ -382,7 +383,8 @@ impl Brain for Mind {
             Stage::Refined => job.max_tiles,
         };
         let refined = self.layout(&job.picture, job.max_tiles);
-        if stage == Stage::Early && refined == TileLayout::GLOBAL_ONLY {
+        if stage == Stage::Early && refined.is_ok_and(|refined| refined == TileLayout::GLOBAL_ONLY)
+        {
             return None;
         }
         self.session.set_cancel_flag(cancel.clone());

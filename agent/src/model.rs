@@ -1,4 +1,4 @@
-//! Which model a name means: built in, installed, a pack or a directory.
+//! Which model a name means: built in, installed, a pack, a directory or a GGUF file.
 
 use crate::cli::Global;
 use crate::fault::Fault;
@@ -84,13 +84,27 @@ pub fn resolve(name: &str) -> Result<ModelSource, Fault> {
     })
 }
 
+/// Adds the projector file that `--mmproj` names.
+fn with_projector(source: ModelSource, global: &Global) -> Result<ModelSource, Fault> {
+    match (source, &global.mmproj) {
+        (source, None) => Ok(source),
+        (ModelSource::Path(model), Some(mmproj)) => {
+            Ok(ModelSource::WithProjector(model, mmproj.clone()))
+        }
+        (_, Some(mmproj)) => Err(Fault::Argument(format!(
+            "--mmproj {} needs the GGUF file of its text model as --model",
+            mmproj.display()
+        ))),
+    }
+}
+
 /// Loads the model the flags name.
 ///
 /// # Errors
 ///
 /// No such model, or one that cannot be used.
 pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration), Fault> {
-    let source = resolve(&global.model)?;
+    let source = with_projector(resolve(&global.model)?, global)?;
     let threads = match global.threads {
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, |n| n.get()),

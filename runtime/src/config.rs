@@ -45,7 +45,8 @@ pub const MAX_TILES_PER_SIDE: usize = 32;
 /// Most stop tokens of a model.
 pub const MAX_STOP_TOKENS: usize = 64;
 
-/// The vision encoder: a SigLIP style transformer over square patches.
+/// The vision side: a SigLIP style transformer over square patches, and how its patches become
+/// image tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VisionConfig {
     /// Width of a patch embedding.
@@ -62,6 +63,10 @@ pub struct VisionConfig {
     pub patch_size: usize,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f32,
+    /// Pixel shuffle factor: this many patches a side become one image token.
+    pub scale_factor: usize,
+    /// Id of the `<image>` placeholder whose embedding is replaced by image features.
+    pub image_token_id: u32,
 }
 
 impl VisionConfig {
@@ -79,6 +84,12 @@ impl VisionConfig {
     /// Width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.n_heads
+    }
+
+    /// Image tokens that one image tile or the global view takes in the prompt.
+    pub fn image_tokens(&self) -> usize {
+        let side = self.patches_per_side() / self.scale_factor;
+        side * side
     }
 }
 
@@ -107,26 +118,27 @@ pub struct TextConfig {
     pub max_positions: usize,
 }
 
-/// The whole model: vision encoder, connector and decoder.
+/// The whole model: vision encoder with connector, and decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// The vision encoder.
-    pub vision: VisionConfig,
+    /// The vision side; `None` for a model that reads text only.
+    pub vision: Option<VisionConfig>,
     /// The decoder.
     pub text: TextConfig,
-    /// Pixel shuffle factor: this many patches a side become one image token.
-    pub scale_factor: usize,
-    /// Id of the `<image>` placeholder whose embedding is replaced by image features.
-    pub image_token_id: u32,
     /// Whether the output head is the embedding table.
     pub tie_word_embeddings: bool,
 }
 
 impl ModelConfig {
-    /// Image tokens that one image tile or the global view takes in the prompt.
+    /// Image tokens that one image tile or the global view takes in the prompt; 0 without a
+    /// vision side.
     pub fn image_tokens_per_tile(&self) -> usize {
-        let side = self.vision.patches_per_side() / self.scale_factor;
-        side * side
+        self.vision.as_ref().map_or(0, VisionConfig::image_tokens)
+    }
+
+    /// Id of the `<image>` placeholder; `None` without a vision side.
+    pub fn image_token_id(&self) -> Option<u32> {
+        self.vision.as_ref().map(|vision| vision.image_token_id)
     }
 
     /// Checks every limit and every relation between the sizes.
@@ -134,146 +146,117 @@ impl ModelConfig {
     /// # Errors
     /// [`ConfigError::Invalid`] for the first broken rule; `file` names the place in the message.
     pub fn validate(&self, file: &str) -> Result<(), ConfigError> {
-        let (vision, text) = (&self.vision, &self.text);
         let check = Check { file };
-        check.range(
-            "vision_config.hidden_size",
-            vision.hidden_size,
-            1,
-            MAX_HIDDEN_SIZE,
-        )?;
-        check.range(
-            "vision_config.intermediate_size",
-            vision.intermediate_size,
-            1,
-            MAX_INTERMEDIATE_SIZE,
-        )?;
-        check.range(
-            "vision_config.num_hidden_layers",
-            vision.n_layers,
-            1,
-            MAX_LAYERS,
-        )?;
-        check.range(
-            "vision_config.num_attention_heads",
-            vision.n_heads,
-            1,
-            MAX_HEADS,
-        )?;
-        check.range(
-            "vision_config.image_size",
-            vision.image_size,
-            1,
-            MAX_TILE_SIZE,
-        )?;
-        check.range(
-            "vision_config.patch_size",
-            vision.patch_size,
-            1,
-            vision.image_size,
-        )?;
-        check.epsilon("vision_config.layer_norm_eps", vision.layer_norm_eps)?;
+        if let Some(vision) = &self.vision {
+            vision.validate(&check)?;
+        }
+        self.text.validate(&check)?;
+        match self.image_token_id() {
+            Some(id) => check.token("image_token_id", id, self.text.vocab_size),
+            None => Ok(()),
+        }
+    }
+}
+
+impl VisionConfig {
+    fn validate(&self, check: &Check<'_>) -> Result<(), ConfigError> {
+        for (field, value, most) in [
+            ("hidden_size", self.hidden_size, MAX_HIDDEN_SIZE),
+            (
+                "intermediate_size",
+                self.intermediate_size,
+                MAX_INTERMEDIATE_SIZE,
+            ),
+            ("num_hidden_layers", self.n_layers, MAX_LAYERS),
+            ("num_attention_heads", self.n_heads, MAX_HEADS),
+            ("image_size", self.image_size, MAX_TILE_SIZE),
+            ("patch_size", self.patch_size, self.image_size),
+        ] {
+            check.range(&format!("vision_config.{field}"), value, 1, most)?;
+        }
+        check.epsilon("vision_config.layer_norm_eps", self.layer_norm_eps)?;
         check.divides(
             "vision_config.num_attention_heads",
-            vision.n_heads,
+            self.n_heads,
             "vision_config.hidden_size",
-            vision.hidden_size,
+            self.hidden_size,
         )?;
-        if vision.patches_per_side() > MAX_PATCHES_PER_SIDE {
+        if self.patches_per_side() > MAX_PATCHES_PER_SIDE {
             return Err(check.invalid(
                 "vision_config.patch_size",
-                vision.patch_size,
+                self.patch_size,
                 format!(
                     "gives {} patches along a side of image_size {}, the limit is {MAX_PATCHES_PER_SIDE}",
-                    vision.patches_per_side(),
-                    vision.image_size
+                    self.patches_per_side(),
+                    self.image_size
                 ),
             ));
         }
-
-        check.range(
-            "text_config.hidden_size",
-            text.hidden_size,
-            1,
-            MAX_HIDDEN_SIZE,
-        )?;
-        check.range(
-            "text_config.intermediate_size",
-            text.intermediate_size,
-            1,
-            MAX_INTERMEDIATE_SIZE,
-        )?;
-        check.range(
-            "text_config.num_hidden_layers",
-            text.n_layers,
-            1,
-            MAX_LAYERS,
-        )?;
-        check.range(
-            "text_config.num_attention_heads",
-            text.n_heads,
-            1,
-            MAX_HEADS,
-        )?;
-        check.range(
-            "text_config.num_key_value_heads",
-            text.n_kv_heads,
-            1,
-            text.n_heads,
-        )?;
-        check.range("text_config.vocab_size", text.vocab_size, 1, MAX_VOCAB_SIZE)?;
-        check.range(
-            "text_config.max_position_embeddings",
-            text.max_positions,
-            1,
-            MAX_POSITIONS,
-        )?;
-        check.epsilon("text_config.rms_norm_eps", text.rms_norm_eps)?;
-        if !(text.rope_theta.is_finite() && text.rope_theta >= 1.0) {
-            return Err(check.invalid(
-                "text_config.rope_theta",
-                text.rope_theta,
-                "must be a finite number of at least 1".to_owned(),
-            ));
-        }
-        check.divides(
-            "text_config.num_attention_heads",
-            text.n_heads,
-            "text_config.hidden_size",
-            text.hidden_size,
-        )?;
-        check.divides(
-            "text_config.num_key_value_heads",
-            text.n_kv_heads,
-            "text_config.num_attention_heads",
-            text.n_heads,
-        )?;
-        if text.head_dim.checked_mul(text.n_heads) != Some(text.hidden_size) {
-            return Err(check.invalid(
-                "text_config.head_dim",
-                text.head_dim,
-                format!(
-                    "times num_attention_heads {} must be hidden_size {}",
-                    text.n_heads, text.hidden_size
-                ),
-            ));
-        }
-        if !text.head_dim.is_multiple_of(2) {
-            return Err(check.invalid(
-                "text_config.head_dim",
-                text.head_dim,
-                "must be even, rotary embedding turns pairs of values".to_owned(),
-            ));
-        }
-
         check.range("scale_factor", self.scale_factor, 1, MAX_SCALE_FACTOR)?;
         check.divides(
             "scale_factor",
             self.scale_factor,
             "the number of patches along a side (image_size / patch_size)",
-            vision.patches_per_side(),
+            self.patches_per_side(),
+        )
+    }
+}
+
+impl TextConfig {
+    fn validate(&self, check: &Check<'_>) -> Result<(), ConfigError> {
+        for (field, value, most) in [
+            ("hidden_size", self.hidden_size, MAX_HIDDEN_SIZE),
+            (
+                "intermediate_size",
+                self.intermediate_size,
+                MAX_INTERMEDIATE_SIZE,
+            ),
+            ("num_hidden_layers", self.n_layers, MAX_LAYERS),
+            ("num_attention_heads", self.n_heads, MAX_HEADS),
+            ("num_key_value_heads", self.n_kv_heads, self.n_heads),
+            ("vocab_size", self.vocab_size, MAX_VOCAB_SIZE),
+            ("max_position_embeddings", self.max_positions, MAX_POSITIONS),
+        ] {
+            check.range(&format!("text_config.{field}"), value, 1, most)?;
+        }
+        check.epsilon("text_config.rms_norm_eps", self.rms_norm_eps)?;
+        if !(self.rope_theta.is_finite() && self.rope_theta >= 1.0) {
+            return Err(check.invalid(
+                "text_config.rope_theta",
+                self.rope_theta,
+                "must be a finite number of at least 1".to_owned(),
+            ));
+        }
+        check.divides(
+            "text_config.num_attention_heads",
+            self.n_heads,
+            "text_config.hidden_size",
+            self.hidden_size,
         )?;
-        check.token("image_token_id", self.image_token_id, text.vocab_size)
+        check.divides(
+            "text_config.num_key_value_heads",
+            self.n_kv_heads,
+            "text_config.num_attention_heads",
+            self.n_heads,
+        )?;
+        if self.head_dim.checked_mul(self.n_heads) != Some(self.hidden_size) {
+            return Err(check.invalid(
+                "text_config.head_dim",
+                self.head_dim,
+                format!(
+                    "times num_attention_heads {} must be hidden_size {}",
+                    self.n_heads, self.hidden_size
+                ),
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(check.invalid(
+                "text_config.head_dim",
+                self.head_dim,
+                "must be even, rotary embedding turns pairs of values".to_owned(),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -18,7 +18,8 @@ pub trait Engine: Send {
     ///
     /// # Errors
     ///
-    /// A fault of the engine; the frame's size is the caller's promise.
+    /// [`RunError::NoVision`] if the model reads text only; a fault of the engine. The frame's size
+    /// is the caller's promise.
     fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError>;
 
     /// Runs the decoder over `ids` and keeps their keys and values. Rows of

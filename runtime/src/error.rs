@@ -1,9 +1,8 @@
 //! Errors of loading a model and of running it.
 
-use crate::config::ConfigError;
 use crate::constrain::GrammarError;
 use crate::image::ImageError;
-use crate::import::safetensors::CheckpointError;
+use crate::import::ImportError;
 use crate::pack::OpenError;
 use crate::packer::PackModelError;
 use crate::prompt::PromptError;
@@ -15,8 +14,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// Neither a pack nor a model directory.
-    #[error("{path} is neither a pack nor a model directory: {what}")]
+    /// Neither a pack, nor a model directory, nor a GGUF file.
+    #[error("{path} is neither a pack, nor a model directory, nor a GGUF file: {what}")]
     NotAModel {
         /// What was named.
         path: PathBuf,
@@ -25,7 +24,7 @@ pub enum LoadError {
     },
     /// The f32 path was asked of a pack.
     #[error(
-        "{origin} holds int8 weights only; --precision f32 needs the model directory it was packed from"
+        "{origin} holds int8 weights only; --precision f32 needs the model directory or GGUF file it was packed from"
     )]
     NoFloatWeights {
         /// File or other origin of the pack.
@@ -34,13 +33,10 @@ pub enum LoadError {
     /// The pack is damaged or of another version.
     #[error(transparent)]
     Pack(#[from] OpenError),
-    /// A configuration file is missing or breaks a rule.
+    /// The published files are missing, damaged or of another model.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The weights are missing, damaged or of another model.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The model directory cannot be packed.
+    Import(#[from] ImportError),
+    /// The model cannot be packed.
     #[error(transparent)]
     Packer(#[from] PackModelError),
     /// The tokenizer does not fit the model.
@@ -69,6 +65,12 @@ pub enum RunError {
     /// A picture cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A picture was given to a model that reads text only.
+    #[error(
+        "this model reads text only and cannot look at a picture; use a model with a vision side \
+         (for a GGUF model: give its projector file with --mmproj)"
+    )]
+    NoVision,
     /// The messages do not make a prompt.
     #[error(transparent)]
     Prompt(#[from] PromptError),

@@ -194,7 +194,8 @@ impl<'s> Generation<'s> {
         if self.finish.is_none() {
             let mut logits = self.session.logits()?;
             // An image token asks for image features, which only a prompt can bring.
-            if let Some(logit) = logits.get_mut(self.session.image_token() as usize) {
+            let image_token = self.session.image_token();
+            if let Some(logit) = image_token.and_then(|id| logits.get_mut(id as usize)) {
                 *logit = f32::NEG_INFINITY;
             }
             let known = self.probabilities.as_ref().map(|_| logits.clone());

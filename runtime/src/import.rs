@@ -1,3 +1,119 @@
-//! Readers of published model files.
+//! Readers of published model files, and what they have in common.
 
+pub mod gguf;
 pub mod safetensors;
+
+use crate::config::{ConfigError, ModelFiles};
+use gguf::{GgufError, GgufModel};
+use safetensors::{Checkpoint, CheckpointError};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Why a published model cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A configuration file is missing or breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The safetensors files are missing, damaged or of another model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A GGUF file is damaged or of a model that cannot be run.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A projector file was given beside something that is no GGUF file.
+    #[error(
+        "{} is a projector for a GGUF model, but {} is none; \
+         leave --mmproj out or name the GGUF file of the text model", mmproj.display(), model.display()
+    )]
+    LoneProjector {
+        /// The projector file.
+        mmproj: PathBuf,
+        /// What was named as the model.
+        model: PathBuf,
+    },
+}
+
+/// Float weights by the tensor names of the family's published checkpoints (`docs/model.md`),
+/// whatever the file that holds them calls them.
+pub trait FloatWeights: fmt::Debug {
+    /// Reads one tensor as f32, row-major, after checking its shape.
+    ///
+    /// # Errors
+    ///
+    /// Missing tensor, other shape, a type that is no float, a value that is not finite.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError>;
+
+    /// The files, with their bytes.
+    fn files(&self) -> Vec<(&Path, &[u8])>;
+
+    /// Whether the tokenizer lies in these files too.
+    fn hold_tokenizer(&self) -> bool {
+        false
+    }
+}
+
+impl FloatWeights for Checkpoint {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        Ok(Checkpoint::read(self, name, shape)?)
+    }
+
+    fn files(&self) -> Vec<(&Path, &[u8])> {
+        Checkpoint::files(self).collect()
+    }
+}
+
+/// A published model: what it says about itself, and its weights, read on request.
+#[derive(Debug)]
+pub struct Published {
+    /// Last component of the directory, links resolved, or the GGUF file's name without extension.
+    pub name: String,
+    /// Configuration, tokenizer and chat template.
+    pub files: ModelFiles,
+    /// The weights.
+    pub weights: Box<dyn FloatWeights>,
+}
+
+impl Published {
+    /// Whether a published model is there: a directory, or a file that begins like a GGUF file.
+    pub fn is_at(path: &Path) -> bool {
+        path.is_dir() || gguf::is_gguf(path)
+    }
+
+    /// Opens a Hugging Face style directory, or a GGUF file with or without its projector file.
+    ///
+    /// # Errors
+    ///
+    /// See [`ImportError`].
+    pub fn open(model: &Path, mmproj: Option<&Path>) -> Result<Published, ImportError> {
+        if model.is_dir() {
+            if let Some(mmproj) = mmproj {
+                return Err(ImportError::LoneProjector {
+                    mmproj: mmproj.to_owned(),
+                    model: model.to_owned(),
+                });
+            }
+            return Ok(Published {
+                name: name(model, Path::file_name),
+                files: ModelFiles::read(model)?,
+                weights: Box::new(Checkpoint::open(model)?),
+            });
+        }
+        let weights = GgufModel::open(model, mmproj)?;
+        Ok(Published {
+            name: name(model, Path::file_stem),
+            files: weights.model_files()?,
+            weights: Box::new(weights),
+        })
+    }
+}
+
+/// A part of the path's last component, links resolved.
+fn name(path: &Path, part: fn(&Path) -> Option<&std::ffi::OsStr>) -> String {
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    part(&full).map_or_else(
+        || "model".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 /// First bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"OCELLIPK";
 /// The format this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Bytes before the header.
 pub const PREFIX_BYTES: usize = 24;
 /// Longest header that is read, in bytes.
@@ -93,8 +93,8 @@ pub struct Header {
     pub panel_layout: String,
     /// Model shapes.
     pub config: ModelConfig,
-    /// Picture preprocessing.
-    pub preprocess: PreprocessConfig,
+    /// Picture preprocessing; `None` exactly where the configuration has no vision side.
+    pub preprocess: Option<PreprocessConfig>,
     /// Stop tokens and sampling defaults.
     pub generation: GenerationConfig,
     /// Image tokens a frame expands to in the prompt.
@@ -242,10 +242,18 @@ impl Pack {
             source: Box::new(source),
         };
         header.config.validate("pack header").map_err(invalid)?;
-        header
-            .preprocess
-            .validate("pack header", &header.config.vision)
-            .map_err(invalid)?;
+        match (&header.preprocess, &header.config.vision) {
+            (Some(preprocess), Some(vision)) => preprocess
+                .validate("pack header", vision)
+                .map_err(invalid)?,
+            (None, None) => {}
+            _ => {
+                return Err(self.damaged(
+                    "a vision side and picture preprocessing come together or not at all"
+                        .to_owned(),
+                ));
+            }
+        }
         header
             .generation
             .validate("pack header", header.config.text.vocab_size)

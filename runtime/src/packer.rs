@@ -1,4 +1,4 @@
-//! The packer: a checkpoint becomes a pack.
+//! The packer: published weights become a pack.
 //!
 //! Float weights are rewritten so that int8 loses little, without changing the
 //! float result, then quantised per output channel:
@@ -15,8 +15,8 @@
 
 mod fold;
 
-use crate::config::{ConfigError, ModelConfig, ModelFiles};
-use crate::import::safetensors::{Checkpoint, CheckpointError};
+use crate::config::{ModelConfig, ModelFiles, PreprocessConfig, VisionConfig};
+use crate::import::{FloatWeights, ImportError, Published};
 use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile};
 use crate::rotation::Rotation;
 use fold::Linear;
@@ -33,19 +33,16 @@ const TEXT_SEED: u64 = 0x0CE1_1100;
 /// Seed of the vision tower's rotation.
 const VISION_SEED: u64 = 0x0CE1_1101;
 
-/// Why a model directory could not be packed.
+/// Why a model could not be packed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackModelError {
-    /// A configuration file is missing or breaks a rule.
+    /// The published files are missing, damaged or of another model.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The weights are missing, damaged or of another model.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Import(#[from] ImportError),
     /// A shape that the int8 path cannot run.
     #[error(
-        "config.json: {field} is {value}, the int8 path needs a multiple of {multiple}; use --precision f32"
+        "{field} is {value}, the int8 path needs a multiple of {multiple}; use --precision f32"
     )]
     Shape {
         /// Name of the field.
@@ -73,22 +70,11 @@ pub fn pack_directory<W: Write + Seek>(
     out: W,
     progress: Progress<'_>,
 ) -> Result<W, PackModelError> {
-    let files = ModelFiles::read(dir)?;
-    let checkpoint = Checkpoint::open(dir)?;
-    let name = directory_name(dir);
-    pack_model(&name, &files, &checkpoint, out, progress)
+    let model = Published::open(dir, None)?;
+    pack_model(&model.name, &model.files, &*model.weights, out, progress)
 }
 
-/// The name a model directory gives its pack: its last component, links resolved.
-pub fn directory_name(dir: &Path) -> String {
-    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    full.file_name().map_or_else(
-        || "model".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
-}
-
-/// Packs an opened checkpoint under a name.
+/// Packs opened weights under a name.
 ///
 /// # Errors
 ///
@@ -96,7 +82,7 @@ pub fn directory_name(dir: &Path) -> String {
 pub fn pack_model<W: Write + Seek>(
     name: &str,
     files: &ModelFiles,
-    checkpoint: &Checkpoint,
+    weights: &dyn FloatWeights,
     out: W,
     progress: Progress<'_>,
 ) -> Result<W, PackModelError> {
@@ -113,36 +99,40 @@ pub fn pack_model<W: Write + Seek>(
         image_seq_len: files.image_seq_len,
         chat_template: files.chat_template.clone(),
         text_rotation: Rotation::new(config.text.hidden_size, TEXT_SEED),
-        sources: sources(files, checkpoint),
+        sources: sources(files, weights),
         tensors: Vec::new(),
     };
     let text = header.text_rotation.clone();
     let writer = PackWriter::new(out, header, &plan)?;
-    let vision = Rotation::new(config.vision.hidden_size, VISION_SEED);
     let mut packer = Packer {
         files,
-        checkpoint,
+        weights,
         writer,
         text,
-        vision,
         done: 0,
         total: plan.len(),
         progress,
     };
     packer.blob("tokenizer.json", &files.tokenizer_json)?;
-    packer.vision()?;
+    if let (Some(vision), Some(preprocess)) = (&config.vision, &files.preprocess) {
+        packer.vision(vision, preprocess)?;
+    }
     packer.text()?;
     Ok(packer.writer.finish()?)
 }
 
 fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
-    let rules = [
-        ("vision_config.hidden_size", config.vision.hidden_size, 16),
-        (
-            "vision_config.hidden_size / num_attention_heads",
-            config.vision.head_dim(),
-            8,
-        ),
+    let vision = config.vision.as_ref().map(|vision| {
+        [
+            ("vision_config.hidden_size", vision.hidden_size, 16),
+            (
+                "vision_config.hidden_size / num_attention_heads",
+                vision.head_dim(),
+                8,
+            ),
+        ]
+    });
+    let text = [
         ("text_config.hidden_size", config.text.hidden_size, 16),
         (
             "text_config.intermediate_size",
@@ -151,7 +141,7 @@ fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
         ),
         ("text_config.head_dim", config.text.head_dim, 8),
     ];
-    for (field, value, multiple) in rules {
+    for (field, value, multiple) in vision.into_iter().flatten().chain(text) {
         if !value.is_multiple_of(multiple) {
             return Err(PackModelError::Shape {
                 field,
@@ -185,27 +175,36 @@ pub fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
             },
         )
     };
-    let (v, t) = (&config.vision, &config.text);
-    let (vh, th) = (v.hidden_size, t.hidden_size);
-    let mut plan = vec![
-        tensor("tokenizer.json".into(), Layout::Bytes, 1, tokenizer_len, 0),
-        panels(
-            "vision.patch_embed".into(),
-            vh,
-            3 * v.patch_size * v.patch_size,
-        ),
-        tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
-    ];
-    for i in 0..v.n_layers {
+    let t = &config.text;
+    let th = t.hidden_size;
+    let mut plan = vec![tensor(
+        "tokenizer.json".into(),
+        Layout::Bytes,
+        1,
+        tokenizer_len,
+        0,
+    )];
+    if let Some(v) = &config.vision {
+        let vh = v.hidden_size;
         plan.extend([
-            panels(format!("vision.{i}.qkv"), 3 * vh, vh),
-            grouped(format!("vision.{i}.out"), vh, vh),
-            panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
-            grouped(format!("vision.{i}.fc2"), vh, v.intermediate_size),
+            panels(
+                "vision.patch_embed".into(),
+                vh,
+                3 * v.patch_size * v.patch_size,
+            ),
+            tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
         ]);
+        for i in 0..v.n_layers {
+            plan.extend([
+                panels(format!("vision.{i}.qkv"), 3 * vh, vh),
+                grouped(format!("vision.{i}.out"), vh, vh),
+                panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
+                grouped(format!("vision.{i}.fc2"), vh, v.intermediate_size),
+            ]);
+        }
+        let shuffled = vh * v.scale_factor * v.scale_factor;
+        plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
     }
-    let shuffled = vh * config.scale_factor * config.scale_factor;
-    plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
     plan.push(tensor(
         "text.embed".into(),
         Layout::F16,
@@ -238,13 +237,15 @@ pub fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
 }
 
 /// Provenance: every file the pack is made from.
-fn sources(files: &ModelFiles, checkpoint: &Checkpoint) -> Vec<SourceFile> {
+fn sources(files: &ModelFiles, weights: &dyn FloatWeights) -> Vec<SourceFile> {
     let source = |name: String, bytes: &[u8]| SourceFile {
         name,
         len: bytes.len() as u64,
         sha256: Sha256::digest(bytes).into(),
     };
-    let weights = checkpoint.files().map(|(path, bytes)| {
+    let tokenizer = (!weights.hold_tokenizer())
+        .then(|| source("tokenizer.json".to_owned(), &files.tokenizer_json));
+    let weights = weights.files().into_iter().map(|(path, bytes)| {
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -252,17 +253,14 @@ fn sources(files: &ModelFiles, checkpoint: &Checkpoint) -> Vec<SourceFile> {
             .into_owned();
         source(name, bytes)
     });
-    std::iter::once(source("tokenizer.json".to_owned(), &files.tokenizer_json))
-        .chain(weights)
-        .collect()
+    tokenizer.into_iter().chain(weights).collect()
 }
 
 struct Packer<'a, W> {
     files: &'a ModelFiles,
-    checkpoint: &'a Checkpoint,
+    weights: &'a dyn FloatWeights,
     writer: PackWriter<W>,
     text: Rotation,
-    vision: Rotation,
     done: usize,
     total: usize,
     progress: Progress<'a>,
@@ -283,7 +281,7 @@ impl<W: Write + Seek> Packer<'_, W> {
 
     /// A `[n, k]` linear without bias.
     fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
-        let weight = self.checkpoint.read(&format!("{name}.weight"), &[n, k])?;
+        let weight = self.weights.read(&format!("{name}.weight"), &[n, k])?;
         Ok(Linear {
             weight,
             bias: None,
@@ -293,7 +291,7 @@ impl<W: Write + Seek> Packer<'_, W> {
     }
 
     fn linear_with_bias(&self, name: &str, n: usize, k: usize) -> Result<Linear, PackModelError> {
-        let bias = self.checkpoint.read(&format!("{name}.bias"), &[n])?;
+        let bias = self.weights.read(&format!("{name}.bias"), &[n])?;
         Ok(Linear {
             bias: Some(bias),
             ..self.linear(name, n, k)?
@@ -301,32 +299,34 @@ impl<W: Write + Seek> Packer<'_, W> {
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, PackModelError> {
-        Ok(self.checkpoint.read(name, &[len])?)
+        Ok(self.weights.read(name, &[len])?)
     }
 
-    fn vision(&mut self) -> Result<(), PackModelError> {
-        let config = self.files.config.clone();
-        let v = &config.vision;
+    fn vision(
+        &mut self,
+        v: &VisionConfig,
+        preprocess: &PreprocessConfig,
+    ) -> Result<(), PackModelError> {
         let hidden = v.hidden_size;
-        let rotation = self.vision.clone();
+        let rotation = Rotation::new(hidden, VISION_SEED);
         let embeddings = "model.vision_model.embeddings";
 
         let shape = [hidden, 3, v.patch_size, v.patch_size];
         let k = 3 * v.patch_size * v.patch_size;
         let mut patch = Linear {
             weight: self
-                .checkpoint
+                .weights
                 .read(&format!("{embeddings}.patch_embedding.weight"), &shape)?,
             bias: Some(self.vector(&format!("{embeddings}.patch_embedding.bias"), hidden)?),
             n: hidden,
             k,
         };
-        patch.fold_image_normalisation(&self.files.preprocess);
+        patch.fold_image_normalisation(preprocess);
         patch.centre_output();
         patch.rotate_output(&rotation);
         self.matrix("vision.patch_embed", &patch)?;
 
-        let mut positions = self.checkpoint.read(
+        let mut positions = self.weights.read(
             &format!("{embeddings}.position_embedding.weight"),
             &[v.n_patches(), hidden],
         )?;
@@ -349,7 +349,7 @@ impl<W: Write + Seek> Packer<'_, W> {
                 self.linear_with_bias(&format!("{attention}.v_proj"), hidden, hidden)?,
             ];
             let mut qkv = Linear::stack(&parts);
-            self.fold_layer_norm(&mut qkv, &format!("{layer}.layer_norm1"))?;
+            self.fold_layer_norm(&mut qkv, &format!("{layer}.layer_norm1"), hidden)?;
             qkv.rotate_input(&rotation);
             self.matrix(&format!("vision.{i}.qkv"), &qkv)?;
 
@@ -361,7 +361,7 @@ impl<W: Write + Seek> Packer<'_, W> {
 
             let mut fc1 =
                 self.linear_with_bias(&format!("{layer}.mlp.fc1"), v.intermediate_size, hidden)?;
-            self.fold_layer_norm(&mut fc1, &format!("{layer}.layer_norm2"))?;
+            self.fold_layer_norm(&mut fc1, &format!("{layer}.layer_norm2"), hidden)?;
             fc1.rotate_input(&rotation);
             self.matrix(&format!("vision.{i}.fc1"), &fc1)?;
 
@@ -371,13 +371,13 @@ impl<W: Write + Seek> Packer<'_, W> {
             fc2.rotate_output(&rotation);
             self.matrix(&format!("vision.{i}.fc2"), &fc2)?;
         }
-        let shuffled = hidden * config.scale_factor * config.scale_factor;
+        let shuffled = hidden * v.scale_factor * v.scale_factor;
         let mut connector = self.linear(
             "model.connector.modality_projection.proj",
-            config.text.hidden_size,
+            self.text.width(),
             shuffled,
         )?;
-        self.fold_layer_norm(&mut connector, "model.vision_model.post_layernorm")?;
+        self.fold_layer_norm(&mut connector, "model.vision_model.post_layernorm", hidden)?;
         connector.rotate_input(&rotation);
         connector.rotate_output(&self.text.clone());
         self.matrix("connector", &connector)
@@ -385,8 +385,12 @@ impl<W: Write + Seek> Packer<'_, W> {
 
     /// Folds weight and bias of a LayerNorm into the linear that reads it; a linear
     /// wider than the norm reads several normalised rows side by side.
-    fn fold_layer_norm(&self, linear: &mut Linear, norm: &str) -> Result<(), PackModelError> {
-        let hidden = self.files.config.vision.hidden_size;
+    fn fold_layer_norm(
+        &self,
+        linear: &mut Linear,
+        norm: &str,
+        hidden: usize,
+    ) -> Result<(), PackModelError> {
         let weight = self.vector(&format!("{norm}.weight"), hidden)?;
         let bias = self.vector(&format!("{norm}.bias"), hidden)?;
         linear.fold_input_bias(&bias);
@@ -402,8 +406,9 @@ impl<W: Write + Seek> Packer<'_, W> {
         let rotation = self.text.clone();
 
         let embed_name = "model.text_model.embed_tokens.weight";
-        let embedding = self.checkpoint.read(embed_name, &[t.vocab_size, hidden])?;
+        let embedding = self.weights.read(embed_name, &[t.vocab_size, hidden])?;
         self.embedding(&embedding)?;
+        drop(embedding);
 
         for i in 0..t.n_layers {
             let layer = format!("model.text_model.layers.{i}");
@@ -444,8 +449,9 @@ impl<W: Write + Seek> Packer<'_, W> {
             self.matrix(&format!("text.{i}.down"), &down)?;
         }
         let mut head = if config.tie_word_embeddings {
+            // Read again, so that it takes no memory while the layers are packed.
             Linear {
-                weight: embedding,
+                weight: self.weights.read(embed_name, &[t.vocab_size, hidden])?,
                 bias: None,
                 n: t.vocab_size,
                 k: hidden,

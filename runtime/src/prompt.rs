@@ -36,6 +36,8 @@ use crate::tokenizer::{FAKE_TOKEN_AROUND_IMAGE, IMAGE_TOKEN, Tokenizer, Tokenize
 
 /// Name of the template in errors.
 const TEMPLATE_NAME: &str = "chat template";
+/// A text no template writes by itself.
+const PROBE: &str = "fqzjv 7 xkwpm";
 
 /// Why a prompt cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -168,12 +170,23 @@ impl Message {
         }
     }
 
-    fn to_template_value(&self) -> Value {
-        let part = |part: &Part| match part {
-            Part::Text(text) => context! { type => "text", text => text },
-            Part::Image => context! { type => "image" },
+    fn to_template_value(&self, form: ContentForm) -> Value {
+        let content: Value = match form {
+            ContentForm::Parts => {
+                let part = |part: &Part| match part {
+                    Part::Text(text) => context! { type => "text", text => text },
+                    Part::Image => context! { type => "image" },
+                };
+                self.parts.iter().map(part).collect()
+            }
+            ContentForm::Text => {
+                let text = |part: &Part| match part {
+                    Part::Text(text) => text.clone(),
+                    Part::Image => IMAGE_TOKEN.to_owned(),
+                };
+                self.parts.iter().map(text).collect::<String>().into()
+            }
         };
-        let content: Vec<Value> = self.parts.iter().map(part).collect();
         context! { role => self.role.name(), content => content }
     }
 
@@ -192,14 +205,24 @@ impl Message {
 
 /// A chat template in Jinja, known to parse.
 ///
-/// It sees `messages` (each with `role` and `content`, a list of `{type: "text", text}` and
-/// `{type: "image"}`) and `add_generation_prompt`, which is true, and may call
+/// It sees `messages` (each with `role` and `content`: a list of `{type: "text", text}` and
+/// `{type: "image"}`, or one text if it cannot read a list) and `add_generation_prompt`, which is true, and may call
 /// `raise_exception(text)`. As in `transformers`, blocks take their own lines out (`trim_blocks`,
 /// `lstrip_blocks`). Writing an undefined variable is an error instead of nothing, because
 /// `transformers` defines more of them (`bos_token` and others) than are known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatTemplate {
     source: String,
+    form: ContentForm,
+}
+
+/// What a template expects as the content of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ContentForm {
+    /// A list of parts: templates of models that see.
+    Parts,
+    /// One text, with `<image>` for a picture: templates of models that only read.
+    Text,
 }
 
 impl ChatTemplate {
@@ -208,11 +231,32 @@ impl ChatTemplate {
     /// # Errors
     /// [`PromptError::Template`] if it does not parse.
     pub fn new(source: impl Into<String>) -> Result<ChatTemplate, PromptError> {
-        let template = ChatTemplate {
+        let mut template = ChatTemplate {
             source: source.into(),
+            form: ContentForm::Parts,
         };
         template.environment()?;
+        if !template.writes(PROBE) {
+            template.form = ContentForm::Text;
+            if !template.writes(PROBE) {
+                // It fails on either; the first conversation will say how.
+                template.form = ContentForm::Parts;
+            }
+        }
         Ok(template)
+    }
+
+    /// Whether the text of a user's message comes out as it went in. A list that is written as a
+    /// whole comes out as a list, its texts in quotation marks.
+    fn writes(&self, text: &str) -> bool {
+        let rendered = self.render(&[Message::text(Role::User, text)]);
+        rendered.is_ok_and(|rendered| {
+            let Some((before, after)) = rendered.split_once(text) else {
+                return false;
+            };
+            let quoted = |c: char| c == '"' || c == '\'';
+            !(before.ends_with(quoted) && after.starts_with(quoted))
+        })
     }
 
     /// The Jinja source.
@@ -224,7 +268,8 @@ impl ChatTemplate {
     /// model's turn at the end.
     fn render(&self, messages: &[Message]) -> Result<String, PromptError> {
         let environment = self.environment()?;
-        let messages: Vec<Value> = messages.iter().map(Message::to_template_value).collect();
+        let value = |message: &Message| message.to_template_value(self.form);
+        let messages: Vec<Value> = messages.iter().map(value).collect();
         environment
             .get_template(TEMPLATE_NAME)
             .and_then(|template| {
@@ -290,7 +335,12 @@ pub fn build_prompt(
     check_messages(tokenizer, messages, layouts.len())?;
     let chat = template.render(messages)?;
     check_special_tokens(template, tokenizer, messages, &chat)?;
-    let text = expand_images(&chat, layouts, image_seq_len)?;
+    // Without pictures and without the token, `<image>` is text like any other.
+    let text = if layouts.is_empty() && tokenizer.token_id(IMAGE_TOKEN).is_none() {
+        chat
+    } else {
+        expand_images(&chat, layouts, image_seq_len)?
+    };
     let ids = tokenizer.encode(&text)?;
     let n_image_tokens = layouts.iter().map(TileLayout::n_frames).sum::<usize>() * image_seq_len;
     let image_token = tokenizer.token_id(IMAGE_TOKEN);

@@ -4,12 +4,15 @@
 //! rotated or quantised) and shares only the f32 matrix product with the rest, so
 //! that it can judge the int8 engine and be judged by other implementations.
 
+mod tower;
+
 use crate::config::{ModelConfig, ModelFiles, TextConfig};
 use crate::engine::Engine;
 use crate::error::RunError;
-use crate::import::safetensors::{Checkpoint, CheckpointError};
+use crate::import::{FloatWeights, ImportError};
 use ocelli_kernels::{Compute, f32_gemm};
 use std::sync::Arc;
+use tower::Tower;
 
 /// A linear layer. `weight`: `[n, k]`, `bias`: `[n]`
 #[derive(Debug)]
@@ -18,25 +21,6 @@ struct Linear {
     bias: Option<Vec<f32>>,
     n: usize,
     k: usize,
-}
-
-/// A LayerNorm. Both `[hidden]`
-#[derive(Debug)]
-struct LayerNorm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-#[derive(Debug)]
-struct VisionLayer {
-    norm1: LayerNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
 }
 
 #[derive(Debug)]
@@ -52,20 +36,24 @@ struct TextLayer {
     down: Linear,
 }
 
+impl Linear {
+    /// `y = x·Wᵀ + b`. `x`: `[m, k]` → `[m, n]`
+    fn apply(&self, compute: &Compute, x: &[f32]) -> Vec<f32> {
+        let m = x.len() / self.k;
+        let mut out = vec![0f32; m * self.n];
+        let bias = self.bias.as_deref();
+        f32_gemm::matmul(compute, x, &self.weight, bias, m, self.n, self.k, &mut out);
+        out
+    }
+}
+
 /// All weights of a model in f32.
 #[derive(Debug)]
 pub struct ReferenceModel {
     config: ModelConfig,
-    mean: [f32; 3],
-    std: [f32; 3],
-    rescale: f64,
     compute: Arc<Compute>,
-    patch: Linear,
-    /// `[patches, hidden]`
-    positions: Vec<f32>,
-    vision: Vec<VisionLayer>,
-    post_norm: LayerNorm,
-    connector: Linear,
+    /// `None` for a model that reads text only.
+    tower: Option<Tower>,
     /// `[vocab, hidden]`
     embedding: Vec<f32>,
     text: Vec<TextLayer>,
@@ -75,14 +63,14 @@ pub struct ReferenceModel {
 }
 
 /// Reads weights by name.
-struct Reader<'a>(&'a Checkpoint);
+struct Reader<'a>(&'a dyn FloatWeights);
 
 impl Reader<'_> {
-    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ImportError> {
         self.0.read(name, &[len])
     }
 
-    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, CheckpointError> {
+    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear, ImportError> {
         Ok(Linear {
             weight: self.0.read(&format!("{name}.weight"), &[n, k])?,
             bias: None,
@@ -91,7 +79,7 @@ impl Reader<'_> {
         })
     }
 
-    fn biased(&self, name: &str, n: usize, k: usize) -> Result<Linear, CheckpointError> {
+    fn biased(&self, name: &str, n: usize, k: usize) -> Result<Linear, ImportError> {
         let bias = Some(self.vector(&format!("{name}.bias"), n)?);
         Ok(Linear {
             bias,
@@ -99,33 +87,7 @@ impl Reader<'_> {
         })
     }
 
-    fn layer_norm(&self, name: &str, len: usize) -> Result<LayerNorm, CheckpointError> {
-        Ok(LayerNorm {
-            weight: self.vector(&format!("{name}.weight"), len)?,
-            bias: self.vector(&format!("{name}.bias"), len)?,
-        })
-    }
-
-    fn vision_layer(
-        &self,
-        i: usize,
-        h: usize,
-        inter: usize,
-    ) -> Result<VisionLayer, CheckpointError> {
-        let layer = format!("model.vision_model.encoder.layers.{i}");
-        Ok(VisionLayer {
-            norm1: self.layer_norm(&format!("{layer}.layer_norm1"), h)?,
-            q: self.biased(&format!("{layer}.self_attn.q_proj"), h, h)?,
-            k: self.biased(&format!("{layer}.self_attn.k_proj"), h, h)?,
-            v: self.biased(&format!("{layer}.self_attn.v_proj"), h, h)?,
-            out: self.biased(&format!("{layer}.self_attn.out_proj"), h, h)?,
-            norm2: self.layer_norm(&format!("{layer}.layer_norm2"), h)?,
-            fc1: self.biased(&format!("{layer}.mlp.fc1"), inter, h)?,
-            fc2: self.biased(&format!("{layer}.mlp.fc2"), h, inter)?,
-        })
-    }
-
-    fn text_layer(&self, i: usize, t: &TextConfig) -> Result<TextLayer, CheckpointError> {
+    fn text_layer(&self, i: usize, t: &TextConfig) -> Result<TextLayer, ImportError> {
         let layer = format!("model.text_model.layers.{i}");
         let (h, heads, kv) = (
             t.hidden_size,
@@ -154,30 +116,22 @@ impl ReferenceModel {
     /// A tensor that is missing, of another shape or dtype, or not finite.
     pub fn load(
         files: &ModelFiles,
-        checkpoint: &Checkpoint,
+        weights: &dyn FloatWeights,
         compute: Arc<Compute>,
-    ) -> Result<ReferenceModel, CheckpointError> {
+    ) -> Result<ReferenceModel, ImportError> {
         let config = files.config.clone();
-        let (v, t) = (&config.vision, &config.text);
-        let reader = Reader(checkpoint);
-        let h = v.hidden_size;
-        let embeddings = "model.vision_model.embeddings";
-        let patch = Linear {
-            weight: checkpoint.read(
-                &format!("{embeddings}.patch_embedding.weight"),
-                &[h, 3, v.patch_size, v.patch_size],
-            )?,
-            bias: Some(reader.vector(&format!("{embeddings}.patch_embedding.bias"), h)?),
-            n: h,
-            k: 3 * v.patch_size * v.patch_size,
+        let t = &config.text;
+        let reader = Reader(weights);
+        let tower = match (&config.vision, &files.preprocess) {
+            (Some(vision), Some(preprocess)) => Some(Tower::load(
+                &reader,
+                vision,
+                preprocess,
+                t.hidden_size,
+                compute.clone(),
+            )?),
+            _ => None,
         };
-        let positions = checkpoint.read(
-            &format!("{embeddings}.position_embedding.weight"),
-            &[v.n_patches(), h],
-        )?;
-        let vision = (0..v.n_layers)
-            .map(|i| reader.vision_layer(i, h, v.intermediate_size))
-            .collect::<Result<_, _>>()?;
         let text = (0..t.n_layers)
             .map(|i| reader.text_layer(i, t))
             .collect::<Result<_, _>>()?;
@@ -186,25 +140,14 @@ impl ReferenceModel {
             false => Some(reader.linear("lm_head", t.vocab_size, t.hidden_size)?),
         };
         Ok(ReferenceModel {
-            patch,
-            positions,
-            vision,
-            post_norm: reader.layer_norm("model.vision_model.post_layernorm", h)?,
-            connector: reader.linear(
-                "model.connector.modality_projection.proj",
-                t.hidden_size,
-                h * config.scale_factor * config.scale_factor,
-            )?,
-            embedding: checkpoint.read(
+            tower,
+            embedding: weights.read(
                 "model.text_model.embed_tokens.weight",
                 &[t.vocab_size, t.hidden_size],
             )?,
             text,
             final_norm: reader.vector("model.text_model.norm.weight", t.hidden_size)?,
             head,
-            mean: files.preprocess.mean,
-            std: files.preprocess.std,
-            rescale: files.preprocess.rescale_factor,
             compute,
             config,
         })
@@ -221,113 +164,8 @@ impl ReferenceModel {
         }
     }
 
-    /// `y = x·Wᵀ + b`. `x`: `[m, k]` → `[m, n]`
     fn apply(&self, linear: &Linear, x: &[f32]) -> Vec<f32> {
-        let m = x.len() / linear.k;
-        let mut out = vec![0f32; m * linear.n];
-        f32_gemm::matmul(
-            &self.compute,
-            x,
-            &linear.weight,
-            linear.bias.as_deref(),
-            m,
-            linear.n,
-            linear.k,
-            &mut out,
-        );
-        out
-    }
-
-    /// Pixel values of one patch row, channel-major. `[patches, 3·patch²]`
-    fn patch_rows(&self, frame: &[u8]) -> Vec<f32> {
-        let v = &self.config.vision;
-        let (side, p, grid) = (v.image_size, v.patch_size, v.patches_per_side());
-        let mut rows = Vec::with_capacity(v.n_patches() * self.patch.k);
-        for patch in 0..v.n_patches() {
-            let (top, left) = (patch / grid * p, patch % grid * p);
-            for channel in 0..3 {
-                for y in 0..p {
-                    for x in 0..p {
-                        let byte = frame[((top + y) * side + left + x) * 3 + channel];
-                        let scaled = f64::from(byte) * self.rescale;
-                        let mean = f64::from(self.mean[channel]);
-                        rows.push(((scaled - mean) / f64::from(self.std[channel])) as f32);
-                    }
-                }
-            }
-        }
-        rows
-    }
-
-    /// Vision encoder: frame bytes → hidden states after the final norm. `[patches, hidden]`
-    fn encode_patches(&self, frame: &[u8]) -> Vec<f32> {
-        let v = &self.config.vision;
-        let eps = v.layer_norm_eps;
-        let mut x = self.apply(&self.patch, &self.patch_rows(frame));
-        add(&mut x, &self.positions);
-        for layer in &self.vision {
-            let normed = layer_norm(&x, &layer.norm1, eps);
-            let (q, k) = (self.apply(&layer.q, &normed), self.apply(&layer.k, &normed));
-            let value = self.apply(&layer.v, &normed);
-            let ctx = self.full_attention(&q, &k, &value);
-            add(&mut x, &self.apply(&layer.out, &ctx));
-            let mut inner = self.apply(&layer.fc1, &layer_norm(&x, &layer.norm2, eps));
-            inner
-                .iter_mut()
-                .for_each(|value| *value = gelu_tanh(*value));
-            add(&mut x, &self.apply(&layer.fc2, &inner));
-        }
-        layer_norm(&x, &self.post_norm, eps)
-    }
-
-    /// `softmax(q·kᵀ/√d)·v` per head. All `[patches, hidden]`
-    fn full_attention(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-        let config = &self.config.vision;
-        let (n, hidden, d) = (config.n_patches(), config.hidden_size, config.head_dim());
-        let mut out = vec![0f32; n * hidden];
-        for head in 0..config.n_heads {
-            let part = |x: &[f32]| -> Vec<f32> {
-                x.chunks_exact(hidden)
-                    .flat_map(|row| row[head * d..][..d].to_vec())
-                    .collect()
-            };
-            let (q, k, v) = (part(q), part(k), part(v));
-            let mut scores = vec![0f32; n * n];
-            f32_gemm::matmul(&self.compute, &q, &k, None, n, n, d, &mut scores);
-            for row in scores.chunks_exact_mut(n) {
-                row.iter_mut().for_each(|s| *s /= (d as f32).sqrt());
-                softmax(row);
-            }
-            let mut transposed = vec![0f32; n * d];
-            for (i, row) in v.chunks_exact(d).enumerate() {
-                for (j, value) in row.iter().enumerate() {
-                    transposed[j * n + i] = *value;
-                }
-            }
-            let mut ctx = vec![0f32; n * d];
-            f32_gemm::matmul(&self.compute, &scores, &transposed, None, n, d, n, &mut ctx);
-            for (row, ctx) in out.chunks_exact_mut(hidden).zip(ctx.chunks_exact(d)) {
-                row[head * d..][..d].copy_from_slice(ctx);
-            }
-        }
-        out
-    }
-
-    /// Pixel shuffle: `[n·n, d] → [(n/s)², d·s²]`.
-    fn pixel_shuffle(&self, x: &[f32]) -> Vec<f32> {
-        let (s, d) = (self.config.scale_factor, self.config.vision.hidden_size);
-        let grid = self.config.vision.patches_per_side();
-        let side = grid / s;
-        let mut out = Vec::with_capacity(x.len());
-        for row in 0..side {
-            for col in 0..side {
-                for dr in 0..s {
-                    let first = (row * s + dr) * grid + col * s;
-                    out.extend_from_slice(&x[first * d..][..s * d]);
-                }
-            }
-        }
-        out
+        linear.apply(&self.compute, x)
     }
 }
 
@@ -355,7 +193,7 @@ impl ReferenceEngine {
         let mut rows = image_rows.chunks_exact(hidden);
         let mut x = Vec::with_capacity(ids.len() * hidden);
         for id in ids {
-            let row = if *id == config.image_token_id {
+            let row = if Some(*id) == config.image_token_id() {
                 rows.next()
                     .ok_or_else(|| fault("more image tokens than image rows".into()))?
             } else {
@@ -407,9 +245,8 @@ impl ReferenceEngine {
 
 impl Engine for ReferenceEngine {
     fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError> {
-        let model = &self.model;
-        let hidden_states = model.encode_patches(frame);
-        Ok(model.apply(&model.connector, &model.pixel_shuffle(&hidden_states)))
+        let tower = self.model.tower.as_ref().ok_or(RunError::NoVision)?;
+        Ok(tower.encode(frame))
     }
 
     fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
@@ -508,28 +345,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `(x − mean)/√(var + eps)·weight + bias` per row.
-fn layer_norm(x: &[f32], norm: &LayerNorm, eps: f32) -> Vec<f32> {
-    let width = norm.weight.len();
-    let mut out = Vec::with_capacity(x.len());
-    for row in x.chunks_exact(width) {
-        let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / width as f64;
-        let var = row
-            .iter()
-            .map(|v| (f64::from(*v) - mean).powi(2))
-            .sum::<f64>()
-            / width as f64;
-        let scale = 1.0 / (var + f64::from(eps)).sqrt();
-        let affine = norm.weight.iter().zip(&norm.bias);
-        out.extend(
-            row.iter()
-                .zip(affine)
-                .map(|(v, (weight, bias))| ((f64::from(*v) - mean) * scale) as f32 * weight + bias),
-        );
-    }
-    out
-}
-
 /// `x/√(mean(x²) + eps)·weight` per row.
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let width = weight.len();
@@ -551,12 +366,6 @@ fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|v| *v = (*v - max).exp());
     let sum: f32 = row.iter().sum();
     row.iter_mut().for_each(|v| *v /= sum);
-}
-
-/// `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`
-fn gelu_tanh(x: f32) -> f32 {
-    let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-    0.5 * x * (1.0 + inner.tanh())
 }
 
 /// Rotary positions, halves rotated against each other. `rows`: `[m, n_heads, head_dim]`

@@ -9,6 +9,7 @@ pub use scoring::ChoiceScore;
 pub use seen::PictureRequest;
 pub use writing::Written;
 
+use crate::config::PreprocessConfig;
 use crate::engine::Engine;
 use crate::error::RunError;
 use crate::generate::{CancelFlag, GenerateOptions, Generation};
@@ -48,7 +49,7 @@ pub struct Stages {
     pub input_ids: Vec<u32>,
     /// Bytes of every frame, `[T, T, 3]`, in the order of the prompt.
     pub frames: Vec<Vec<u8>>,
-    /// Side of a frame in pixels.
+    /// Side of a frame in pixels; 0 for a model that reads text only.
     pub tile_size: usize,
     /// Image features in the published model's basis. `[image tokens, hidden]`
     pub image_features: Vec<f32>,
@@ -146,8 +147,8 @@ impl Session {
         &self.model.tokenizer
     }
 
-    pub(crate) fn image_token(&self) -> u32 {
-        self.model.config.image_token_id
+    pub(crate) fn image_token(&self) -> Option<u32> {
+        self.model.config.image_token_id()
     }
 
     pub(crate) fn is_stop_token(&self, token: u32) -> bool {
@@ -159,19 +160,25 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Messages that make no prompt; [`RunError::PromptTooLong`].
+    /// Messages that make no prompt; [`RunError::PromptTooLong`]; [`RunError::NoVision`].
     pub fn plan_prompt(&self, request: &PromptRequest<'_>) -> Result<Prompt, RunError> {
-        let layouts: Vec<TileLayout> = request
+        let layouts = request
             .images
             .iter()
             .map(|image| self.layout(image, request.max_tiles))
-            .collect();
+            .collect::<Result<Vec<TileLayout>, RunError>>()?;
         self.plan(request.messages, &layouts, request.answer_tokens)
     }
 
-    fn layout(&self, image: &Rgb8, max_tiles: Option<usize>) -> TileLayout {
+    /// How pictures are preprocessed.
+    fn preprocessing(&self) -> Result<&PreprocessConfig, RunError> {
+        self.model.preprocess.as_ref().ok_or(RunError::NoVision)
+    }
+
+    fn layout(&self, image: &Rgb8, max_tiles: Option<usize>) -> Result<TileLayout, RunError> {
         let (width, height) = (image.width(), image.height());
-        TileLayout::of(width, height, &self.model.preprocess, max_tiles)
+        let config = self.preprocessing()?;
+        Ok(TileLayout::of(width, height, config, max_tiles))
     }
 
     /// The prompt of messages with pictures of these layouts, checked against the context.
@@ -226,7 +233,7 @@ impl Session {
         let mut frames = Vec::new();
         for image in request.images {
             self.cancel.check()?;
-            let tiles: Tiles = preprocess(image, &self.model.preprocess, request.max_tiles);
+            let tiles: Tiles = preprocess(image, self.preprocessing()?, request.max_tiles);
             frames.extend(tiles.frames);
         }
         stats.frames = frames.len();
@@ -253,8 +260,9 @@ impl Session {
         progress: &mut dyn FnMut(PromptProgress),
     ) -> Result<(), RunError> {
         let hidden = self.model.config.text.hidden_size;
-        let image_token = self.model.config.image_token_id;
-        let n_tokens = ids.iter().filter(|id| **id == image_token).count();
+        let image_token = self.model.config.image_token_id();
+        let image_tokens = |ids: &[u32]| ids.iter().filter(|id| Some(**id) == image_token).count();
+        let n_tokens = image_tokens(ids);
         if image_rows.len() != n_tokens * hidden {
             return Err(RunError::ImageRows {
                 rows: image_rows.len() / hidden,
@@ -265,8 +273,7 @@ impl Session {
         for (i, chunk) in ids.chunks(PREFILL_CHUNK).enumerate() {
             self.cancel.check()?;
             progress(PromptProgress::Prefill(i * PREFILL_CHUNK, ids.len()));
-            let n_rows = chunk.iter().filter(|id| **id == image_token).count();
-            let (now, later) = rows.split_at(n_rows * hidden);
+            let (now, later) = rows.split_at(image_tokens(chunk) * hidden);
             rows = later;
             self.append(chunk, now)?;
         }
@@ -299,7 +306,7 @@ impl Session {
         Ok(Stages {
             input_ids,
             frames,
-            tile_size: self.model.preprocess.tile_size,
+            tile_size: self.model.preprocess.as_ref().map_or(0, |p| p.tile_size),
             image_features: image_rows,
             logits: self.logits()?,
         })

@@ -113,8 +113,9 @@ impl Tokenizer {
     /// Truncation and padding rules of the file are ignored.
     ///
     /// # Errors
-    /// [`TokenizerError`] if the file is broken, if its `<image>` or a stop token is not the
-    /// model's, if `<fake_token_around_image>` is missing, or if an id is outside the vocabulary.
+    /// [`TokenizerError`] if the file is broken, if a stop token is not the model's, if an id is
+    /// outside the vocabulary, or, for a model with a vision side, if `<image>` is not the model's
+    /// or `<fake_token_around_image>` is missing.
     pub fn from_bytes(
         json: &[u8],
         config: &ModelConfig,
@@ -152,14 +153,16 @@ impl Tokenizer {
             added,
         };
 
-        tokenizer.added_token(FAKE_TOKEN_AROUND_IMAGE)?;
-        let found = tokenizer.added_token(IMAGE_TOKEN)?;
-        if found != config.image_token_id {
-            return Err(TokenizerError::WrongId {
-                token: IMAGE_TOKEN.to_owned(),
-                found,
-                expected: config.image_token_id,
-            });
+        if let Some(expected) = config.image_token_id() {
+            tokenizer.added_token(FAKE_TOKEN_AROUND_IMAGE)?;
+            let found = tokenizer.added_token(IMAGE_TOKEN)?;
+            if found != expected {
+                return Err(TokenizerError::WrongId {
+                    token: IMAGE_TOKEN.to_owned(),
+                    found,
+                    expected,
+                });
+            }
         }
         for &id in &generation.stop_token_ids {
             if tokenizer.token_bytes(id).is_none() {

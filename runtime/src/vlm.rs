@@ -1,10 +1,10 @@
 //! A loaded model: where it came from, what it is, and how conversations start on it.
 
-use crate::config::{GenerationConfig, ModelConfig, ModelFiles, PreprocessConfig};
+use crate::config::{GenerationConfig, ModelConfig, PreprocessConfig};
 use crate::constrain::TokenTrie;
 use crate::engine::int8::Int8Model;
 use crate::error::LoadError;
-use crate::import::safetensors::Checkpoint;
+use crate::import::{ImportError, Published};
 use crate::pack::Pack;
 use crate::packer;
 use crate::prompt::ChatTemplate;
@@ -14,7 +14,7 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Region;
 use ocelli_kernels::Compute;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// Where a model is.
@@ -22,8 +22,10 @@ use std::sync::{Arc, OnceLock};
 pub enum ModelSource {
     /// A pack compiled into the program, and its name.
     Embedded(&'static str, &'static [u8]),
-    /// A pack file or a Hugging Face style directory.
+    /// A pack file, a Hugging Face style directory, or a GGUF file.
     Path(PathBuf),
+    /// A GGUF file and its projector file.
+    WithProjector(PathBuf, PathBuf),
 }
 
 /// Which arithmetic runs the model.
@@ -32,7 +34,7 @@ pub enum Precision {
     /// int8 weights and activations, the product.
     #[default]
     Int8,
-    /// Plain f32, slow: the checking path. Needs a model directory.
+    /// Plain f32, slow: the checking path. Needs a model directory or a GGUF file.
     F32,
 }
 
@@ -61,7 +63,7 @@ pub struct LoadOptions {
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: ModelConfig,
-    pub(crate) preprocess: PreprocessConfig,
+    pub(crate) preprocess: Option<PreprocessConfig>,
     pub(crate) generation: GenerationConfig,
     pub(crate) template: ChatTemplate,
     pub(crate) tokenizer: Tokenizer,
@@ -93,7 +95,7 @@ pub struct Vlm {
 }
 
 impl Vlm {
-    /// Loads a model. A directory is packed in memory first, and `progress` hears
+    /// Loads a model. A directory or a GGUF file is packed in memory first, and `progress` hears
     /// how many of its tensors are done.
     ///
     /// # Errors
@@ -105,28 +107,22 @@ impl Vlm {
         progress: packer::Progress<'_>,
     ) -> Result<Vlm, LoadError> {
         let compute = Arc::new(Compute::new(options.threads)?);
-        if let (ModelSource::Path(path), Precision::F32) = (source, options.precision)
-            && path.is_dir()
-        {
-            return Vlm::load_f32(path, compute);
+        if let Some(model) = published(source)? {
+            if options.precision == Precision::F32 {
+                return Vlm::load_f32(model, compute);
+            }
+            let (files, weights) = (&model.files, &*model.weights);
+            let out = Cursor::new(Vec::new());
+            let packed = packer::pack_model(&model.name, files, weights, out, progress)?;
+            let region = Region::from_vec(packed.into_inner());
+            return Vlm::from_pack(Arc::new(Pack::from_region(region, &model.name)?), compute);
         }
         let pack = match source {
             ModelSource::Embedded(name, bytes) => Pack::from_region(
                 Region::from_static(bytes),
                 &format!("the embedded model {name}"),
             )?,
-            ModelSource::Path(path) if path.is_dir() => {
-                let bytes =
-                    packer::pack_directory(path, Cursor::new(Vec::new()), progress)?.into_inner();
-                Pack::from_region(Region::from_vec(bytes), &path.display().to_string())?
-            }
-            ModelSource::Path(path) if path.is_file() => Pack::open(path)?,
-            ModelSource::Path(path) => {
-                return Err(LoadError::NotAModel {
-                    path: path.clone(),
-                    what: "no such file or directory".to_owned(),
-                });
-            }
+            ModelSource::Path(path) | ModelSource::WithProjector(path, _) => Pack::open(path)?,
         };
         if options.precision == Precision::F32 {
             return Err(LoadError::NoFloatWeights {
@@ -169,14 +165,13 @@ impl Vlm {
         })
     }
 
-    fn load_f32(dir: &Path, compute: Arc<Compute>) -> Result<Vlm, LoadError> {
-        let files = ModelFiles::read(dir)?;
-        let checkpoint = Checkpoint::open(dir)?;
-        let weights = ReferenceModel::load(&files, &checkpoint, compute.clone())?;
+    fn load_f32(model: Published, compute: Arc<Compute>) -> Result<Vlm, LoadError> {
+        let files = model.files;
+        let weights = ReferenceModel::load(&files, &*model.weights, compute.clone())?;
         let tokenizer =
             Tokenizer::from_bytes(&files.tokenizer_json, &files.config, &files.generation)?;
         Ok(Vlm {
-            name: dir.display().to_string(),
+            name: model.name,
             model: Arc::new(Model {
                 tokenizer,
                 template: ChatTemplate::new(files.chat_template)?,
@@ -214,9 +209,9 @@ impl Vlm {
         &self.model.config
     }
 
-    /// Picture preprocessing of the model.
-    pub fn preprocess(&self) -> &PreprocessConfig {
-        &self.model.preprocess
+    /// Picture preprocessing of the model; `None` if it reads text only.
+    pub fn preprocess(&self) -> Option<&PreprocessConfig> {
+        self.model.preprocess.as_ref()
     }
 
     /// Stop tokens and sampling defaults of the model.
@@ -254,5 +249,30 @@ impl Vlm {
     /// Threads in use.
     pub fn n_threads(&self) -> usize {
         self.compute.n_threads()
+    }
+}
+
+/// Opens what is no pack: a model directory, or a GGUF file with or without its projector.
+fn published(source: &ModelSource) -> Result<Option<Published>, LoadError> {
+    let (path, mmproj) = match source {
+        ModelSource::Embedded(..) => return Ok(None),
+        ModelSource::Path(path) => (path, None),
+        ModelSource::WithProjector(path, mmproj) => (path, Some(mmproj.as_path())),
+    };
+    if !path.is_dir() && !path.is_file() {
+        return Err(LoadError::NotAModel {
+            path: path.clone(),
+            what: "no such file or directory".to_owned(),
+        });
+    }
+    if Published::is_at(path) {
+        return Ok(Some(Published::open(path, mmproj)?));
+    }
+    match mmproj {
+        Some(mmproj) => Err(LoadError::Import(ImportError::LoneProjector {
+            mmproj: mmproj.to_owned(),
+            model: path.clone(),
+        })),
+        None => Ok(None),
     }
 }

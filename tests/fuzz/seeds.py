@@ -112,6 +112,90 @@ def put_page_and_hooks() -> None:
     put("request", "chunked", post + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
 
 
+def gguf_text(text: str) -> bytes:
+    """A text behind its length."""
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def gguf_value(value: object) -> tuple[int, bytes]:
+    """Type number and bytes of a value; a list takes the type of its first element."""
+    match value:
+        case bool():
+            return 7, bytes([value])
+        case int():
+            return 4, struct.pack("<I", value)
+        case float():
+            return 6, struct.pack("<f", value)
+        case str():
+            return 8, gguf_text(value)
+        case [first, *_]:
+            kind = gguf_value(first)[0]
+            return 9, struct.pack("<IQ", kind, len(value)) + b"".join(gguf_value(element)[1] for element in value)
+    raise TypeError(value)
+
+
+def gguf(keys: dict[str, object], tensors: dict[str, tuple[list[int], int, bytes]]) -> bytes:
+    """A GGUF file; a tensor is its dimensions innermost first, a format number, and bytes."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for name, value in keys.items():
+        kind, data = gguf_value(value)
+        head += gguf_text(name) + struct.pack("<I", kind) + data
+    body = b""
+    for name, (dimensions, kind, data) in tensors.items():
+        head += gguf_text(name) + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
+        head += struct.pack("<IQ", kind, len(body))
+        body += data + bytes(-len(data) % 32)
+    return head + bytes(-len(head) % 32) + body
+
+
+def floats(*dimensions: int) -> tuple[list[int], int, bytes]:
+    """A tensor of small floats, dimensions innermost first."""
+    n = 1
+    for dimension in dimensions:
+        n *= dimension
+    return list(dimensions), 0, struct.pack(f"<{n}f", *(i / n for i in range(n)))
+
+
+def put_gguf() -> None:
+    """GGUF files: a text model, a projector, every block format, lies."""
+    keys = {
+        "general.architecture": "llama", "llama.context_length": 16, "llama.embedding_length": 4,
+        "llama.block_count": 1, "llama.feed_forward_length": 8, "llama.attention.head_count": 2,
+        "llama.attention.head_count_kv": 1, "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.freq_base": 10000.0, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": ["<|im_end|>", "a", "b", "ab", "<image>", "[PAD5]"],
+        "tokenizer.ggml.token_type": [3, 1, 1, 1, 3, 5], "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": 0, "tokenizer.chat_template": "{{ bos_token }}{{ messages }}",
+        "tokenizer.ggml.bos_token_id": 0,
+    }  # fmt: skip
+    tensors = {
+        "token_embd.weight": floats(4, 6), "output_norm.weight": floats(4), "blk.0.attn_norm.weight": floats(4),
+        "blk.0.attn_q.weight": floats(4, 4), "blk.0.attn_k.weight": floats(4, 2),
+        "blk.0.attn_v.weight": floats(4, 2), "blk.0.attn_output.weight": floats(4, 4),
+        "blk.0.ffn_norm.weight": floats(4), "blk.0.ffn_gate.weight": floats(4, 8),
+        "blk.0.ffn_up.weight": floats(4, 8), "blk.0.ffn_down.weight": floats(8, 4),
+    }  # fmt: skip
+    whole = gguf(keys, tensors)
+    put("gguf", "text", whole)
+    put("gguf", "cut", whole[:-40])
+    without = {key: value for key, value in keys.items() if key != "tokenizer.chat_template"}
+    put("gguf", "no_template", gguf(without, tensors))
+    vision = {
+        "image_size": 8, "patch_size": 4, "embedding_length": 4, "feed_forward_length": 8, "block_count": 1,
+        "projection_dim": 4, "attention.head_count": 1, "attention.layer_norm_epsilon": 1e-6,
+        "projector.scale_factor": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+    clip = {"general.architecture": "clip", "clip.projector_type": "idefics3", "clip.use_gelu": True}
+    clip |= {f"clip.vision.{key}": value for key, value in vision.items()}
+    put("gguf", "projector", gguf(clip, {"v.patch_embd.weight": floats(4, 4, 3, 4), "mm.model.fc.weight": floats(16, 4)}))
+    sizes = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 30: (1, 2)}
+    sizes |= {12: (256, 144), 13: (256, 176), 14: (256, 210)}
+    formats = {f"t{kind}": ([n], kind, bytes(i * 37 % 120 for i in range(size))) for kind, (n, size) in sizes.items()}
+    put("gguf", "formats", gguf({"general.alignment": 32}, formats))
+    put("gguf", "counts", b"GGUF" + struct.pack("<IQQ", 3, 1 << 63, 1 << 63))
+    put("gguf", "array", b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_text("k") + struct.pack("<IIQ", 9, 9, 1 << 62))
+
+
 def main() -> None:
     """Writes every seed."""
     pack = Path(sys.argv[1]).read_bytes()
@@ -137,6 +221,7 @@ def main() -> None:
         if file["name"] in PICTURES:
             put("picture", file["name"], bytes.fromhex(file["hex"]))
     put_camera()
+    put_gguf()
     put_wire()
     put_page_and_hooks()
 

@@ -4,7 +4,7 @@
 //!
 //! [`checkpoint`] writes model directories whose weights are a function of (name, index, seed);
 //! [`fixture`] reads what `tools/reference/stages.py` recorded on them; [`closeness`] judges two
-//! rows of numbers; [`command`] runs the `ocelli` binary.
+//! rows of numbers; [`command`] runs the `ocelli` binary; [`gguf`] writes GGUF files.
 //!
 //! Functions here panic on a broken fixture or a full disk: both are faults of the test set-up.
 
@@ -14,3 +14,4 @@ pub mod checkpoint;
 pub mod closeness;
 pub mod command;
 pub mod fixture;
+pub mod gguf;

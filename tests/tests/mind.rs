@@ -7,13 +7,17 @@ use ocelli_agent::mind::{
 use ocelli_agent::model;
 use ocelli_reflex::QuestionId;
 use ocelli_reflex::observation::{Stage, Value};
+use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::image::Rgb8;
+use ocelli_runtime::import::safetensors;
+use ocelli_runtime::packer;
 use ocelli_runtime::prompt::Message;
 use ocelli_runtime::{
     GenerateOptions, Grammar, LoadOptions, ModelSource, PictureRequest, Precision, PromptRequest,
     RunError, Session, Vlm,
 };
 use ocelli_tests::checkpoint::Checkpoint;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -46,6 +50,20 @@ fn tiny(change: impl FnOnce(&Path)) -> Arc<Vlm> {
     Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
     change(dir.path());
     load(&ModelSource::Path(dir.path().to_path_buf()))
+}
+
+/// The small random model without its vision side.
+fn tiny_reader() -> Arc<Vlm> {
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
+    let mut files = ModelFiles::read(dir.path()).unwrap();
+    (files.config.vision, files.preprocess) = (None, None);
+    files.image_seq_len = 0;
+    let weights = safetensors::Checkpoint::open(dir.path()).unwrap();
+    let pack = dir.path().join("reader.ocelli");
+    let out = File::create(&pack).unwrap();
+    packer::pack_model("reader", &files, &weights, out, &mut |_, _| {}).unwrap();
+    load(&ModelSource::Path(pack))
 }
 
 fn sample(name: &str) -> Rgb8 {
@@ -289,6 +307,16 @@ fn concluded(mind: &mut Mind, job: &Job) -> Conclusion {
     *thoughts.pop().unwrap().result.unwrap()
 }
 
+/// Why the one job cannot be asked.
+fn refusal(mind: &mut Mind, job: &Job) -> String {
+    let mut thoughts = answers(mind, job);
+    assert_eq!(thoughts.len(), 1, "{thoughts:?}");
+    match thoughts.pop().unwrap().result {
+        Err(Failure::Question(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn mind() -> Mind {
     Mind::new(default_model(), MindSettings::default()).unwrap()
 }
@@ -420,24 +448,47 @@ fn a_question_that_cannot_be_asked_says_why_and_the_next_one_is_answered() {
         (AnswerForm::Count(9, 3), "?", "no number"),
         (AnswerForm::Caption(5000), "?", "context"),
     ] {
-        let thoughts = answers(&mut mind, &job(sample("trees.jpg"), prompt, form));
-        match &thoughts[..] {
-            [
-                Thought {
-                    result: Err(Failure::Question(why)),
-                    ..
-                },
-            ] => {
-                assert!(why.contains(word), "{why}");
-            }
-            other => panic!("{other:?}"),
-        }
+        let why = refusal(&mut mind, &job(sample("trees.jpg"), prompt, form));
+        assert!(why.contains(word), "{why}");
         let good = job(
             sample("trees.jpg"),
             "Is there a dog?",
             choices(&["yes", "no"]),
         );
         assert_eq!(concluded(&mut mind, &good).value, Value::Choice(1));
+    }
+}
+
+#[test]
+fn a_model_that_reads_text_only_refuses_every_question_about_a_picture() {
+    let vlm = tiny_reader();
+    let image = picture(200, 140);
+    let mut session = vlm.session().unwrap();
+    let request = PictureRequest {
+        system: None,
+        image: &image,
+        max_tiles: None,
+    };
+    let seen = session.see(&request, &mut |_| {});
+    assert!(matches!(seen, Err(RunError::NoVision)), "{seen:?}");
+    let asked = session.question("What?", 8, &mut |_| {});
+    assert!(matches!(asked, Err(RunError::NoPicture)), "{asked:?}");
+
+    let mut mind = Mind::new(vlm, MindSettings::default()).unwrap();
+    for early in [false, true] {
+        for form in [
+            choices(&["yes", "no"]),
+            AnswerForm::Count(0, 9),
+            AnswerForm::Caption(8),
+            AnswerForm::Schema(r#"{"type":"boolean"}"#.into(), 8),
+        ] {
+            let asked = Job {
+                early,
+                ..job(image.clone(), "What?", form)
+            };
+            let why = refusal(&mut mind, &asked);
+            assert!(why.contains("reads text only"), "{why}");
+        }
     }
 }
 

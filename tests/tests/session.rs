@@ -99,7 +99,7 @@ fn several_pictures_a_system_message_and_several_turns_make_one_prompt() {
         2 * model().config().image_tokens_per_tile()
     );
     let stages = session.stages().unwrap();
-    let image_id = model().config().image_token_id;
+    let image_id = model().config().image_token_id().expect("a vision side");
     assert_eq!(
         stages
             .input_ids
@@ -273,7 +273,7 @@ fn scores_of_choices_follow_the_model_and_leave_the_prompt_as_it_was() {
 #[test]
 fn an_image_token_is_never_generated() {
     // Nearly even odds for every token: without the rule it comes up within these draws.
-    let image_token = model().config().image_token_id;
+    let image_token = model().config().image_token_id().expect("a vision side");
     let mut session = model().session().unwrap();
     for seed in 0..20 {
         session.truncate(0);

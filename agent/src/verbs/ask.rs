@@ -1,4 +1,4 @@
-//! `ocelli ask`: one answer to a question, open or among choices.
+//! `ocelli ask`: one answer to a question, open or among choices, about a picture or without one.
 
 use crate::answer::{self, Asker, print_json};
 use crate::cli::{AskArgs, Global};
@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::mind::Judgement;
 use crate::model;
 use crate::progress::Progress;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::time::Instant;
 
@@ -34,16 +34,20 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
     let mut progress = Progress::new(global);
     let (vlm, load) = model::load(global, &mut progress)?;
     let mut asker = Asker::new(global, &args.answer, &vlm, load)?;
-    let name = args.image.display().to_string();
-    let image = answer::open(&args.image)?;
-    let stats = asker.prompt(&image, &name, &args.question, &mut progress)?;
+    let image = args.image.as_deref().map(answer::open).transpose()?;
+    let asked = Asked {
+        image: args.image.as_ref().map(|path| path.display().to_string()),
+        question: args.text.as_ref().or(args.question.as_ref()).cloned(),
+    };
+    let question = asked.question.as_deref().unwrap_or_default();
+    let stats = asker.prompt(image.as_ref(), asked.name(), question, &mut progress)?;
     if !args.choices.is_empty() {
-        return choose(&mut asker, args, &name, &stats);
+        return choose(&mut asker, args, &asked, &stats);
     }
     let answer = asker.say()?;
     if global.json {
-        let mut report = asker.answer_report(&name, &stats, &answer);
-        report.insert("question".into(), json!(args.question));
+        let mut report = asker.answer_report(asked.name(), &stats, &answer);
+        asked.add_to(&mut report);
         print_json(report)?;
     } else {
         writeln!(io::stdout())?;
@@ -52,10 +56,29 @@ pub fn run(global: &Global, args: &AskArgs) -> Result<(), Fault> {
     Ok(())
 }
 
+/// What the reports say was asked.
+struct Asked {
+    image: Option<String>,
+    question: Option<String>,
+}
+
+impl Asked {
+    /// What the progress line is about.
+    fn name(&self) -> &str {
+        self.image.as_deref().unwrap_or("question")
+    }
+
+    /// Sets the question, and the picture to null if there is none.
+    fn add_to(&self, report: &mut Map<String, Value>) {
+        report.insert("image".into(), json!(self.image));
+        report.insert("question".into(), json!(self.question));
+    }
+}
+
 fn choose(
     asker: &mut Asker<'_>,
     args: &AskArgs,
-    name: &str,
+    asked: &Asked,
     stats: &ocelli_runtime::PromptStats,
 ) -> Result<(), Fault> {
     let start = Instant::now();
@@ -70,8 +93,8 @@ fn choose(
     let text = best.map_or(UNSURE, String::as_str);
     let choices = args.choices.iter().zip(&judged.probabilities).zip(&scores);
     if asker.global.json {
-        let mut report = asker.report(name, stats, elapsed);
-        report.insert("question".into(), json!(args.question));
+        let mut report = asker.report(asked.name(), stats, elapsed);
+        asked.add_to(&mut report);
         report.insert("text".into(), json!(text));
         report.insert("unsure".into(), json!(best.is_none()));
         let choices = choices.map(|((choice, probability), score)| {

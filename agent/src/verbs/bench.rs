@@ -27,6 +27,7 @@ use crate::fault::Fault;
 use crate::model;
 use crate::progress::Progress;
 use memory::AnonymousPeak;
+use ocelli_runtime::import::Published;
 use ocelli_runtime::{ModelSource, Precision, Vlm};
 use report::{Measured, Report};
 use rounds::{Lengths, Series};
@@ -64,6 +65,12 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
         return Err(Fault::Argument(format!(
             "--shape makes its own weights, -m {} names others; give one of them",
             global.model
+        )));
+    }
+    if let Some(mmproj) = &global.mmproj {
+        return Err(Fault::Argument(format!(
+            "--shape makes its own weights, --mmproj {} names others; give one of them",
+            mmproj.display()
         )));
     }
     if Precision::from(global.precision) == Precision::F32 {
@@ -182,6 +189,7 @@ fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
     progress.show("bench: the machine's limits");
     let limits = machine::measure(vlm.n_threads())?;
     progress.clear();
+    let encode: Option<Vec<f64>> = rounds.iter().map(|round| round.encode).collect();
     let report = Report {
         vlm: &vlm,
         kv_bytes: session.kv_bytes(),
@@ -190,7 +198,7 @@ fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
         limits,
         measured: Measured {
             load,
-            encode: Series::of(&rounds, |round| round.encode),
+            encode: encode.map(Series::new),
             prefill: Series::of(&rounds, |round| round.prefill),
             decode_rate: Series::of(&rounds, |round| round.decode_rate),
             first_token,
@@ -238,7 +246,7 @@ fn first_token(global: &Global) -> Result<(), Fault> {
 /// to be packed.
 fn time_first_token(global: &Global, vlm: &Vlm, runs: usize) -> Result<Option<Series>, Fault> {
     if vlm.pack().is_none()
-        || matches!(model::resolve(&global.model)?, ModelSource::Path(path) if path.is_dir())
+        || matches!(model::resolve(&global.model)?, ModelSource::Path(path) if Published::is_at(&path))
     {
         return Ok(None);
     }

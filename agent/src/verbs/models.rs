@@ -3,6 +3,7 @@
 use crate::cli::{Global, ModelsArgs};
 use crate::fault::Fault;
 use crate::model::{self, DEFAULT};
+use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::Pack;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadError, ModelSource};
@@ -40,13 +41,15 @@ fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
             Region::from_static(bytes),
             &format!("the embedded model {name}"),
         ),
-        ModelSource::Path(path) if path.is_dir() => {
+        ModelSource::Path(path) | ModelSource::WithProjector(path, _)
+            if Published::is_at(&path) =>
+        {
             return Err(Fault::Argument(format!(
-                "{} is a model directory; `ocelli pack` makes a pack of it",
+                "{} is a published model; `ocelli pack` makes a pack of it",
                 path.display()
             )));
         }
-        ModelSource::Path(path) => Pack::open(&path),
+        ModelSource::Path(path) | ModelSource::WithProjector(path, _) => Pack::open(&path),
     };
     let pack = pack.map_err(LoadError::from)?;
     if verify {
@@ -74,24 +77,32 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
             "bytes": pack.len(),
             "packer": header.packer,
             "verified": verified,
-            "tile_size": header.preprocess.tile_size,
+            "tile_size": header.preprocess.as_ref().map(|p| p.tile_size),
             "image_tokens_per_tile": config.image_tokens_per_tile(),
             "context": config.text.max_positions,
             "vocab_size": config.text.vocab_size,
-            "vision": { "hidden": config.vision.hidden_size, "layers": config.vision.n_layers },
+            "vision": config.vision.as_ref().map(|vision| {
+                json!({ "hidden": vision.hidden_size, "layers": vision.n_layers })
+            }),
             "text": { "hidden": config.text.hidden_size, "layers": config.text.n_layers },
             "sources": sources,
         });
         return writeln!(out, "{report}");
     }
+    let vision = match &config.vision {
+        None => "text only".to_owned(),
+        Some(vision) => format!(
+            "{} px tiles, {} tokens each, vision {}x{}",
+            vision.image_size,
+            vision.image_tokens(),
+            vision.hidden_size,
+            vision.n_layers
+        ),
+    };
     writeln!(
         out,
-        "{name:24} {:8.1} MB  {} px tiles, {} tokens each, vision {}x{}, text {}x{}, context {}{}",
+        "{name:24} {:8.1} MB  {vision}, text {}x{}, context {}{}",
         pack.len() as f64 / 1e6,
-        header.preprocess.tile_size,
-        config.image_tokens_per_tile(),
-        config.vision.hidden_size,
-        config.vision.n_layers,
         config.text.hidden_size,
         config.text.n_layers,
         config.text.max_positions,

@@ -1,10 +1,9 @@
-//! `ocelli pack`: a model directory becomes a pack, written aside and renamed.
+//! `ocelli pack`: a model directory or a GGUF file becomes a pack, written aside and renamed.
 
 use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::progress::Progress;
-use ocelli_runtime::config::ModelFiles;
-use ocelli_runtime::import::safetensors::Checkpoint;
+use ocelli_runtime::import::Published;
 use ocelli_runtime::packer::{self, PackModelError};
 use serde_json::json;
 use std::fs::{self, File};
@@ -25,20 +24,18 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
             args.output.display()
         )));
     }
-    if !args.source.is_dir() {
+    if !Published::is_at(&args.source) {
         return Err(Fault::Argument(format!(
-            "{} is no directory; give the folder that holds config.json and model.safetensors",
+            "{} is neither a directory nor a GGUF file; give the folder that holds config.json and \
+             model.safetensors, or the GGUF file of a text model",
             args.source.display()
         )));
     }
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
-    let files = ModelFiles::read(&args.source).map_err(PackModelError::from)?;
-    let checkpoint = Checkpoint::open(&args.source).map_err(PackModelError::from)?;
-    let name = args
-        .name
-        .clone()
-        .unwrap_or_else(|| packer::directory_name(&args.source));
+    let model =
+        Published::open(&args.source, global.mmproj.as_deref()).map_err(PackModelError::from)?;
+    let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     let file_fault = |source| Fault::File {
         path: args.output.clone(),
         source,
@@ -56,7 +53,8 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         .tempfile_in(parent)
         .map_err(file_fault)?;
     let out = BufWriter::new(partial.as_file());
-    let out = packer::pack_model(&name, &files, &checkpoint, out, &mut |done, total| {
+    let (files, weights) = (&model.files, &*model.weights);
+    let out = packer::pack_model(&name, files, weights, out, &mut |done, total| {
         progress.show(&format!("quantising {done}/{total} tensors"));
     })?;
     out.into_inner()

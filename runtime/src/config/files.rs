@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::read::{read_model, read_preprocess};
-use super::{ConfigError, GenerationConfig, ModelConfig, PreprocessConfig, SamplingDefaults};
+use super::{
+    ConfigError, GenerationConfig, ModelConfig, PreprocessConfig, SamplingDefaults, VisionConfig,
+};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -31,25 +33,25 @@ const FALLBACK_PAD_TOKEN_ID: u32 = 2;
 /// Token that ends a turn in this family, used when no file names a stop token.
 const END_OF_UTTERANCE: &str = "<end_of_utterance>";
 
-/// What a model directory says about a model, checked as a whole.
+/// What a model directory, or the metadata of a GGUF file, says about a model, checked as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFiles {
     /// From `config.json`.
     pub config: ModelConfig,
     /// From `preprocessor_config.json`, or from the `image_processor` part of
-    /// `processor_config.json`.
-    pub preprocess: PreprocessConfig,
+    /// `processor_config.json`; `None` exactly where the configuration has no vision side.
+    pub preprocess: Option<PreprocessConfig>,
     /// From `generation_config.json`; without that file the stop token is `<end_of_utterance>`.
     pub generation: GenerationConfig,
     /// Image tokens an image tile takes, from `processor_config.json`; equals
-    /// [`ModelConfig::image_tokens_per_tile`].
+    /// [`ModelConfig::image_tokens_per_tile`], 0 for a model that reads text only.
     pub image_seq_len: usize,
     /// Jinja source of the chat template, from `chat_template.jinja`, `chat_template.json`,
     /// `processor_config.json` or `tokenizer_config.json`, the first that has one.
     pub chat_template: String,
-    /// The bytes of `tokenizer.json`.
+    /// The bytes of `tokenizer.json`, or the same made from a GGUF vocabulary.
     pub tokenizer_json: Vec<u8>,
-    /// `model_type` of `config.json`: `idefics3` or `smolvlm`.
+    /// `model_type` of `config.json`: `idefics3` or `smolvlm`; `llama` for a text-only GGUF file.
     pub model_type: String,
     /// Number type the weights were saved in, as `bfloat16`, if the file says so. The weights
     /// themselves decide.
@@ -72,8 +74,13 @@ impl ModelFiles {
             .as_ref()
             .map(|json| Fields::top(PROCESSOR, json));
         let processor = processor.transpose()?;
-        let preprocess = preprocess(dir, processor.as_ref(), &config)?;
-        let image_seq_len = image_seq_len(processor.as_ref(), &config)?;
+        let (preprocess, image_seq_len) = match &config.vision {
+            Some(vision) => (
+                Some(preprocess(dir, processor.as_ref(), vision)?),
+                image_seq_len(processor.as_ref(), vision)?,
+            ),
+            None => (None, 0),
+        };
         let chat_template = chat_template(dir, processor.as_ref())?;
 
         let tokenizer_json = read_bytes(&dir.join(TOKENIZER), MAX_TOKENIZER_BYTES)?
@@ -103,11 +110,11 @@ impl ModelFiles {
 fn preprocess(
     dir: &Path,
     processor: Option<&Fields<'_>>,
-    config: &ModelConfig,
+    vision: &VisionConfig,
 ) -> Result<PreprocessConfig, ConfigError> {
     if let Some(json) = read_json(dir, PREPROCESSOR)? {
         let preprocess = read_preprocess(&Fields::top(PREPROCESSOR, &json)?)?;
-        preprocess.validate(PREPROCESSOR, &config.vision)?;
+        preprocess.validate(PREPROCESSOR, vision)?;
         return Ok(preprocess);
     }
     let nested = processor
@@ -117,15 +124,15 @@ fn preprocess(
         return Err(missing(dir, PREPROCESSOR));
     };
     let preprocess = read_preprocess(&fields)?;
-    preprocess.validate("processor_config.json: image_processor", &config.vision)?;
+    preprocess.validate("processor_config.json: image_processor", vision)?;
     Ok(preprocess)
 }
 
 fn image_seq_len(
     processor: Option<&Fields<'_>>,
-    config: &ModelConfig,
+    vision: &VisionConfig,
 ) -> Result<usize, ConfigError> {
-    let from_shapes = config.image_tokens_per_tile();
+    let from_shapes = vision.image_tokens();
     let Some(fields) = processor else {
         return Ok(from_shapes);
     };
@@ -137,7 +144,7 @@ fn image_seq_len(
             &format!(
                 "must be {from_shapes}, from image_size {}, patch_size {} and scale_factor {} of \
                  config.json; take both files from the same model",
-                config.vision.image_size, config.vision.patch_size, config.scale_factor
+                vision.image_size, vision.patch_size, vision.scale_factor
             ),
         )),
     }

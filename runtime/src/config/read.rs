@@ -36,17 +36,14 @@ pub(super) fn read_model(file: &Fields<'_>) -> Result<ModelConfig, ConfigError> 
         None => text.flag("tie_word_embeddings")?.unwrap_or(false),
     };
     Ok(ModelConfig {
-        vision: read_vision(&vision)?,
+        vision: Some(read_vision(file, &vision)?),
         text: read_text(&text)?,
-        scale_factor: file.size("scale_factor")?.unwrap_or(2),
-        image_token_id: file
-            .token_id("image_token_id")?
-            .ok_or_else(|| file.missing("image_token_id"))?,
         tie_word_embeddings: tied,
     })
 }
 
-fn read_vision(fields: &Fields<'_>) -> Result<VisionConfig, ConfigError> {
+/// The vision side: `fields` of its own, and what the top level of `file` says about image tokens.
+fn read_vision(file: &Fields<'_>, fields: &Fields<'_>) -> Result<VisionConfig, ConfigError> {
     fields.only_text("hidden_act", "gelu_pytorch_tanh")?;
     if fields.size("num_channels")?.unwrap_or(3) != 3 {
         return Err(fields.unsupported("num_channels", "pictures have 3 colour channels here"));
@@ -59,6 +56,10 @@ fn read_vision(fields: &Fields<'_>) -> Result<VisionConfig, ConfigError> {
         image_size: fields.square_size("image_size")?.unwrap_or(224),
         patch_size: fields.square_size("patch_size")?.unwrap_or(32),
         layer_norm_eps: fields.float("layer_norm_eps")?.unwrap_or(1e-6) as f32,
+        scale_factor: file.size("scale_factor")?.unwrap_or(2),
+        image_token_id: file
+            .token_id("image_token_id")?
+            .ok_or_else(|| file.missing("image_token_id"))?,
     })
 }
 

@@ -209,7 +209,7 @@ impl Files {
 fn a_good_directory_is_read_field_by_field() {
     let files = Files::good().read().expect("a good directory");
     let expected = ModelConfig {
-        vision: VisionConfig {
+        vision: Some(VisionConfig {
             hidden_size: 48,
             intermediate_size: 192,
             n_layers: 3,
@@ -217,7 +217,9 @@ fn a_good_directory_is_read_field_by_field() {
             image_size: 64,
             patch_size: 8,
             layer_norm_eps: 1e-6,
-        },
+            scale_factor: 4,
+            image_token_id: 330,
+        }),
         text: TextConfig {
             hidden_size: 96,
             intermediate_size: 256,
@@ -230,14 +232,13 @@ fn a_good_directory_is_read_field_by_field() {
             rms_norm_eps: 1e-5,
             max_positions: 2048,
         },
-        scale_factor: 4,
-        image_token_id: 330,
         tie_word_embeddings: false,
     };
     assert_eq!(files.config, expected);
-    assert_eq!(files.config.vision.patches_per_side(), 8);
-    assert_eq!(files.config.vision.n_patches(), 64);
-    assert_eq!(files.config.vision.head_dim(), 16);
+    let vision = files.config.vision.as_ref().expect("a vision side");
+    assert_eq!(vision.patches_per_side(), 8);
+    assert_eq!(vision.n_patches(), 64);
+    assert_eq!(vision.head_dim(), 16);
     assert_eq!(files.config.image_tokens_per_tile(), 4);
     let expected = PreprocessConfig {
         tile_size: 64,
@@ -248,7 +249,7 @@ fn a_good_directory_is_read_field_by_field() {
         rescale_factor: 0.00392156862745098,
         filter: ResampleFilter::Lanczos,
     };
-    assert_eq!(files.preprocess, expected);
+    assert_eq!(files.preprocess, Some(expected));
     assert_eq!(files.generation.stop_token_ids, [335]);
     assert_eq!(files.generation.pad_token_id, 2);
     assert_eq!(files.generation.bos_token_id, Some(0));

@@ -14,11 +14,18 @@ use tract_core::internal::*;
 /// The plans of one model; conversations share them.
 #[derive(Debug)]
 pub struct Int8Model {
-    vision: Arc<TypedSimplePlan>,
+    /// `None` for a model that reads text only.
+    vision: Option<Vision>,
     decoder: Arc<TypedSimplePlan>,
     head: Arc<TypedSimplePlan>,
     model: Arc<DecoderModel>,
     rotation: Rotation,
+}
+
+/// Plan of the vision side, and the side of a frame in pixels.
+#[derive(Debug)]
+struct Vision {
+    plan: Arc<TypedSimplePlan>,
     frame_side: usize,
 }
 
@@ -30,16 +37,22 @@ impl Int8Model {
     /// A tensor that is missing or of another shape; a graph tract refuses.
     pub fn new(pack: Arc<Pack>, compute: Arc<Compute>) -> Result<Int8Model, LoadError> {
         let rotation = pack.header().text_rotation.clone();
-        let frame_side = pack.header().config.vision.image_size;
-        let vision = Arc::new(VisionModel::new(pack.clone(), compute.clone())?);
+        let vision = match pack.header().config.vision.clone() {
+            Some(config) => {
+                let frame_side = config.image_size;
+                let model = VisionModel::new(config, pack.clone(), compute.clone())?;
+                let plan = plan("vision", Arc::new(model).typed_model())?;
+                Some(Vision { plan, frame_side })
+            }
+            None => None,
+        };
         let model = Arc::new(DecoderModel::new(pack, compute)?);
         Ok(Int8Model {
-            vision: plan("vision", vision.typed_model())?,
+            vision,
             decoder: plan("decoder", model.typed_model())?,
             head: plan("head", model.typed_head())?,
             model,
             rotation,
-            frame_side,
         })
     }
 
@@ -59,8 +72,12 @@ impl Int8Model {
         let mut decoder = spawn("decoder", &self.decoder)?;
         // A cloned state starts with an empty shared map, so every state gets its cache here.
         decoder.turn_state.shared.insert(kv.clone());
+        let vision = match &self.vision {
+            Some(vision) => Some((spawn("vision", &vision.plan)?, vision.frame_side)),
+            None => None,
+        };
         Ok(Int8Engine {
-            vision: spawn("vision", &self.vision)?,
+            vision,
             decoder,
             head: spawn("head", &self.head)?,
             kv,
@@ -68,7 +85,6 @@ impl Int8Model {
             hidden_size: self.model.config().hidden_size,
             context: self.model.config().max_positions,
             rotation: self.rotation.clone(),
-            frame_side: self.frame_side,
         })
     }
 }
@@ -88,7 +104,8 @@ fn plan(
 /// One conversation on an [`Int8Model`].
 #[derive(Debug)]
 pub struct Int8Engine {
-    vision: TypedSimpleState,
+    /// State of the vision plan and the side of a frame, with a vision side.
+    vision: Option<(TypedSimpleState, usize)>,
     decoder: TypedSimpleState,
     head: TypedSimpleState,
     kv: SharedKv,
@@ -97,7 +114,6 @@ pub struct Int8Engine {
     hidden_size: usize,
     context: usize,
     rotation: Rotation,
-    frame_side: usize,
 }
 
 /// Runs a plan that has one output.
@@ -136,10 +152,11 @@ fn values(stage: &'static str, output: &Tensor) -> Result<Vec<f32>, RunError> {
 impl Engine for Int8Engine {
     fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError> {
         let stage = "vision";
-        let side = self.frame_side;
+        let (state, side) = self.vision.as_mut().ok_or(RunError::NoVision)?;
+        let side = *side;
         let frame = Tensor::from_shape(&[side, side, 3], frame)
             .map_err(|error| engine_error(stage, &error))?;
-        let features = run(stage, &mut self.vision, tvec!(frame.into_tvalue()))?;
+        let features = run(stage, state, tvec!(frame.into_tvalue()))?;
         values(stage, &features)
     }
 

@@ -8,7 +8,7 @@ fn header() -> Header {
         packer: "test".to_owned(),
         panel_layout: panels::LAYOUT_ID.to_owned(),
         config: ModelConfig {
-            vision: VisionConfig {
+            vision: Some(VisionConfig {
                 hidden_size: 16,
                 intermediate_size: 32,
                 n_layers: 1,
@@ -16,7 +16,9 @@ fn header() -> Header {
                 image_size: 32,
                 patch_size: 8,
                 layer_norm_eps: 1e-6,
-            },
+                scale_factor: 2,
+                image_token_id: 3,
+            }),
             text: TextConfig {
                 hidden_size: 16,
                 intermediate_size: 64,
@@ -29,11 +31,9 @@ fn header() -> Header {
                 rms_norm_eps: 1e-5,
                 max_positions: 64,
             },
-            scale_factor: 2,
-            image_token_id: 3,
             tie_word_embeddings: false,
         },
-        preprocess: PreprocessConfig {
+        preprocess: Some(PreprocessConfig {
             tile_size: 32,
             longest_edge: 64,
             do_image_splitting: true,
@@ -41,7 +41,7 @@ fn header() -> Header {
             std: [0.5; 3],
             rescale_factor: 1.0 / 255.0,
             filter: ResampleFilter::Lanczos,
-        },
+        }),
         generation: GenerationConfig {
             stop_token_ids: vec![2],
             pad_token_id: 0,

@@ -16,7 +16,8 @@ pub(crate) fn published(model: &str) -> Option<Tokenizer> {
     let json = match model {
         "SmolVLM-Instruct" => {
             config.text.vocab_size = 49_155;
-            config.image_token_id = 49_153;
+            let vision = config.vision.as_mut().expect("a vision side");
+            vision.image_token_id = 49_153;
             generation.stop_token_ids = vec![49_154];
             let path = reference("SmolVLM-Instruct/tokenizer.RECONSTRUCTED.json", 1)?;
             std::fs::read(path).expect("a readable reference file")

@@ -76,11 +76,11 @@ impl Session {
         self.seen = None;
         self.stages = None;
         self.truncate(0);
-        let layout = self.layout(request.image, request.max_tiles);
+        let layout = self.layout(request.image, request.max_tiles)?;
         let prefix = self.shared_prefix(request.system, layout)?;
         self.cancel.check()?;
         let start = Instant::now();
-        let tiles = preprocess(request.image, &self.model.preprocess, request.max_tiles);
+        let tiles = preprocess(request.image, self.preprocessing()?, request.max_tiles);
         let mut stats = PromptStats {
             prompt_tokens: prefix.len(),
             image_tokens: tiles.frames.len() * self.model.config.image_tokens_per_tile(),
@@ -185,7 +185,7 @@ impl Session {
         let image_token = self.image_token();
         let end = ids
             .iter()
-            .rposition(|id| *id == image_token)
+            .rposition(|id| Some(*id) == image_token)
             .map_or(0, |at| at + 1);
         ids.truncate(end);
         if !second.starts_with(&ids) {

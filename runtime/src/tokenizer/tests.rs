@@ -199,10 +199,10 @@ fn tokenizers_of_another_model_are_refused() {
             .expect_err("a wrong tokenizer")
             .to_string()
     };
-    let other = ModelConfig {
-        image_token_id: image - 1,
-        ..config.clone()
-    };
+    let mut other = config.clone();
+    if let Some(vision) = &mut other.vision {
+        vision.image_token_id = image - 1;
+    }
     assert_eq!(
         refused(&json, &other),
         format!(

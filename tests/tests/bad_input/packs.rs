@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ocelli_runtime::config::{PreprocessConfig, VisionConfig};
 use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack};
 use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
@@ -24,6 +25,14 @@ fn start(bytes: &[u8]) -> Result<Vlm, LoadError> {
 fn header_length() -> usize {
     let bytes: [u8; 4] = sound_pack()[12..16].try_into().expect("four bytes");
     u32::from_le_bytes(bytes) as usize
+}
+
+fn vision(header: &mut Header) -> &mut VisionConfig {
+    header.config.vision.as_mut().expect("the sound pack sees")
+}
+
+fn preprocess(header: &mut Header) -> &mut PreprocessConfig {
+    header.preprocess.as_mut().expect("the sound pack sees")
 }
 
 /// The sound pack with another header, its checksum right.
@@ -233,11 +242,9 @@ fn headers_that_lie_are_refused() {
         ("no heads", |h| h.config.text.n_heads = 0),
         ("more layers than tensors", |h| h.config.text.n_layers = 3),
         ("a wider model", |h| h.config.text.hidden_size *= 2),
-        ("no patches", |h| h.config.vision.patch_size = 0),
-        ("patches beyond the picture", |h| {
-            h.config.vision.patch_size = 65
-        }),
-        ("a scale factor of nothing", |h| h.config.scale_factor = 0),
+        ("no patches", |h| vision(h).patch_size = 0),
+        ("patches beyond the picture", |h| vision(h).patch_size = 65),
+        ("a scale factor of nothing", |h| vision(h).scale_factor = 0),
         ("an epsilon that is no number", |h| {
             h.config.text.rms_norm_eps = f32::NAN
         }),
@@ -245,17 +252,23 @@ fn headers_that_lie_are_refused() {
             h.config.text.rope_theta = 0.0
         }),
         ("an image token beyond the vocabulary", |h| {
-            h.config.image_token_id = 400
+            vision(h).image_token_id = 400
         }),
         ("a stop token beyond the vocabulary", |h| {
             h.generation.stop_token_ids = vec![400]
         }),
         ("no stop token", |h| h.generation.stop_token_ids.clear()),
-        ("another tile size", |h| h.preprocess.tile_size = 65),
-        ("a tile size of nothing", |h| h.preprocess.tile_size = 0),
-        ("a std of nothing", |h| h.preprocess.std = [0.0; 3]),
+        ("another tile size", |h| preprocess(h).tile_size = 65),
+        ("a tile size of nothing", |h| preprocess(h).tile_size = 0),
+        ("a std of nothing", |h| preprocess(h).std = [0.0; 3]),
         ("a mean that is no number", |h| {
-            h.preprocess.mean = [f32::NAN; 3]
+            preprocess(h).mean = [f32::NAN; 3]
+        }),
+        ("shapes to see with, but no preprocessing", |h| {
+            h.preprocess = None
+        }),
+        ("preprocessing, but nothing to see with", |h| {
+            h.config.vision = None
         }),
         ("other image tokens a frame", |h| h.image_seq_len = 5),
         ("a rotation of nothing", |h| h.text_rotation = rotation(0)),

@@ -12,8 +12,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Measured {
     pub(super) load: Duration,
-    /// Seconds.
-    pub(super) encode: Series,
+    /// Seconds; `None` for a model that reads text only.
+    pub(super) encode: Option<Series>,
     /// Seconds.
     pub(super) prefill: Series,
     /// Tokens a second.
@@ -46,7 +46,7 @@ struct Reached {
 
 impl Report<'_> {
     /// What encode, prefill and decode reached.
-    fn reached(&self) -> Option<[Reached; 3]> {
+    fn reached(&self) -> Option<[Option<Reached>; 3]> {
         let work = self.work?;
         let measured = &self.measured;
         let arithmetic = |macs: f64, time: &Series| Reached {
@@ -54,14 +54,16 @@ impl Report<'_> {
             limit: self.limits.int8_ops_per_second,
             unit: "Gop/s",
         };
+        let encode = work.encode_macs.zip(measured.encode.as_ref());
+        let decode = Reached {
+            rate: work.decode_bytes * measured.decode_rate.median(),
+            limit: self.limits.read_bytes_per_second,
+            unit: "GB/s",
+        };
         Some([
-            arithmetic(work.encode_macs, &measured.encode),
-            arithmetic(work.prefill_macs, &measured.prefill),
-            Reached {
-                rate: work.decode_bytes * measured.decode_rate.median(),
-                limit: self.limits.read_bytes_per_second,
-                unit: "GB/s",
-            },
+            encode.map(|(macs, time)| arithmetic(macs, time)),
+            Some(arithmetic(work.prefill_macs, &measured.prefill)),
+            Some(decode),
         ])
     }
 
@@ -81,7 +83,7 @@ impl Report<'_> {
     /// The report as the fields of one JSON object.
     pub(super) fn json(&self) -> Map<String, Value> {
         let (measured, limits) = (&self.measured, &self.limits);
-        let first_token = measured.first_token.as_ref();
+        let (encode, first_token) = (measured.encode.as_ref(), measured.first_token.as_ref());
         let milliseconds = |series: &Series| series.range().map(|seconds| seconds * 1e3);
         let fields = json!({
             "model": self.vlm.name(),
@@ -89,14 +91,14 @@ impl Report<'_> {
             "threads": self.vlm.n_threads(),
             "weights": self.weights(),
             "load_ms": measured.load.as_secs_f64() * 1e3,
-            "encode_tile_ms": measured.encode.median() * 1e3,
+            "encode_tile_ms": encode.map(|series| series.median() * 1e3),
             "prefill_tokens": self.lengths.prefill,
             "prefill_ms": measured.prefill.median() * 1e3,
             "decode_tokens": self.lengths.decode,
             "decode_tokens_per_second": measured.decode_rate.median(),
             "start_to_first_token_ms": first_token.map(|series| series.median() * 1e3),
             "range": {
-                "encode_tile_ms": milliseconds(&measured.encode),
+                "encode_tile_ms": encode.map(milliseconds),
                 "prefill_ms": milliseconds(&measured.prefill),
                 "decode_tokens_per_second": measured.decode_rate.range(),
                 "start_to_first_token_ms": first_token.map(milliseconds),
@@ -116,11 +118,10 @@ impl Report<'_> {
                 "prefill_macs": work.prefill_macs,
                 "decode_bytes_per_token": work.decode_bytes,
             })),
-            "reached": self.reached().map(|[encode, prefill, decode]| json!({
-                "encode": encode.share(),
-                "prefill": prefill.share(),
-                "decode": decode.share(),
-            })),
+            "reached": self.reached().map(|reached| {
+                let [encode, prefill, decode] = reached.map(|stage| stage.map(Reached::share));
+                json!({ "encode": encode, "prefill": prefill, "decode": decode })
+            }),
         });
         match fields {
             Value::Object(fields) => fields,
@@ -130,7 +131,7 @@ impl Report<'_> {
 }
 
 impl Reached {
-    fn share(&self) -> f64 {
+    fn share(self) -> f64 {
         self.rate / self.limit
     }
 }
@@ -168,13 +169,11 @@ impl fmt::Display for Report<'_> {
                 format!("{name:8} {median:9.1} {unit:8} [{low:.1} to {high:.1}]{beside}")
             };
         let reached = self.reached();
-        let at = |stage: usize| reached.map(|reached| reached[stage]);
-        let side = vlm.config().vision.image_size;
-        writeln!(
-            f,
-            "{}  a tile of {side} px",
-            row("encode", &measured.encode, 1e3, "ms", at(0))
-        )?;
+        let at = |stage: usize| reached.and_then(|reached| reached[stage]);
+        if let (Some(encode), Some(vision)) = (&measured.encode, &vlm.config().vision) {
+            let line = row("encode", encode, 1e3, "ms", at(0));
+            writeln!(f, "{line}  a tile of {} px", vision.image_size)?;
+        }
         writeln!(
             f,
             "{}  {} tokens",

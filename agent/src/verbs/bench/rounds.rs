@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use clap::ValueEnum;
 use ocelli_kernels::limits::mark;
-use ocelli_runtime::{Session, Vlm};
+use ocelli_runtime::{RunError, Session, Vlm};
 use std::time::Instant;
 
 /// A stage that the cycle model asks for.
@@ -25,8 +25,8 @@ pub(super) struct Lengths {
 /// What one round took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
-    /// Seconds of an image tile.
-    pub(super) encode: f64,
+    /// Seconds of an image tile; `None` for a model that reads text only.
+    pub(super) encode: Option<f64>,
     /// Seconds of the prefill, logits of its last token included.
     pub(super) prefill: f64,
     /// Decode steps a second.
@@ -60,9 +60,10 @@ impl Series {
     }
 }
 
-/// Runs every stage.
+/// Runs every stage the model has.
 pub(super) fn round(vlm: &Vlm, session: &mut Session, lengths: Lengths) -> Result<Round, Fault> {
-    let encode = tile(vlm, session)?;
+    let sees = vlm.config().vision.is_some();
+    let encode = sees.then(|| tile(vlm, session)).transpose()?;
     let (prefill, decode_rate) = text(vlm, session, lengths)?;
     Ok(Round {
         encode,
@@ -73,7 +74,8 @@ pub(super) fn round(vlm: &Vlm, session: &mut Session, lengths: Lengths) -> Resul
 
 /// Seconds of one image tile. Its marks are phases 0 (before) and 1.
 pub(super) fn tile(vlm: &Vlm, session: &mut Session) -> Result<f64, Fault> {
-    let frame = pattern(vlm.config().vision.image_size);
+    let vision = vlm.config().vision.as_ref().ok_or(RunError::NoVision)?;
+    let frame = pattern(vision.image_size);
     mark::<0>();
     let start = Instant::now();
     session.encode(&frame)?;
@@ -90,7 +92,7 @@ pub(super) fn text(
     lengths: Lengths,
 ) -> Result<(f64, f64), Fault> {
     // Any id but the image token, which would want an image feature.
-    let plain = u32::from(vlm.config().image_token_id == 0);
+    let plain = u32::from(vlm.config().image_token_id() == Some(0));
     let prompt = vec![plain; lengths.prefill];
     session.truncate(0);
 

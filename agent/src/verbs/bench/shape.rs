@@ -86,6 +86,8 @@ impl Shape {
             image_size: 512,
             patch_size: 16,
             layer_norm_eps: 1e-6,
+            scale_factor: 4,
+            image_token_id: 0,
         };
         let text = TextConfig {
             hidden_size: 576,
@@ -99,8 +101,8 @@ impl Shape {
             rms_norm_eps: 1e-5,
             max_positions: 8192,
         };
-        let (mut vision, mut text, scale_factor) = match self {
-            Shape::Smolvlm256m => (small_vision, text, 4),
+        let (mut vision, mut text) = match self {
+            Shape::Smolvlm256m => (small_vision, text),
             Shape::Smolvlm500m => {
                 let text = TextConfig {
                     hidden_size: 960,
@@ -110,7 +112,7 @@ impl Shape {
                     n_kv_heads: 5,
                     ..text
                 };
-                (small_vision, text, 4)
+                (small_vision, text)
             }
             Shape::Smolvlm2b => {
                 let vision = VisionConfig {
@@ -120,6 +122,7 @@ impl Shape {
                     n_heads: 16,
                     image_size: 384,
                     patch_size: 14,
+                    scale_factor: 3,
                     ..small_vision
                 };
                 let text = TextConfig {
@@ -131,18 +134,17 @@ impl Shape {
                     rope_theta: 130_000.0,
                     ..text
                 };
-                (vision, text, 3)
+                (vision, text)
             }
         };
+        vision.image_token_id = (text.vocab_size - IMAGE_TOKEN_FROM_END) as u32;
         if let Some(depth) = depth {
             vision.n_layers = depth.vision;
             text.n_layers = depth.decoder;
         }
         ModelConfig {
-            image_token_id: (text.vocab_size - IMAGE_TOKEN_FROM_END) as u32,
-            vision,
+            vision: Some(vision),
             text,
-            scale_factor,
             tie_word_embeddings: false,
         }
     }
@@ -180,15 +182,15 @@ fn header(name: &str, config: &ModelConfig) -> Header {
         packer: concat!("ocelli ", env!("CARGO_PKG_VERSION"), " bench").to_owned(),
         panel_layout: panels::LAYOUT_ID.to_owned(),
         config: config.clone(),
-        preprocess: PreprocessConfig {
-            tile_size: config.vision.image_size,
-            longest_edge: 4 * config.vision.image_size,
+        preprocess: config.vision.as_ref().map(|vision| PreprocessConfig {
+            tile_size: vision.image_size,
+            longest_edge: 4 * vision.image_size,
             do_image_splitting: true,
             mean: [0.5; 3],
             std: [0.5; 3],
             rescale_factor: 1.0 / 255.0,
             filter: ResampleFilter::Lanczos,
-        },
+        }),
         generation: GenerationConfig {
             stop_token_ids: vec![last],
             pad_token_id: 2,
@@ -277,14 +279,16 @@ mod tests {
             vision: 1,
             decoder: 2,
         }));
+        let vision = shape.vision.map(|vision| VisionConfig {
+            hidden_size: 48,
+            intermediate_size: 96,
+            n_heads: 3,
+            image_size: 64,
+            image_token_id: (1003 - IMAGE_TOKEN_FROM_END) as u32,
+            ..vision
+        });
         ModelConfig {
-            vision: VisionConfig {
-                hidden_size: 48,
-                intermediate_size: 96,
-                n_heads: 3,
-                image_size: 64,
-                ..shape.vision
-            },
+            vision,
             text: TextConfig {
                 hidden_size: 64,
                 intermediate_size: 80,
@@ -295,7 +299,6 @@ mod tests {
                 max_positions: 64,
                 ..shape.text
             },
-            image_token_id: (1003 - IMAGE_TOKEN_FROM_END) as u32,
             ..shape
         }
     }
@@ -311,32 +314,37 @@ mod tests {
         for shape in Shape::value_variants() {
             let config = shape.config(None);
             config.validate(&shape.name()).unwrap();
-            header(&shape.name(), &config)
-                .preprocess
-                .validate("header", &config.vision)
-                .unwrap();
+            let preprocess = header(&shape.name(), &config).preprocess.unwrap();
+            let vision = config.vision.as_ref().unwrap();
+            preprocess.validate("header", vision).unwrap();
         }
         let depth = Some(Depth {
             vision: 3,
             decoder: 4,
         });
         let config = Shape::Smolvlm2b.config(depth);
-        assert_eq!((config.vision.n_layers, config.text.n_layers), (3, 4));
+        let vision_layers = config.vision.map(|vision| vision.n_layers);
+        assert_eq!((vision_layers, config.text.n_layers), (Some(3), 4));
+    }
+
+    const LENGTHS: Lengths = Lengths {
+        prefill: 5,
+        decode: 3,
+    };
+
+    fn load(config: &ModelConfig) -> Vlm {
+        let pack = pack(config);
+        pack.verify().unwrap();
+        let compute = Arc::new(Compute::new(1).unwrap());
+        Vlm::from_pack(Arc::new(pack), compute).unwrap()
     }
 
     #[test]
     fn a_synthetic_pack_loads_and_every_stage_gives_finite_numbers() {
-        let config = small();
-        let pack = pack(&config);
-        pack.verify().unwrap();
-        let compute = Arc::new(Compute::new(1).unwrap());
-        let vlm = Vlm::from_pack(Arc::new(pack), compute).unwrap();
+        let vlm = load(&small());
         let mut session = vlm.session().unwrap();
-        let lengths = Lengths {
-            prefill: 5,
-            decode: 3,
-        };
-        rounds::round(&vlm, &mut session, lengths).unwrap();
+        let round = rounds::round(&vlm, &mut session, LENGTHS).unwrap();
+        assert!(round.encode.is_some());
         assert!(
             session
                 .logits()
@@ -348,6 +356,23 @@ mod tests {
         let features = session.encode(&frame).unwrap();
         assert!(features.iter().all(|value| value.is_finite()));
         assert!(features.iter().any(|value| *value != 0.0));
+    }
+
+    #[test]
+    fn a_model_that_reads_text_only_is_measured_without_an_image_tile() {
+        let vlm = load(&ModelConfig {
+            vision: None,
+            ..small()
+        });
+        let mut session = vlm.session().unwrap();
+        let round = rounds::round(&vlm, &mut session, LENGTHS).unwrap();
+        assert_eq!(round.encode, None);
+        assert!(round.prefill > 0.0 && round.decode_rate > 0.0);
+        let work = Work::of(vlm.pack().unwrap().header(), LENGTHS);
+        assert_eq!(work.encode_macs, None);
+        assert!(work.prefill_macs > 0.0);
+        let fault = rounds::tile(&vlm, &mut session).unwrap_err();
+        assert!(fault.to_string().contains("reads text only"), "{fault}");
     }
 
     #[test]
@@ -383,7 +408,8 @@ mod tests {
             decode: 64,
         };
         let work = Work::of(&header, lengths);
-        assert!((work.encode_macs / 1e9 - 107.36).abs() < 0.01, "{work:?}");
+        let encode_macs = work.encode_macs.unwrap();
+        assert!((encode_macs / 1e9 - 107.36).abs() < 0.01, "{work:?}");
         assert!((work.prefill_macs / 1e9 - 9.07).abs() < 0.01, "{work:?}");
         let keys_and_values = (84.0 + 32.0) * 23_040.0;
         let weights = (work.decode_bytes - keys_and_values) / 1e6;

@@ -6,8 +6,9 @@ use ocelli_runtime::pack::{Header, Layout, TensorEntry};
 /// The work of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Work {
-    /// Multiply-accumulates of an image tile, attention included.
-    pub(super) encode_macs: f64,
+    /// Multiply-accumulates of an image tile, attention included; `None` for a model that reads
+    /// text only.
+    pub(super) encode_macs: Option<f64>,
     /// Multiply-accumulates of the prefill; the head is run for its last token only.
     pub(super) prefill_macs: f64,
     /// Bytes that a decode step reads at least: every decoder weight once, one row of the
@@ -17,7 +18,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn of(header: &Header, lengths: Lengths) -> Work {
-        let (vision, text) = (&header.config.vision, &header.config.text);
+        let text = &header.config.text;
         let panels = |prefix: &'static str| {
             let tensors = header.tensors.iter();
             tensors.filter(move |t| {
@@ -28,12 +29,12 @@ impl Work {
         let weights = |t: &TensorEntry| t.shape[0] as f64 * t.shape[1] as f64;
         let count = |prefix| panels(prefix).map(weights).sum::<f64>();
 
-        let patches = vision.n_patches() as f64;
-        let vision_attention =
-            2.0 * patches * patches * (vision.hidden_size * vision.n_layers) as f64;
-        let encode_macs = patches * count("vision.")
-            + vision_attention
-            + header.image_seq_len as f64 * count("connector");
+        let encode_macs = header.config.vision.as_ref().map(|vision| {
+            let patches = vision.n_patches() as f64;
+            let attention = 2.0 * patches * patches * (vision.hidden_size * vision.n_layers) as f64;
+            let connector = header.image_seq_len as f64 * count("connector");
+            patches * count("vision.") + attention + connector
+        });
 
         let head = count("text.head");
         let prefill = lengths.prefill as f64;

@@ -49,6 +49,7 @@ pub(in crate::engine) struct DecoderModel {
     pack: Arc<Pack>,
     compute: Arc<Compute>,
     config: TextConfig,
+    /// -1, which no id is, without a vision side.
     image_token_id: i64,
     rope: RopeTable,
     layers: Vec<Layer>,
@@ -61,7 +62,8 @@ impl DecoderModel {
         compute: Arc<Compute>,
     ) -> Result<DecoderModel, OpenError> {
         let config = pack.header().config.text.clone();
-        let image_token_id = i64::from(pack.header().config.image_token_id);
+        let image_token = pack.header().config.image_token_id();
+        let image_token_id = image_token.map_or(-1, i64::from);
         let t = &config;
         let (hidden, inter) = (t.hidden_size, t.intermediate_size);
         let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);

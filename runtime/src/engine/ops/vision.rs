@@ -13,7 +13,7 @@ use super::{
     add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, product_add, project_add,
     to_tract,
 };
-use crate::config::ModelConfig;
+use crate::config::VisionConfig;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::quantize::{k_padded, n_groups};
 use ocelli_kernels::{
@@ -44,19 +44,22 @@ struct Layer {
 pub(in crate::engine) struct VisionModel {
     pack: Arc<Pack>,
     compute: Arc<Compute>,
-    config: ModelConfig,
+    config: VisionConfig,
+    text_hidden: usize,
     patch_embed: Matrix,
     layers: Vec<Layer>,
     connector: Matrix,
 }
 
 impl VisionModel {
+    /// The vision side of a pack whose shapes are `config`.
     pub(in crate::engine) fn new(
+        config: VisionConfig,
         pack: Arc<Pack>,
         compute: Arc<Compute>,
     ) -> Result<VisionModel, OpenError> {
-        let config = pack.header().config.clone();
-        let v = &config.vision;
+        let text_hidden = pack.header().config.text.hidden_size;
+        let v = &config;
         let hidden = v.hidden_size;
         pack.tensor("vision.positions", Layout::F32, [v.n_patches(), hidden])?;
         let layers = (0..v.n_layers)
@@ -75,12 +78,13 @@ impl VisionModel {
             hidden,
             3 * v.patch_size * v.patch_size,
         )?;
-        let connector = pack.matrix("connector", config.text.hidden_size, shuffled)?;
+        let connector = pack.matrix("connector", text_hidden, shuffled)?;
         Ok(VisionModel {
             patch_embed,
             layers,
             connector,
             config,
+            text_hidden,
             compute,
             pack,
         })
@@ -89,7 +93,7 @@ impl VisionModel {
     /// Wires the ops into a model from one frame to its image features.
     pub(in crate::engine) fn typed_model(self: &Arc<Self>) -> TractResult<TypedModel> {
         let mut graph = TypedModel::default();
-        let side = self.config.vision.image_size;
+        let side = self.config.image_size;
         let frame = graph.add_source("frame", u8::fact([side, side, 3]))?;
         let model = || self.clone();
         let op = PatchEmbed {
@@ -134,16 +138,16 @@ impl VisionModel {
     }
 
     fn hidden(&self) -> usize {
-        self.config.vision.hidden_size
+        self.config.hidden_size
     }
 
     fn n_patches(&self) -> usize {
-        self.config.vision.n_patches()
+        self.config.n_patches()
     }
 
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
     fn normed(&self, x: &[f32]) -> Int8RowsBuf {
-        let eps = self.config.vision.layer_norm_eps;
+        let eps = self.config.layer_norm_eps;
         super::normed(&self.compute, x, self.hidden(), eps)
     }
 }
@@ -163,12 +167,9 @@ impl PatchEmbed {
         let [frame] = inputs(values)?;
         let pixels = frame.try_as_plain_ram()?.as_slice::<u8>()?;
         let model = &self.model;
-        let (side, patch) = (
-            model.config.vision.image_size,
-            model.config.vision.patch_size,
-        );
+        let (side, patch) = (model.config.image_size, model.config.patch_size);
         let (grid, n, hidden) = (
-            model.config.vision.patches_per_side(),
+            model.config.patches_per_side(),
             model.n_patches(),
             model.hidden(),
         );
@@ -242,7 +243,7 @@ impl VisionAttention {
     fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let [qkv] = inputs(values)?;
         let model = &self.model;
-        let (n, v) = (model.n_patches(), &model.config.vision);
+        let (n, v) = (model.n_patches(), &model.config);
         fill(&[n, model.hidden()], |out| {
             let qkv = f32s(&qkv)?;
             ATTEND(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
@@ -358,8 +359,8 @@ impl Connector {
         let [x] = inputs(values)?;
         let model = &self.model;
         let (s, hidden) = (model.config.scale_factor, model.hidden());
-        let grid = model.config.vision.patches_per_side();
-        let (out_side, n) = (grid / s, model.config.image_tokens_per_tile());
+        let grid = model.config.patches_per_side();
+        let (out_side, n) = (grid / s, model.config.image_tokens());
         let normed = model.normed(f32s(&x)?);
         let normed = normed.rows();
         let rows = fill_int8(n, s * s * hidden, hidden, |mut rows| {
@@ -374,7 +375,7 @@ impl Connector {
             Ok(())
         })?;
         let rows = Int8Rows::new(i8s(&rows[0])?, f32s(&rows[1])?, n, s * s * hidden, hidden)?;
-        fill(&[n, model.config.text.hidden_size], |out| {
+        fill(&[n, model.text_hidden], |out| {
             let weights = model.pack.panels(&model.connector);
             linear(&model.compute, rows, weights, out, Store::Overwrite);
             Ok(())
@@ -383,6 +384,6 @@ impl Connector {
 }
 
 fused_op!(Connector, |op, _| tvec!(f32::fact([
-    op.model.config.image_tokens_per_tile(),
-    op.model.config.text.hidden_size
+    op.model.config.image_tokens(),
+    op.model.text_hidden
 ])));

@@ -1,0 +1,152 @@
+//! Models in GGUF files, as llama.cpp writes and runs them.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`file`] | the container: header, metadata, tensor table |
+//! | [`value`] | metadata values and their typed access |
+//! | [`blocks`] | block formats and their values as f32 |
+//! | [`names`] | which tensor holds which weight, and what its rows went through |
+//! | [`shapes`] | the keys of text model and projector as a checked configuration |
+//! | [`vocabulary`] | `tokenizer.ggml.*` as a `tokenizer.json` |
+//! | [`error`] | what can be wrong with a file |
+//!
+//! A model is one file for the decoder, and beside it, if it sees, a projector file (`mmproj`)
+//! with the vision side. Both are mapped; a tensor is turned to f32 when it is read.
+
+pub mod blocks;
+pub mod error;
+pub mod file;
+pub mod names;
+mod shapes;
+pub mod value;
+mod vocabulary;
+
+pub use error::GgufError;
+pub use file::GgufFile;
+
+use super::{FloatWeights, ImportError};
+use crate::config::{ModelConfig, ModelFiles};
+use names::{Holder, Place};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// First bytes of a GGUF file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+
+/// Whether the file begins like a GGUF file.
+pub fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == MAGIC)
+}
+
+/// A model in one or two GGUF files, its tensors known by the names of `docs/model.md`.
+#[derive(Debug)]
+pub struct GgufModel {
+    text: GgufFile,
+    projector: Option<GgufFile>,
+    config: ModelConfig,
+    /// Whether the projector file has the names of the two feed-forward layers exchanged.
+    swapped: bool,
+}
+
+impl GgufModel {
+    /// Opens the file of the text model and, if given, the projector file.
+    ///
+    /// # Errors
+    ///
+    /// See [`GgufError`].
+    pub fn open(text: &Path, projector: Option<&Path>) -> Result<GgufModel, GgufError> {
+        let projector = projector.map(GgufFile::open).transpose()?;
+        GgufModel::new(GgufFile::open(text)?, projector)
+    }
+
+    /// Takes opened files.
+    ///
+    /// # Errors
+    ///
+    /// An architecture, shape or tensor that this program cannot run, named.
+    pub fn new(text: GgufFile, projector: Option<GgufFile>) -> Result<GgufModel, GgufError> {
+        let config = shapes::model(&text, projector.as_ref())?;
+        let swapped = match (&projector, &config.vision) {
+            (Some(file), Some(vision)) => names::feed_forward_is_swapped(file, vision),
+            _ => false,
+        };
+        let model = GgufModel {
+            text,
+            projector,
+            config,
+            swapped,
+        };
+        names::refuse_unknown(&model.text, Holder::Text, model.config.text.n_layers)?;
+        if let (Some(projector), Some(vision)) = (&model.projector, &model.config.vision) {
+            names::refuse_unknown(projector, Holder::Projector, vision.n_layers)?;
+        }
+        Ok(model)
+    }
+
+    /// The shapes of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What the metadata says beside the shapes: preprocessing, stop tokens, chat template, and the
+    /// vocabulary as the bytes of a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// A key that is missing, of another type, or has a value this program cannot use.
+    pub fn model_files(&self) -> Result<ModelFiles, GgufError> {
+        let preprocess = match (&self.projector, &self.config.vision) {
+            (Some(file), Some(vision)) => Some(shapes::preprocess(file, vision)?),
+            _ => None,
+        };
+        let (generation, chat_template) = shapes::conversation(&self.text, &self.config)?;
+        let model_type = if preprocess.is_some() {
+            "idefics3"
+        } else {
+            "llama"
+        };
+        Ok(ModelFiles {
+            image_seq_len: self.config.image_tokens_per_tile(),
+            preprocess,
+            generation,
+            chat_template,
+            tokenizer_json: vocabulary::tokenizer_json(&self.text, self.config.text.vocab_size)?,
+            model_type: model_type.to_owned(),
+            dtype: None,
+            config: self.config.clone(),
+        })
+    }
+
+    fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Vec<f32>, GgufError> {
+        let file = match (place.holder, &self.projector) {
+            (Holder::Text, _) => &self.text,
+            (Holder::Projector, Some(projector)) => projector,
+            (Holder::Projector, None) => {
+                return Err(self.text.missing(&place.name));
+            }
+        };
+        let values = file.read(&place.name, shape)?;
+        Ok(match place.heads(&self.config.text) {
+            Some(heads) => names::rotary_halves(&values, shape, heads),
+            None => values,
+        })
+    }
+}
+
+impl FloatWeights for GgufModel {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let place = Place::of(name, self.swapped).ok_or_else(|| self.text.missing(name))?;
+        Ok(self.read_place(&place, shape)?)
+    }
+
+    fn files(&self) -> Vec<(&Path, &[u8])> {
+        let files = std::iter::once(&self.text).chain(&self.projector);
+        files.map(|file| (file.path(), file.bytes())).collect()
+    }
+
+    fn hold_tokenizer(&self) -> bool {
+        true
+    }
+}
