@@ -17,7 +17,6 @@ mod links;
 #[path = "agent/scene.rs"]
 mod scene;
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,11 +89,6 @@ target = "lamp"
 
 pub(crate) fn tests() -> Vec<Test> {
     [SCENE, LINKS, DISK, CONTROL].concat()
-}
-
-/// Whether the long versions of tests are wanted, which take minutes.
-fn is_long() -> bool {
-    env::var_os("OCELLI_BOARD_LONG").is_some_and(|value| value == "1")
 }
 
 /// A guest with an empty data disk.

@@ -9,12 +9,12 @@ use ocelli_board_tests::agent;
 use ocelli_board_tests::bench::Bench;
 use ocelli_board_tests::broker::Broker;
 use ocelli_board_tests::program::Program;
-use ocelli_board_tests::suite::Test;
+use ocelli_board_tests::suite::{Test, is_long};
 use ocelli_board_tests::tests;
 use ocelli_wire::Message;
 
 use super::{
-    LAMP_RULE, LIMIT, PIR, QUIET, RULES, await_events, edges, guest, guest_on, is_long, lamp_edge,
+    LAMP_RULE, LIMIT, PIR, QUIET, RULES, await_events, edges, guest, guest_on, lamp_edge,
     n_sighted, press, release, running, started,
 };
 

@@ -8,10 +8,10 @@ use ocelli_board_tests::bench::Bench;
 use ocelli_board_tests::broker::Broker;
 use ocelli_board_tests::peer::Peer;
 use ocelli_board_tests::program::Program;
-use ocelli_board_tests::suite::Test;
+use ocelli_board_tests::suite::{Test, is_long};
 use ocelli_board_tests::tests;
 
-use super::{LIMIT, RULES, await_events, edges, guest, incarnation, is_long, press, running};
+use super::{LIMIT, RULES, await_events, edges, guest, incarnation, press, running};
 
 pub(crate) const TESTS: &[Test] = tests![&[Program::Ocelli];
     a_broker_that_is_killed_gets_every_event_once_and_in_order,
