@@ -152,10 +152,7 @@ impl<'a> Int4Panels<'a> {
         if k > MAX_K || !k.is_multiple_of(BLOCK) {
             return Err(Int4PanelsError::Width { k });
         }
-        let expected = n
-            .div_ceil(PANEL_ROWS)
-            .checked_mul(int4_panel_stride(k))
-            .unwrap_or(usize::MAX);
+        let expected = n.div_ceil(PANEL_ROWS).saturating_mul(int4_panel_stride(k));
         if expected != bytes.len() {
             let got = bytes.len();
             return Err(Int4PanelsError::Length { got, expected });

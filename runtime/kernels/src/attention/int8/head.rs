@@ -117,7 +117,6 @@ tiered! {
 ///
 /// * The CPU has the instructions of `L`.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "buffers of one head")]
 unsafe fn pack_keys_on<L: Lanes>(
     layout: &HeadLayout,
     qkv: &VisionQkv<'_>,
@@ -168,7 +167,6 @@ tiered! {
 ///
 /// * The CPU has the instructions of `L`.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "buffers of one head")]
 unsafe fn pack_values_on<L: Lanes>(
     layout: &HeadLayout,
     qkv: &VisionQkv<'_>,
