@@ -206,7 +206,8 @@ unsafe fn add_blocks<const R: usize>(
     let sums = tile.lhs_sums.as_chunks::<R>().0;
     for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
         let mut group = [[_mm512_setzero_ps(); PAIR]; R];
-        for b in g * blocks_per_group..(g + 1) * blocks_per_group {
+        let first = g * blocks_per_group;
+        for (b, sums) in (first..).zip(&sums[first..][..blocks_per_group]) {
             // SAFETY: the steps of the block are inside the panels and the packed tokens; a block
             // has eight scales in each panel.
             let (acc, sw) = unsafe {
@@ -215,7 +216,7 @@ unsafe fn add_blocks<const R: usize>(
                 let at = b * PANEL_ROWS;
                 let weights = moved(panels, b * BLOCK * PANEL_ROWS);
                 (
-                    products::<R>(weights, x, &sums[b], BLOCK / K_GROUP),
+                    products::<R>(weights, x, sums, BLOCK / K_GROUP),
                     [
                         load_pair_ps(s0.add(at), s1.add(at)),
                         load_pair_ps(s2.add(at), s3.add(at)),
