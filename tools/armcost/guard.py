@@ -27,7 +27,6 @@ def figures(load):
         add(f"{cpu} prefill, {DEPTH} layer", prefill)
         add(f"{cpu} decode step, {DEPTH} layer", step)
         found[f"{cpu} decode step allocations"] = step["allocations"]
-        found[f"{cpu} decode step bytes read"] = load.lines(cpu, DEPTH)
     return found
 
 
