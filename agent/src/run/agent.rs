@@ -53,6 +53,9 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Most pictures whose time is remembered.
 const MAX_FRAMES: usize = 128;
 
+/// The board's pins, and the number of each by its name in the rules.
+pub type NamedPins = (Hands, BTreeMap<String, PinId>);
+
 /// The rules in force.
 #[derive(Debug)]
 pub struct Rules {
@@ -83,7 +86,7 @@ pub struct Parts {
     /// Model, and which it is.
     pub thinker: Option<(Thinker, ModelIdentity)>,
     /// Pins of the board; the number of each by its name in the rules.
-    pub hands: Option<(Hands, BTreeMap<String, PinId>)>,
+    pub hands: Option<NamedPins>,
     /// MQTT.
     pub broker: Option<Broker>,
     /// Serial.
@@ -487,7 +490,7 @@ impl Agent {
             Seen::Change(change) => {
                 let zones = change.zones.iter().map(ToString::to_string).collect();
                 self.frame_taken(change.frame.id, change.frame.time, zones);
-                self.observe(&Observation::Change(change));
+                self.observe(&Observation::Change(*change));
             }
             Seen::Looked(look, frame) => {
                 self.counts.looks += 1;

@@ -1,6 +1,6 @@
 //! From the configuration to everything the loop works with.
 
-use super::agent::{Parts, Rules};
+use super::agent::{NamedPins, Parts, Rules};
 use super::clock::Clock;
 use super::desk::broker::Broker;
 use super::desk::line::{Line, PEER_PIN};
@@ -29,7 +29,6 @@ use ocelli_reflex::load::BoardLine;
 use ocelli_reflex::pin::Role;
 use ocelli_reflex::{Inventory, Policy, load};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -110,10 +109,7 @@ impl Plan {
     /// # Errors
     ///
     /// As [`Plan::open_pins`].
-    pub fn hands(
-        &self,
-        progress: &Arc<AtomicU64>,
-    ) -> Result<Option<(Hands, BTreeMap<String, PinId>)>, Fault> {
+    pub fn hands(&self, progress: &Arc<AtomicU64>) -> Result<Option<NamedPins>, Fault> {
         let Some(pins) = self.open_pins()? else {
             return Ok(None);
         };
