@@ -431,7 +431,8 @@ fn an_answer_is_asked_again_only_with_its_picture_and_compared_bit_for_bit() {
         ask(&answered, |again| again.time_ms = [2.0; 3]),
         Reasked::Same
     );
-    let changes: [(fn(&mut Answered), &str); 7] = [
+    type Change = fn(&mut Answered);
+    let changes: [(Change, &str); 7] = [
         (|again| again.tokens[1] = 3, "token 1 was 2, is 3"),
         (|again| again.tokens.push(4), "there were 2 of token, are 3"),
         (

@@ -469,7 +469,7 @@ impl Agent {
             Seen::Change(change) => {
                 let zones = change.zones.iter().map(ToString::to_string).collect();
                 self.frame_taken(change.frame.id, change.frame.time, zones);
-                self.observe(&Observation::Change(change));
+                self.observe(&Observation::Change(*change));
             }
             Seen::Looked(look, frame) => {
                 self.counts.looks += 1;

@@ -43,7 +43,7 @@ const MAX_LOOKS: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     /// A change.
-    Change(Change),
+    Change(Box<Change>),
     /// A look was taken; `None` if there is no picture.
     Looked(LookId, Option<Frame>),
     /// The camera delivers pictures, or not and why.
@@ -341,7 +341,8 @@ impl Worker {
         let picture = answer::from_camera(rgb).map_err(|error| error.to_string())?;
         let frame = self.keep(picture, taken, quality);
         for telling in tellings {
-            self.shared.tell(Seen::Change(change_of(telling, frame)));
+            self.shared
+                .tell(Seen::Change(Box::new(change_of(telling, frame))));
         }
         if wanted {
             self.offer(frame, now);

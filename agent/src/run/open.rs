@@ -42,6 +42,9 @@ const MAX_QUESTIONS: usize = 32;
 /// The event queue inside the state folder.
 const QUEUE: &str = "events.queue";
 
+/// The pins on their thread, and the number of each by its name.
+pub type NamedHands = (Hands, BTreeMap<String, PinId>);
+
 /// What the command line changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overrides {
@@ -102,15 +105,12 @@ impl Plan {
         }))
     }
 
-    /// The pins on their thread, and the number of each by its name.
+    /// Starts the thread of the pins, if there are any.
     ///
     /// # Errors
     ///
     /// As [`Plan::open_pins`].
-    pub fn hands(
-        &self,
-        progress: &Arc<AtomicU64>,
-    ) -> Result<Option<(Hands, BTreeMap<String, PinId>)>, Fault> {
+    pub fn hands(&self, progress: &Arc<AtomicU64>) -> Result<Option<NamedHands>, Fault> {
         let Some(pins) = self.open_pins()? else {
             return Ok(None);
         };

@@ -101,7 +101,7 @@ enum Reply {
     Look(LookId),
     Ask(Box<Ask>, Stage),
     Decide(Box<ApprovalRequest>),
-    Plain(Observation),
+    Plain(Box<Observation>),
 }
 
 struct Day {
@@ -293,7 +293,7 @@ impl Day {
 
     fn reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Plain(observation) => self.see(observation),
+            Reply::Plain(observation) => self.see(*observation),
             Reply::Look(look) => {
                 let frame = Some(self.frame()).filter(|_| self.below(40) > 0);
                 self.see(Observation::Looked { look, frame });
@@ -495,7 +495,10 @@ impl Day {
                     _ => HookVerdict::Pass,
                 };
                 let call = call.id;
-                (20, Reply::Plain(Observation::Hook { call, verdict }))
+                (
+                    20,
+                    Reply::Plain(Box::new(Observation::Hook { call, verdict })),
+                )
             }
             Output::Act(act) => {
                 self.recorded.n_acts += 1;
@@ -513,7 +516,10 @@ impl Day {
                     _ => Outcome::Done,
                 };
                 let act = act.id;
-                (5, Reply::Plain(Observation::Outcome { act, outcome }))
+                (
+                    5,
+                    Reply::Plain(Box::new(Observation::Outcome { act, outcome })),
+                )
             }
             _ => return,
         };
