@@ -70,89 +70,75 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
 
 impl GgufBuilder {
     /// Sets a key to a value of any type.
-    pub fn key(&mut self, name: &str, value_type: u32, bytes: Vec<u8>) -> &mut GgufBuilder {
+    pub fn key(&mut self, name: &str, value_type: u32, bytes: Vec<u8>) {
         self.keys.retain(|(key, _, _)| key != name);
         self.keys.push((name.to_owned(), value_type, bytes));
-        self
     }
 
     /// Takes a key out.
-    pub fn without(&mut self, name: &str) -> &mut GgufBuilder {
+    pub fn without(&mut self, name: &str) {
         self.keys.retain(|(key, _, _)| key != name);
-        self
     }
 
     /// Sets a key to a whole number.
-    pub fn size(&mut self, name: &str, value: u32) -> &mut GgufBuilder {
-        self.key(name, value_type::U32, value.to_le_bytes().to_vec())
+    pub fn size(&mut self, name: &str, value: u32) {
+        self.key(name, value_type::U32, value.to_le_bytes().to_vec());
     }
 
     /// Sets a key to a float.
-    pub fn float(&mut self, name: &str, value: f32) -> &mut GgufBuilder {
-        self.key(name, value_type::F32, value.to_le_bytes().to_vec())
+    pub fn float(&mut self, name: &str, value: f32) {
+        self.key(name, value_type::F32, value.to_le_bytes().to_vec());
     }
 
     /// Sets a key to true or false.
-    pub fn flag(&mut self, name: &str, value: bool) -> &mut GgufBuilder {
-        self.key(name, value_type::BOOL, vec![value.into()])
+    pub fn flag(&mut self, name: &str, value: bool) {
+        self.key(name, value_type::BOOL, vec![value.into()]);
     }
 
     /// Sets a key to a text.
-    pub fn text(&mut self, name: &str, value: &str) -> &mut GgufBuilder {
+    pub fn text(&mut self, name: &str, value: &str) {
         let mut bytes = Vec::new();
         push_text(&mut bytes, value);
-        self.key(name, value_type::TEXT, bytes)
+        self.key(name, value_type::TEXT, bytes);
     }
 
     /// Sets a key to an array; `bytes` are the elements.
-    pub fn array(
-        &mut self,
-        name: &str,
-        element: u32,
-        count: u64,
-        bytes: &[u8],
-    ) -> &mut GgufBuilder {
+    pub fn array(&mut self, name: &str, element: u32, count: u64, bytes: &[u8]) {
         let mut value = element.to_le_bytes().to_vec();
         value.extend_from_slice(&count.to_le_bytes());
         value.extend_from_slice(bytes);
-        self.key(name, value_type::ARRAY, value)
+        self.key(name, value_type::ARRAY, value);
     }
 
     /// Sets a key to an array of texts.
-    pub fn texts<T: AsRef<str>>(&mut self, name: &str, values: &[T]) -> &mut GgufBuilder {
+    pub fn texts<T: AsRef<str>>(&mut self, name: &str, values: &[T]) {
         let mut bytes = Vec::new();
         for value in values {
             push_text(&mut bytes, value.as_ref());
         }
-        self.array(name, value_type::TEXT, values.len() as u64, &bytes)
+        self.array(name, value_type::TEXT, values.len() as u64, &bytes);
     }
 
     /// Sets a key to an array of signed numbers.
-    pub fn integers(&mut self, name: &str, values: &[i32]) -> &mut GgufBuilder {
+    pub fn integers(&mut self, name: &str, values: &[i32]) {
         let bytes: Vec<u8> = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
-        self.array(name, value_type::I32, values.len() as u64, &bytes)
+        self.array(name, value_type::I32, values.len() as u64, &bytes);
     }
 
     /// Sets a key to an array of floats.
-    pub fn floats(&mut self, name: &str, values: &[f32]) -> &mut GgufBuilder {
+    pub fn floats(&mut self, name: &str, values: &[f32]) {
         let bytes: Vec<u8> = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
-        self.array(name, value_type::F32, values.len() as u64, &bytes)
+        self.array(name, value_type::F32, values.len() as u64, &bytes);
     }
 
     /// Adds a tensor of the given dimensions, innermost first.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        dimensions: &[u64],
-        format: u32,
-        data: Vec<u8>,
-    ) -> &mut GgufBuilder {
+    pub fn tensor(&mut self, name: &str, dimensions: &[u64], format: u32, data: Vec<u8>) {
         self.tensors.push(TensorPart {
             name: name.to_owned(),
             dimensions: dimensions.to_vec(),
@@ -160,7 +146,6 @@ impl GgufBuilder {
             offset: None,
             data,
         });
-        self
     }
 
     /// The file, and where its data begins.

@@ -119,7 +119,7 @@ pub enum Deed {
     },
     /// Save the picture with this number.
     Snapshot {
-        /// The picture; `None`: the newest.
+        /// The picture; `None`: one that is taken now.
         frame: Option<u64>,
     },
     /// Send a packet.

@@ -4,6 +4,7 @@
 mod ask;
 mod carry;
 mod show;
+mod snapshot;
 mod tell;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use super::hands::{HandNews, Hands};
 use super::lookout::{Lookout, Seen};
 use super::open::Plan;
 use super::recorder::Recorder;
-use super::settings::Settings;
+use super::settings::{Sections, Settings};
 use super::vitals::Vitals;
 use crate::entry::{Began, Entry, ModelIdentity, Step};
 use crate::fault::Fault;
@@ -32,7 +33,7 @@ use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
 use ocelli_reflex::explain::describe;
 use ocelli_reflex::note::{Ignored, Note};
 use ocelli_reflex::observation::{Approval, Fault as DeviceFault, Link};
-use ocelli_reflex::output::{ApprovalRequest, Output};
+use ocelli_reflex::output::{Act, ApprovalRequest, Output};
 use ocelli_reflex::{EventId, Observation, Outputs, Policy, RequestId, State, step, text};
 use ocelli_runtime::image::Rgb8;
 use std::collections::{BTreeMap, VecDeque};
@@ -65,6 +66,8 @@ pub struct Rules {
 pub struct Parts {
     /// The configuration.
     pub settings: Settings,
+    /// The parts of it that cannot change while it is in use.
+    pub sections: Sections,
     /// SHA-256 of its text.
     pub fingerprint: [u8; 32],
     /// Times.
@@ -147,6 +150,8 @@ pub struct Agent {
     evidence: VecDeque<(u64, String, Arc<Rgb8>)>,
     asked: BTreeMap<u64, Asked>,
     next_errand: u64,
+    /// Actions that keep a picture which is being taken, by the look.
+    snapshots: BTreeMap<u64, Act>,
     /// Whole texts that are longer than the step carries, by event.
     whole: VecDeque<(EventId, String)>,
     pending: Vec<(ApprovalRequest, Duration)>,
@@ -183,6 +188,7 @@ impl Agent {
             evidence: VecDeque::new(),
             asked: BTreeMap::new(),
             next_errand: ask::FIRST_ERRAND,
+            snapshots: BTreeMap::new(),
             whole: VecDeque::new(),
             pending: Vec::new(),
             sights: BTreeMap::new(),
@@ -383,7 +389,19 @@ impl Agent {
             false => self.parts.recorder.write(&entry),
         }
         self.carry_out(&outputs);
+        if let Observation::Approval(approval) = observation {
+            self.settle(approval.request, &outputs);
+        }
         outputs
+    }
+
+    /// A decision that was taken, either way, is no longer waited for.
+    fn settle(&mut self, request: RequestId, outputs: &Outputs) {
+        let is_refused =
+            |output: &Output| matches!(output, Output::Note(Note::ApprovalRefused { .. }));
+        if !outputs.list.iter().any(is_refused) {
+            self.decided(request);
+        }
     }
 
     /// Puts an observation into the line; for what carrying out brings at once.
@@ -476,9 +494,8 @@ impl Agent {
                 if let Some(frame) = frame {
                     self.frame_taken(frame.id, frame.time, Vec::new());
                 }
-                match self.errand_looked(look, frame) {
-                    true => {}
-                    false => drop(self.observe(&Observation::Looked { look, frame })),
+                if !self.snapshot_looked(look, frame) && !self.errand_looked(look, frame) {
+                    self.observe(&Observation::Looked { look, frame });
                 }
             }
             Seen::Camera { works, state } => {
@@ -729,9 +746,12 @@ impl Agent {
     ///
     /// What cannot be opened.
     pub fn take(&mut self, plan: Plan) -> Result<(), Fault> {
-        if plan.settings.state_folder() != self.parts.settings.state_folder() {
-            let text = "`state` cannot change while the agent runs; restart it";
-            return Err(Fault::Argument(text.to_owned()));
+        let later = self.parts.sections.changed(&plan.sections);
+        if !later.is_empty() {
+            let later = later.join(", ");
+            return Err(Fault::Argument(format!(
+                "{later} changed, and cannot while the agent runs; restart it"
+            )));
         }
         if let (Some(broker), Some(settings)) = (&self.parts.broker, plan.settings.mqtt.clone()) {
             broker.reload(settings)?;
@@ -747,6 +767,7 @@ impl Agent {
         if plan.settings.camera != self.parts.settings.camera {
             // The device may be the same: it is let go before it is opened.
             self.parts.lookout = None;
+            self.snapshots.clear();
             self.camera_lost = None;
             self.fault(DeviceFault::CameraGone, true);
             self.parts.lookout = plan.lookout()?;
@@ -760,6 +781,7 @@ impl Agent {
             self.observe(&Observation::Link { link, up });
         }
         self.parts.settings = plan.settings;
+        self.parts.sections = plan.sections;
         self.parts.fingerprint = plan.fingerprint;
         self.adopt(plan.rules);
         Ok(())

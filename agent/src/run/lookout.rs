@@ -183,11 +183,6 @@ impl Lookout {
         self.shared.desk().gallery.get(frame)
     }
 
-    /// The newest picture that was told of.
-    pub fn newest(&self) -> Option<(u64, Arc<Rgb8>)> {
-        self.shared.desk().gallery.newest()
-    }
-
     /// How the camera is.
     pub fn status(&self) -> &CameraStatus {
         &self.status

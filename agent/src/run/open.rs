@@ -7,7 +7,7 @@ use super::desk::line::{Line, PEER_PIN};
 use super::hands::Hands;
 use super::lookout::Lookout;
 use super::recorder::Recorder;
-use super::settings::{Settings, Speech};
+use super::settings::{Sections, Settings, Speech};
 use super::vitals::Vitals;
 use crate::cli::Global;
 use crate::entry::ModelIdentity;
@@ -56,6 +56,8 @@ pub struct Overrides {
 pub struct Plan {
     /// The file.
     pub settings: Settings,
+    /// The parts of it that cannot change while it is in use.
+    pub sections: Sections,
     /// SHA-256 of its text.
     pub fingerprint: [u8; 32],
     /// The board.
@@ -82,6 +84,7 @@ impl Plan {
         }
         Ok(Plan {
             settings,
+            sections: Sections::of(&text),
             fingerprint: Sha256::digest(text.as_bytes()).into(),
             board,
             rules,
@@ -222,6 +225,7 @@ impl Plan {
             notify,
             fingerprint: self.fingerprint,
             settings: self.settings,
+            sections: self.sections,
             pins: self.pins,
             board: self.board,
             rules: self.rules,

@@ -265,7 +265,7 @@ fn a_configuration_survives_the_pack_header() {
     let files = Files::good().read().expect("a good directory");
     let whole = (files.config, files.preprocess, files.generation);
     let bytes = postcard::to_stdvec(&whole).expect("encodes");
-    let back: (ModelConfig, PreprocessConfig, GenerationConfig) =
+    let back: (ModelConfig, Option<PreprocessConfig>, GenerationConfig) =
         postcard::from_bytes(&bytes).expect("decodes");
     assert_eq!(back, whole);
 }
@@ -291,6 +291,7 @@ fn keys_that_smolvlm2_leaves_out_get_the_class_defaults() {
     config["vision_config"] = json!({"hidden_size": 768, "image_size": 64, "patch_size": 8});
     let files = files.read().expect("defaults fill the gaps");
     let ModelConfig { vision, text, .. } = files.config;
+    let vision = vision.expect("a vision side");
     assert_eq!(
         (vision.intermediate_size, vision.n_layers, vision.n_heads),
         (3072, 12, 16)
@@ -325,7 +326,12 @@ fn keys_that_smolvlm2_leaves_out_get_the_class_defaults() {
         )
         .read();
     assert_eq!(
-        square.expect("two equal sides").config.vision.image_size,
+        square
+            .expect("two equal sides")
+            .config
+            .vision
+            .expect("a vision side")
+            .image_size,
         64
     );
 }
@@ -468,6 +474,7 @@ fn the_image_processor_may_be_kept_in_the_processor_config() {
             .read()
             .expect("a nested image processor")
             .preprocess
+            .expect("a processor")
             .tile_size,
         64
     );
@@ -482,11 +489,13 @@ fn switched_off_normalising_and_single_numbers_are_understood() {
         .edit(file, "/do_normalize", Some(json!(false)))
         .read();
     let preprocess = files.expect("a good directory").preprocess;
+    let preprocess = preprocess.expect("a processor");
     assert_eq!((preprocess.mean, preprocess.std), ([0.0; 3], [1.0; 3]));
     let files = Files::good()
         .edit(file, "/image_mean", Some(json!(0.25)))
         .read();
-    assert_eq!(files.expect("a good directory").preprocess.mean, [0.25; 3]);
+    let preprocess = files.expect("a good directory").preprocess;
+    assert_eq!(preprocess.expect("a processor").mean, [0.25; 3]);
 }
 
 #[test]
@@ -843,6 +852,7 @@ fn the_published_256m_files_are_read() {
     };
     let files = ModelFiles::read(&dir).expect("the published files");
     let ModelConfig { vision, text, .. } = &files.config;
+    let vision = vision.as_ref().expect("a vision side");
     assert_eq!((vision.hidden_size, vision.intermediate_size), (768, 3072));
     assert_eq!(
         (vision.n_layers, vision.n_heads, vision.head_dim()),
@@ -859,15 +869,10 @@ fn the_published_256m_files_are_read() {
     assert_eq!((text.n_heads, text.n_kv_heads, text.head_dim), (9, 3, 64));
     assert_eq!((text.vocab_size, text.max_positions), (49_280, 8192));
     assert_eq!((text.rope_theta, text.rms_norm_eps), (100_000.0, 1e-5));
-    assert_eq!(
-        (files.config.scale_factor, files.config.image_token_id),
-        (4, 49_190)
-    );
+    assert_eq!((vision.scale_factor, vision.image_token_id), (4, 49_190));
     assert!(!files.config.tie_word_embeddings);
-    assert_eq!(
-        (files.preprocess.tile_size, files.preprocess.longest_edge),
-        (512, 2048)
-    );
+    let preprocess = files.preprocess.as_ref().expect("a processor");
+    assert_eq!((preprocess.tile_size, preprocess.longest_edge), (512, 2048));
     assert_eq!(files.generation.stop_token_ids, [49_279]);
     assert_eq!(
         (files.generation.bos_token_id, files.generation.pad_token_id),

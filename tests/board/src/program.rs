@@ -3,23 +3,25 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// A program that is handed in to the guest.
+/// A program under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// The product.
     Ocelli,
     /// The camera probe of `ocelli-camera`.
     Probe,
+    /// The product for this machine, which stays outside.
+    Host,
 }
 
 impl Program {
-    /// All of them.
-    pub const ALL: [Program; 2] = [Program::Ocelli, Program::Probe];
+    /// Those that go into the guest.
+    pub const HANDED_IN: [Program; 2] = [Program::Ocelli, Program::Probe];
 
-    /// Its name in the guest, below `/board/in`.
+    /// Its name; in the guest below `/board/in`.
     pub fn name(self) -> &'static str {
         match self {
-            Program::Ocelli => "ocelli",
+            Program::Ocelli | Program::Host => "ocelli",
             Program::Probe => "probe",
         }
     }
@@ -27,15 +29,18 @@ impl Program {
     /// Its file on the host, if it was built.
     pub fn file(self) -> Option<PathBuf> {
         let (variable, built) = match self {
-            Program::Ocelli => ("OCELLI_BOARD_BIN", "ocelli"),
-            Program::Probe => ("OCELLI_BOARD_PROBE", "examples/probe"),
+            Program::Ocelli => (
+                "OCELLI_BOARD_BIN",
+                "aarch64-unknown-linux-musl/release/ocelli",
+            ),
+            Program::Probe => (
+                "OCELLI_BOARD_PROBE",
+                "aarch64-unknown-linux-musl/release/examples/probe",
+            ),
+            Program::Host => ("OCELLI_BOARD_HOST_BIN", "debug/ocelli"),
         };
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-        let standard = || {
-            target
-                .join("aarch64-unknown-linux-musl/release")
-                .join(built)
-        };
+        let standard = || target.join(built);
         let file = env::var_os(variable).map_or_else(standard, PathBuf::from);
         file.is_file().then_some(file)
     }
@@ -43,6 +48,7 @@ impl Program {
     /// The command that builds it.
     pub fn build_command(self) -> &'static str {
         match self {
+            Program::Host => "cargo build --workspace --bin ocelli",
             Program::Ocelli => "cargo build --release --target aarch64-unknown-linux-musl",
             Program::Probe => {
                 "cargo build --release -p ocelli-camera --example probe --target aarch64-unknown-linux-musl"

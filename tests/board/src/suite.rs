@@ -14,6 +14,8 @@ use crate::program::Program;
 
 /// A test that takes longer is stopped, and with it the whole run.
 const LIMIT: Duration = Duration::from_secs(240);
+/// The same for long tests.
+const LONG_LIMIT: Duration = Duration::from_secs(1200);
 
 /// One test.
 #[derive(Clone, Copy)]
@@ -171,6 +173,11 @@ impl Tally {
     }
 }
 
+/// Whether tests that have a long version run it: `OCELLI_BOARD_LONG=1`.
+pub fn is_long() -> bool {
+    env::var("OCELLI_BOARD_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Runs one test on a thread of its own; a hang ends the process, and guests die with it.
 fn run(test: &Test, bench: Arc<Bench>) -> bool {
     let (done, end) = mpsc::channel();
@@ -179,10 +186,11 @@ fn run(test: &Test, bench: Arc<Bench>) -> bool {
         let outcome = catch_unwind(AssertUnwindSafe(|| body(&bench)));
         let _ = done.send(outcome.is_ok());
     });
-    match end.recv_timeout(LIMIT) {
+    let limit = if is_long() { LONG_LIMIT } else { LIMIT };
+    match end.recv_timeout(limit) {
         Ok(passed) => passed,
         Err(_) => {
-            println!("test {} ... FAILED: not done within {LIMIT:?}", test.name);
+            println!("test {} ... FAILED: not done within {limit:?}", test.name);
             std::process::exit(1);
         }
     }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use ocelli_board_tests::suite;
 
+#[path = "board/agent.rs"]
+mod agent;
 #[path = "board/camera.rs"]
 mod camera;
 #[path = "board/links.rs"]
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             pins::TESTS,
             power::TESTS,
             watch::TESTS,
+            &agent::tests(),
         ]
         .concat(),
     )

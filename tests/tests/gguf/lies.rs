@@ -52,7 +52,6 @@ type Lie = (fn(&mut GgufBuilder), &'static str);
 
 #[test]
 fn every_lie_in_a_file_is_named() {
-    let many = 1u64 << 63;
     let cases: [Lie; 30] = [
         (|f| f.version = 1, "version 1"),
         (|f| f.version = 3 << 24, "big-endian"),
@@ -64,39 +63,24 @@ fn every_lie_in_a_file_is_named() {
         (|f| f.alignment = 24, "general.alignment is 24"),
         (|f| f.alignment = 1 << 21, "general.alignment is 2097152"),
         (
-            |f| {
-                f.text("general.alignment", "32");
-            },
+            |f| f.text("general.alignment", "32"),
             "general.alignment is no number",
         ),
+        (|f| f.key("k", 13, vec![0; 8]), "value type 13"),
         (
-            |f| {
-                f.key("k", 13, vec![0; 8]);
-            },
-            "value type 13",
-        ),
-        (
-            |f| {
-                f.key("k", value_type::TEXT, vec![255; 8]);
-            },
+            |f| f.key("k", value_type::TEXT, vec![255; 8]),
             "key k at byte",
         ),
         (
-            |f| {
-                f.array("k", value_type::U32, 1 << 63, &[0; 64]);
-            },
+            |f| f.array("k", value_type::U32, 1 << 63, &[0; 64]),
             "is 9223372036854775808",
         ),
         (
-            |f| {
-                f.array("k", value_type::TEXT, 1 << 61, &[0; 64]);
-            },
+            |f| f.array("k", value_type::TEXT, 1 << 61, &[0; 64]),
             "is 2305843009213693952",
         ),
         (
-            |f| {
-                f.array("k", value_type::ARRAY, u64::MAX, &[0; 64]);
-            },
+            |f| f.array("k", value_type::ARRAY, u64::MAX, &[0; 64]),
             "is 18446744073709551615",
         ),
         (
@@ -146,7 +130,6 @@ fn every_lie_in_a_file_is_named() {
         ),
         (|f| f.tensors[0].format = 4_000_000, "format 4000000"),
     ];
-    assert_eq!(many, 9_223_372_036_854_775_808);
     for (change, expected) in cases {
         let message = refused(change);
         assert!(message.contains(expected), "{message:?}: {expected:?}");
@@ -195,142 +178,78 @@ fn no_changed_byte_makes_the_reader_panic() {
 #[test]
 fn keys_that_cannot_be_used_are_named_with_their_value() {
     let cases: [Lie; 23] = [
+        (|f| f.text("general.architecture", "qwen2"), "qwen2"),
+        (|f| f.text("general.architecture", "clip"), "--mmproj"),
         (
-            |f| {
-                f.text("general.architecture", "qwen2");
-            },
-            "qwen2",
-        ),
-        (
-            |f| {
-                f.text("general.architecture", "clip");
-            },
-            "--mmproj",
-        ),
-        (
-            |f| {
-                f.without("llama.block_count");
-            },
+            |f| f.without("llama.block_count"),
             "llama.block_count is missing",
         ),
+        (|f| f.text("llama.block_count", "2"), "a text"),
         (
-            |f| {
-                f.text("llama.block_count", "2");
-            },
-            "a text",
-        ),
-        (
-            |f| {
-                f.float("llama.block_count", 2.0);
-            },
+            |f| f.float("llama.block_count", 2.0),
             "must be a whole number",
         ),
         (
-            |f| {
-                f.integers("llama.feed_forward_length", &[256, 256]);
-            },
+            |f| f.integers("llama.feed_forward_length", &[256, 256]),
             "an array of 2 I32",
         ),
         (
-            |f| {
-                f.size("llama.attention.head_count", 0);
-            },
+            |f| f.size("llama.attention.head_count", 0),
             "key llama.attention.head_count is 0",
         ),
         (
-            |f| {
-                f.size("llama.embedding_length", u32::MAX);
-            },
+            |f| f.size("llama.embedding_length", u32::MAX),
             "key llama.embedding_length is 4294967295",
         ),
         (
-            |f| {
-                f.size("llama.rope.dimension_count", 32);
-            },
+            |f| f.size("llama.rope.dimension_count", 32),
             "llama.rope.dimension_count is 32",
         ),
         (
-            |f| {
-                f.text("llama.rope.scaling.type", "linear");
-            },
+            |f| f.text("llama.rope.scaling.type", "linear"),
             "llama.rope.scaling.type is linear",
         ),
         (
-            |f| {
-                f.size("llama.expert_count", 8);
-            },
+            |f| f.size("llama.expert_count", 8),
             "llama.expert_count is 8",
         ),
+        (|f| f.size("split.count", 2), "split.count is 2"),
         (
-            |f| {
-                f.size("split.count", 2);
-            },
-            "split.count is 2",
-        ),
-        (
-            |f| {
-                f.float("llama.rope.freq_base", f32::NAN);
-            },
+            |f| f.float("llama.rope.freq_base", f32::NAN),
             "key llama.rope.freq_base is NaN",
         ),
         (
-            |f| {
-                f.without("llama.attention.layer_norm_rms_epsilon");
-            },
+            |f| f.without("llama.attention.layer_norm_rms_epsilon"),
             "layer_norm_rms_epsilon is missing",
         ),
+        (|f| f.text("tokenizer.ggml.model", "llama"), "only gpt2"),
         (
-            |f| {
-                f.text("tokenizer.ggml.model", "llama");
-            },
-            "only gpt2",
-        ),
-        (
-            |f| {
-                f.text("tokenizer.ggml.pre", "qwen2");
-            },
+            |f| f.text("tokenizer.ggml.pre", "qwen2"),
             "smollm and gpt-2",
         ),
         (
-            |f| {
-                f.without("tokenizer.ggml.pre");
-            },
+            |f| f.without("tokenizer.ggml.pre"),
             "tokenizer.ggml.pre is missing",
         ),
+        (|f| f.integers("tokenizer.ggml.token_type", &[1]), "1 types"),
         (
-            |f| {
-                f.integers("tokenizer.ggml.token_type", &[1]);
-            },
-            "1 types",
-        ),
-        (
-            |f| {
-                f.texts("tokenizer.ggml.merges", &["ab"]);
-            },
+            |f| f.texts("tokenizer.ggml.merges", &["ab"]),
             "a merge names two tokens",
         ),
         (
-            |f| {
-                f.texts("tokenizer.ggml.tokens", &["a", "a"]);
-            },
-            "tokenizer.ggml.token_type is 400 types",
+            |f| f.integers("tokenizer.ggml.token_type", &[7; 400]),
+            "tokenizer.ggml.token_type is 7",
         ),
         (
-            |f| {
-                f.without("tokenizer.ggml.tokens");
-            },
+            |f| f.without("tokenizer.ggml.tokens"),
             "tokenizer.ggml.tokens is missing",
         ),
         (
-            |f| {
-                f.tensor("blk.0.attn_q.bias", &[128], 0, vec![0; 512]);
-            },
+            |f| f.tensor("blk.0.attn_q.bias", &[128], 0, vec![0; 512]),
             "blk.0.attn_q.bias belongs to no model",
         ),
         (
-            |f| {
-                f.size("llama.block_count", 1);
-            },
+            |f| f.size("llama.block_count", 1),
             "blk.1.attn_k.weight belongs to no model",
         ),
     ];
@@ -347,58 +266,31 @@ fn keys_that_cannot_be_used_are_named_with_their_value() {
 #[test]
 fn projectors_that_do_not_fit_are_refused() {
     let cases: [Lie; 9] = [
+        (|f| f.text("clip.projector_type", "mlp"), "only idefics3"),
         (
-            |f| {
-                f.text("clip.projector_type", "mlp");
-            },
-            "only idefics3",
-        ),
-        (
-            |f| {
-                f.text("general.architecture", "llama");
-            },
+            |f| f.text("general.architecture", "llama"),
             "exchange the two files",
         ),
+        (|f| f.flag("clip.use_silu", true), "clip.use_silu is true"),
+        (|f| f.flag("clip.use_gelu", false), "clip.use_gelu is false"),
         (
-            |f| {
-                f.flag("clip.use_silu", true);
-            },
-            "clip.use_silu is true",
-        ),
-        (
-            |f| {
-                f.flag("clip.use_gelu", false);
-            },
-            "clip.use_gelu is false",
-        ),
-        (
-            |f| {
-                f.size("clip.vision.projection_dim", 64);
-            },
+            |f| f.size("clip.vision.projection_dim", 64),
             "clip.vision.projection_dim is 64",
         ),
         (
-            |f| {
-                f.size("clip.vision.patch_size", 0);
-            },
+            |f| f.size("clip.vision.patch_size", 0),
             "key clip.vision.patch_size is 0",
         ),
         (
-            |f| {
-                f.floats("clip.vision.image_mean", &[0.5]);
-            },
+            |f| f.floats("clip.vision.image_mean", &[0.5]),
             "3 colour channels",
         ),
         (
-            |f| {
-                f.size("clip.vision.preproc_image_size", 1 << 30);
-            },
+            |f| f.size("clip.vision.preproc_image_size", 1 << 30),
             "clip.vision.preproc_image_size is 1073741824",
         ),
         (
-            |f| {
-                f.tensor("v.class_embd", &[64], 0, vec![0; 256]);
-            },
+            |f| f.tensor("v.class_embd", &[64], 0, vec![0; 256]),
             "v.class_embd belongs to no model",
         ),
     ];

@@ -54,7 +54,7 @@ impl Agent {
     fn act(&mut self, act: &Act) {
         let outcome = match act.deed {
             Deed::Publish { .. } => Some(self.publish(act)),
-            Deed::Snapshot { frame } => Some(self.snapshot(act, frame)),
+            Deed::Snapshot { frame } => self.snapshot(act, frame),
             Deed::Packet { .. } => self.packet(act),
             Deed::Set { pin, value, within } => self.set(act.id, pin, value, within),
             Deed::Hook { .. } => self.run_hook(act),
@@ -115,34 +115,6 @@ impl Agent {
                 Outcome::Failed
             }
         }
-    }
-
-    fn snapshot(&mut self, act: &Act, frame: Option<u64>) -> Outcome {
-        let lookout = self.parts.lookout.as_ref();
-        let picture = match frame {
-            Some(frame) => lookout
-                .and_then(|lookout| lookout.picture(frame))
-                .map(|picture| (frame, picture)),
-            None => lookout.and_then(|lookout| lookout.newest()),
-        };
-        let Some((frame, picture)) = picture else {
-            self.remark("snapshots", "the picture is no longer there");
-            return Outcome::Failed;
-        };
-        let kept = self.parts.recorder.keep(act.event.0, frame, &picture);
-        let (name, jpeg) = match kept {
-            Ok(kept) => kept,
-            Err(error) => {
-                self.remark("snapshots", &error.to_string());
-                return Outcome::Failed;
-            }
-        };
-        self.show_picture(&name);
-        if self.parts.settings.privacy.publish_snapshots {
-            let rule = self.rule_name(act.rule);
-            self.tell_broker(Outgoing::State(BrokerState::Snapshot { rule, jpeg }));
-        }
-        Outcome::Done
     }
 
     fn packet(&mut self, act: &Act) -> Option<Outcome> {
@@ -459,17 +431,12 @@ impl Agent {
     }
 
     fn note(&mut self, note: Note) {
-        match note {
-            Note::Refused { .. } => self.counts.denied += 1,
-            Note::Permitted {
-                grant: Grant::Person(_, request),
-                ..
-            } => self.decided(request),
-            _ => {}
+        if let Note::Refused { .. } = note {
+            self.counts.denied += 1;
         }
     }
 
-    fn decided(&mut self, request: ocelli_reflex::RequestId) {
+    pub(super) fn decided(&mut self, request: ocelli_reflex::RequestId) {
         self.pending.retain(|(waiting, _)| waiting.id != request);
         self.tell_pending();
     }

@@ -171,6 +171,7 @@ fn scene_in(script: &Script, folder: tempfile::TempDir) -> Scene {
             folder.path().into(),
         ),
         settings,
+        sections: Sections::default(),
         fingerprint: [0; 32],
         clock,
         board,

@@ -35,11 +35,6 @@ impl Gallery {
         let found = self.pictures.iter().find(|(number, _)| *number == frame);
         found.map(|(_, picture)| Arc::clone(picture))
     }
-
-    /// The newest picture.
-    pub fn newest(&self) -> Option<(u64, Arc<Rgb8>)> {
-        self.pictures.back().cloned()
-    }
 }
 
 #[cfg(test)]
@@ -62,6 +57,5 @@ mod tests {
         }
         assert!(gallery.get(42).is_none() && gallery.get(43).is_some());
         assert_eq!(gallery.n_bytes, 3000 * 3000 * 3);
-        assert_eq!(gallery.newest().unwrap().0, 43);
     }
 }

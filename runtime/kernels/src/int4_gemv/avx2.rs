@@ -15,7 +15,7 @@ use super::{Int4Gemv, Int4GemvKernel};
 use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS};
 use crate::isa::Isa;
 use crate::linear::Store;
-use crate::panels::{K_GROUP, PANEL_ROWS, STEP_BYTES};
+use crate::panels::{PANEL_ROWS, STEP_BYTES};
 
 struct Avx2 {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -85,8 +85,7 @@ unsafe fn panels_avx2(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
 #[target_feature(enable = "avx2")]
 fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> __m256i {
     let (flip, mask) = (_mm256_set1_epi8(0x88_u8 as i8), _mm256_set1_epi8(0x0f));
-    let x = x.as_chunks::<K_GROUP>().0;
-    let token = |group: usize| _mm256_set1_epi32(i32::from_le_bytes(x[group].map(|v| v as u8)));
+    let x = x.as_ptr().cast::<i32>();
     let mut acc = _mm256_setzero_si256();
     for (step, w) in block[..BLOCK_WEIGHTS]
         .as_chunks::<STEP_BYTES>()
@@ -94,13 +93,19 @@ fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> __m256i {
         .iter()
         .enumerate()
     {
-        // SAFETY: a step is one register.
-        let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
+        // SAFETY: a step is one register; the token has eight groups of four values.
+        let (w, x_low, x_high) = unsafe {
+            (
+                _mm256_loadu_si256(w.as_ptr().cast()),
+                _mm256_set1_epi32(x.add(step).read_unaligned()),
+                _mm256_set1_epi32(x.add(step + 4).read_unaligned()),
+            )
+        };
         let w = _mm256_xor_si256(w, flip);
         let low = _mm256_and_si256(w, mask);
         let high = _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask);
-        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(low, token(step)));
-        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(high, token(step + 4)));
+        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(low, x_low));
+        acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(high, x_high));
     }
     _mm256_madd_epi16(acc, _mm256_set1_epi16(1))
 }

@@ -121,7 +121,12 @@ unsafe fn tile_vnni<const R: usize>(
     let last = tile.n_panels - 1;
     let start = tile.panels.as_ptr();
     // A missing panel repeats the last one; its columns are not stored.
-    let panels = [0, 1, 2, 3].map(|p: usize| start.wrapping_add(p.min(last) * stride));
+    let panels = [
+        start,
+        start.wrapping_add(last.min(1) * stride),
+        start.wrapping_add(last.min(2) * stride),
+        start.wrapping_add(last.min(3) * stride),
+    ];
     let group_steps = tile.group_len / K_GROUP;
 
     let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
@@ -140,8 +145,7 @@ unsafe fn tile_vnni<const R: usize>(
         // SAFETY: the steps of the group are inside the panels and the packed tokens.
         let acc = unsafe {
             let x = tile.lhs.as_ptr().add(first * R * K_GROUP);
-            let weights = panels.map(|panel| panel.wrapping_add(first * STEP_BYTES));
-            products::<R>(weights, x, sums, group_steps)
+            products::<R>(moved(panels, first * STEP_BYTES), x, sums, group_steps)
         };
         for ((totals, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
             let scale = _mm512_set1_ps(*scale);
@@ -193,21 +197,30 @@ unsafe fn add_blocks<const R: usize>(
     totals: &mut [[__m512; PAIR]; R],
 ) {
     let blocks_per_group = tile.group_len / BLOCK;
-    let scales: [_; 2 * PAIR] =
-        std::array::from_fn(|p| tile.scales_of_panel(p.min(tile.n_panels - 1)));
+    let last = tile.n_panels - 1;
+    let n_blocks = tile.k_padded / BLOCK;
+    let first = tile.block_scales.as_ptr();
+    // Eight scales for each block of a panel; a missing panel repeats the last one.
+    let of_panel = |p: usize| first.wrapping_add(p.min(last) * n_blocks * PANEL_ROWS);
+    let scales = [of_panel(0), of_panel(1), of_panel(2), of_panel(3)];
     let sums = tile.lhs_sums.as_chunks::<R>().0;
     for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
         let mut group = [[_mm512_setzero_ps(); PAIR]; R];
-        for b in g * blocks_per_group..(g + 1) * blocks_per_group {
+        let first = g * blocks_per_group;
+        for (b, sums) in (first..).zip(&sums[first..][..blocks_per_group]) {
             // SAFETY: the steps of the block are inside the panels and the packed tokens; a block
             // has eight scales in each panel.
             let (acc, sw) = unsafe {
                 let x = tile.lhs.as_ptr().add(b * BLOCK * R);
-                let weights = panels.map(|panel| panel.wrapping_add(b * BLOCK * PANEL_ROWS));
-                let [s0, s1, s2, s3] = scales.map(|scales| scales[b].as_ptr());
+                let [s0, s1, s2, s3] = scales;
+                let at = b * PANEL_ROWS;
+                let weights = moved(panels, b * BLOCK * PANEL_ROWS);
                 (
-                    products::<R>(weights, x, &sums[b], BLOCK / K_GROUP),
-                    [load_pair_ps(s0, s1), load_pair_ps(s2, s3)],
+                    products::<R>(weights, x, sums, BLOCK / K_GROUP),
+                    [
+                        load_pair_ps(s0.add(at), s1.add(at)),
+                        load_pair_ps(s2.add(at), s3.add(at)),
+                    ],
                 )
             };
             for (group, acc) in group.iter_mut().zip(acc) {
@@ -238,7 +251,12 @@ unsafe fn products<const R: usize>(
     sums: &[i32; R],
     steps: usize,
 ) -> [[__m512i; PAIR]; R] {
-    let mut acc = sums.map(|sum| [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR]);
+    // No closures in here: one that a function of the standard library calls is compiled without
+    // the instructions of this one, and does not get inlined.
+    let mut acc = [[_mm512_setzero_si512(); PAIR]; R];
+    for (acc, sum) in acc.iter_mut().zip(sums) {
+        *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR];
+    }
     for step in 0..steps {
         let offset = step * STEP_BYTES;
         // SAFETY: the step is one of `steps`, 32 bytes of each panel.
@@ -260,6 +278,17 @@ unsafe fn products<const R: usize>(
         }
     }
     acc
+}
+
+/// The places `bytes` after the given ones.
+#[inline(always)]
+fn moved([a, b, c, d]: [*const u8; 2 * PAIR], bytes: usize) -> [*const u8; 2 * PAIR] {
+    [
+        a.wrapping_add(bytes),
+        b.wrapping_add(bytes),
+        c.wrapping_add(bytes),
+        d.wrapping_add(bytes),
+    ]
 }
 
 /// One step of two panels, as `w + 128`.

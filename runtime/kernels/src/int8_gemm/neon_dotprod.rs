@@ -135,43 +135,131 @@ unsafe fn tile_dotprod<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
-    let panel = tile.panels.as_ptr();
-    let group_steps = tile.group_len / K_GROUP;
-    let range = |first: usize, n_steps: usize| {
-        // SAFETY: the steps are inside the panel and the packed tokens.
-        unsafe {
-            let places = R.next_multiple_of(X_TOKENS);
-            let x = tile.lhs.as_ptr().add(first * places * K_GROUP);
-            products::<R>(panel.add(first * STEP_BYTES).cast(), x, n_steps)
+    // SAFETY: by the caller's promises.
+    unsafe {
+        match tile.lhs_scales.as_chunks::<R>().0 {
+            _ if !tile.block_scales.is_empty() => by_blocks::<R>(tile, out, out_stride, store),
+            [scales] => in_one_go::<R>(tile, scales, out, out_stride, store),
+            _ => by_groups::<R>(tile, out, out_stride, store),
         }
-    };
-    let group = |g: usize| range(g * group_steps, group_steps);
-    // SAFETY: the panel is whole.
-    let tail = unsafe { TailQ::load(PanelTail::of(panel, tile.k_padded)) };
-    let mut scales = tile.lhs_scales.as_chunks::<R>().0;
-    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
-    if !tile.block_scales.is_empty() {
-        const STEPS: usize = BLOCK / K_GROUP;
-        add_blocks(tile, &mut totals, |b| range(b * STEPS, STEPS));
-        scales = &[];
     }
-    if let [scales] = scales {
-        // Accumulators and totals together exceed the registers; here they need not meet.
-        for (i, (acc, scale)) in group(0).into_iter().zip(scales).enumerate() {
+}
+
+/// A tile with one scale for each token: sums go from registers to `out`, and never meet totals.
+///
+/// # Safety
+///
+/// * As in [`tile_dotprod`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn in_one_go<const R: usize>(
+    tile: &Tile<'_>,
+    scales: &[f32; R],
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    // SAFETY: the panel is whole, the packed tokens have as many steps, row i of `out` holds eight
+    // values.
+    unsafe {
+        let panel = tile.panels.as_ptr();
+        let tail = TailQ::load(PanelTail::of(panel, tile.k_padded));
+        let x = tile.lhs.as_ptr();
+        let acc = products::<R>(panel.cast(), x, tile.k_padded / K_GROUP);
+        for (i, (acc, scale)) in acc.into_iter().zip(scales).enumerate() {
             let total = add_scaled([vdupq_n_f32(0.0); 2], acc, *scale);
-            // SAFETY: row i of `out` holds eight values.
-            unsafe { tail.store(total, out.add(i * out_stride), store) };
+            tail.store(total, out.add(i * out_stride), store);
         }
-        return;
     }
-    for (g, scales) in scales.iter().enumerate() {
-        for ((total, acc), scale) in totals.iter_mut().zip(group(g)).zip(scales) {
+}
+
+/// A tile with several scales for each token.
+///
+/// # Safety
+///
+/// * As in [`tile_dotprod`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn by_groups<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    let group_steps = tile.group_len / K_GROUP;
+    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+        // SAFETY: the steps of the group are inside the panel and the packed tokens.
+        let acc = unsafe { range::<R>(tile, g * group_steps, group_steps) };
+        for ((total, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
             *total = add_scaled(*total, acc, *scale);
         }
     }
-    for (i, total) in totals.into_iter().enumerate() {
-        // SAFETY: row i of `out` holds eight values.
-        unsafe { tail.store(total, out.add(i * out_stride), store) };
+    // SAFETY: by the caller's promises.
+    unsafe { finish(tile, totals, out, out_stride, store) };
+}
+
+/// A tile with block scales.
+///
+/// # Safety
+///
+/// * As in [`tile_dotprod`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn by_blocks<const R: usize>(
+    tile: &Tile<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    const STEPS: usize = BLOCK / K_GROUP;
+    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+    // SAFETY: the steps of the block are inside the panel and the packed tokens.
+    add_blocks(tile, &mut totals, |b| unsafe {
+        range::<R>(tile, b * STEPS, STEPS)
+    });
+    // SAFETY: by the caller's promises.
+    unsafe { finish(tile, totals, out, out_stride, store) };
+}
+
+/// Writes the totals of a tile.
+///
+/// # Safety
+///
+/// * As in [`Microkernel::tile`].
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn finish<const R: usize>(
+    tile: &Tile<'_>,
+    totals: [[float32x4_t; 2]; R],
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    // SAFETY: the panel is whole, row i of `out` holds eight values.
+    unsafe {
+        let tail = TailQ::load(PanelTail::of(tile.panels.as_ptr(), tile.k_padded));
+        for (i, total) in totals.into_iter().enumerate() {
+            tail.store(total, out.add(i * out_stride), store);
+        }
+    }
+}
+
+/// [`products`] over the steps `first..first + n_steps` of a tile.
+///
+/// # Safety
+///
+/// * The CPU has FEAT_DotProd; the steps are inside the panel and the packed tokens.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn range<const R: usize>(
+    tile: &Tile<'_>,
+    first: usize,
+    n_steps: usize,
+) -> [[int32x4_t; 2]; MR] {
+    let places = R.next_multiple_of(X_TOKENS);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let x = tile.lhs.as_ptr().add(first * places * K_GROUP);
+        let weights = tile.panels.as_ptr().add(first * STEP_BYTES);
+        products::<R>(weights.cast(), x, n_steps)
     }
 }
 

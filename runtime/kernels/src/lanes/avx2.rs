@@ -125,8 +125,11 @@ unsafe impl Lanes for Avx2 {
         // SAFETY: the trait's contract.
         unsafe {
             let low = _mm256_set1_epi32(0xff);
-            let [a, b, c, d] =
-                four.map(|lanes| _mm256_and_si256(_mm256_castps_si256(lanes.0), low));
+            let [a, b, c, d] = four;
+            let (a, b) = (_mm256_castps_si256(a.0), _mm256_castps_si256(b.0));
+            let (c, d) = (_mm256_castps_si256(c.0), _mm256_castps_si256(d.0));
+            let (a, b) = (_mm256_and_si256(a, low), _mm256_and_si256(b, low));
+            let (c, d) = (_mm256_and_si256(c, low), _mm256_and_si256(d, low));
             // Each 128-bit half packs by itself; the permutation puts the words in order.
             let bytes = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

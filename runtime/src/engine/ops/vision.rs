@@ -26,10 +26,6 @@ use tract_core::{as_op, not_out_of_plan, op_as_typed_op};
 /// Rows that pass through fc1 and GELU together; bounds the f32 intermediate.
 const STRIP_ROWS: usize = 192;
 
-/// Computes the attention of the encoder; [`attention::vision_attention`] is the same in f32.
-const ATTEND: fn(&Compute, &[f32], usize, usize, usize, &mut [f32]) =
-    attention::vision_attention_int8;
-
 /// Places of one encoder layer's matrices.
 #[derive(Debug)]
 struct Layer {
@@ -246,7 +242,7 @@ impl VisionAttention {
         let (n, v) = (model.n_patches(), &model.config);
         fill(&[n, model.hidden()], |out| {
             let qkv = f32s(&qkv)?;
-            ATTEND(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
+            attention::vision_attention(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
             Ok(())
         })
     }

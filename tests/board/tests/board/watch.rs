@@ -14,7 +14,7 @@ use ocelli_camera::{Color, Frame, FrameFormat, Matrix, PixelFormat, Range};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: (u32, u32) = (640, 480);
+pub(crate) const SIZE: (u32, u32) = (640, 480);
 
 pub(crate) const TESTS: &[Test] = tests![&[Program::Ocelli];
     a_watched_picture_gets_the_tokens_of_its_file,
@@ -123,7 +123,7 @@ fn await_line(job: &Job<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// A sample picture with its aspect, in the middle of a grey one of the camera's size; `[height, width, 3]`.
-fn scaled(sample: &str) -> Vec<u8> {
+pub(crate) fn scaled(sample: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/samples");
     let picture = image::open(path.join(sample)).unwrap();
     let picture = picture

@@ -175,7 +175,7 @@ unsafe fn exp2_all_on<L: Lanes>(x: &[f32; MAX_LANES], out: &mut [f32; MAX_LANES]
     for i in (0..MAX_LANES).step_by(L::N) {
         // SAFETY: both hold MAX_LANES values; the tier is available.
         unsafe {
-            let coefficients = super::weights::EXP2.map(|c| L::splat(c));
+            let coefficients = super::weights::coefficients::<L>(1.0);
             exp2_lanes(L::load(x.as_ptr().add(i)), coefficients).store(out.as_mut_ptr().add(i));
         }
     }

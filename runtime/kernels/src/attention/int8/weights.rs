@@ -12,7 +12,7 @@ const LOWEST: f32 = -100.0;
 /// Weight of the largest score of a group.
 const WEIGHT_MAX: f32 = 127.0;
 /// `2^r` on ±1/2, the largest relative error made smallest; highest power first.
-pub(super) const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
+const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
 
 tiered! {
     /// Turns scores into weights: `round(127 · 2^(score - maximum of the group))`. Of group `g`,
@@ -38,6 +38,8 @@ unsafe fn weigh_groups_on<L: Lanes>(
     maxima: &mut [f32],
     sums: &mut [i32],
 ) {
+    // SAFETY: register-only.
+    let coefficients = unsafe { coefficients::<L>(WEIGHT_MAX) };
     let groups = scores.as_chunks::<GROUP>().0;
     let weights = weights.as_chunks_mut::<GROUP>().0;
     for (g, (scores, weights)) in groups.iter().zip(weights).enumerate() {
@@ -58,7 +60,6 @@ unsafe fn weigh_groups_on<L: Lanes>(
                 let mut four = [maximum; 4];
                 for (j, weight) in four.iter_mut().enumerate() {
                     let score = L::load(from.add(i + j * L::N));
-                    let coefficients = EXP2.map(|c| L::splat(c * WEIGHT_MAX));
                     *weight =
                         exp2_lanes(score.sub(maximum), coefficients).add(L::splat(INTEGER_SHIFT));
                 }
@@ -87,6 +88,8 @@ tiered! {
 #[inline(always)]
 unsafe fn add_groups_on<L: Lanes>(n: usize, scales: &mut [f32], sums: &[i32], totals: &mut [f32]) {
     let n_groups = sums.len() / n;
+    // SAFETY: register-only.
+    let coefficients = unsafe { coefficients::<L>(1.0) };
     for first in (0..n).step_by(L::N) {
         let width = L::N.min(n - first);
         // SAFETY: `width` values from `first` are inside each row of `scales` and inside `totals`.
@@ -100,7 +103,7 @@ unsafe fn add_groups_on<L: Lanes>(n: usize, scales: &mut [f32], sums: &[i32], to
             for g in 0..n_groups {
                 let at = g * n + first;
                 let group = load_first::<L>(scales.as_ptr().add(at), width, 0.0);
-                let scale = exp2_lanes(group.sub(maximum), EXP2.map(|c| L::splat(c)));
+                let scale = exp2_lanes(group.sub(maximum), coefficients);
                 let mut sum = [0.0; crate::lanes::MAX_LANES];
                 for (sum, value) in sum.iter_mut().zip(&sums[at..at + width]) {
                     *sum = *value as f32;
@@ -110,6 +113,26 @@ unsafe fn add_groups_on<L: Lanes>(n: usize, scales: &mut [f32], sums: &[i32], to
             }
             store_first(total, totals.as_mut_ptr().add(first), width);
         }
+    }
+}
+
+/// [`EXP2`] times `factor`. Without a closure, which would be compiled without the instructions of
+/// the tier.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`.
+#[inline(always)]
+pub(super) unsafe fn coefficients<L: Lanes>(factor: f32) -> [L; 4] {
+    let [c3, c2, c1, c0] = EXP2;
+    // SAFETY: register-only.
+    unsafe {
+        [
+            L::splat(c3 * factor),
+            L::splat(c2 * factor),
+            L::splat(c1 * factor),
+            L::splat(c0 * factor),
+        ]
     }
 }
 
