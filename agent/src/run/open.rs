@@ -104,7 +104,7 @@ impl Plan {
         }))
     }
 
-    /// The pins on their thread, and the number of each by its name.
+    /// Starts the thread of the pins, if there are any.
     ///
     /// # Errors
     ///
