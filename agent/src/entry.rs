@@ -65,6 +65,8 @@ pub struct Began {
     pub state: Vec<u8>,
     /// What the opening of the journal had to cut off or found damaged; empty if nothing.
     pub recovered: String,
+    /// Nothing is carried out, whatever the rule file says.
+    pub dry_run: bool,
 }
 
 /// Which weights, on which kernels.

@@ -13,7 +13,7 @@ mod eyes;
 mod second;
 mod slot;
 
-pub use album::{Album, PictureType};
+pub use album::{Album, PictureType, encode_jpeg};
 pub use eyes::{EyeSettings, Eyes, News, START, Sight};
 #[cfg(feature = "onnx")]
 pub use second::DetectorLook;

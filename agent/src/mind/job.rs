@@ -88,3 +88,34 @@ pub enum Failure {
         waiting: usize,
     },
 }
+
+#[cfg(test)]
+impl Job {
+    /// The record of an answer that says nothing.
+    pub(crate) fn answered(&self, stage: ocelli_reflex::observation::Stage) -> Answered {
+        use crate::entry::{Answerer, ModelIdentity};
+        Answered {
+            question: self.question,
+            rule: self.rule.clone(),
+            stage,
+            frame: self.frame,
+            frame_sha256: [0; 32],
+            picture: None,
+            by: Answerer::Local(ModelIdentity::default()),
+            prompt: self.prompt.clone(),
+            form: self.form.clone(),
+            max_tiles: None,
+            prompt_tokens: 0,
+            tokens: Vec::new(),
+            token_probabilities: Vec::new(),
+            choice_scores: Vec::new(),
+            choice_probabilities: Vec::new(),
+            text: String::new(),
+            probability: 0.0,
+            unsure: false,
+            time_ms: [0.0; 3],
+            joules: None,
+            system: None,
+        }
+    }
+}

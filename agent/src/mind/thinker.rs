@@ -6,7 +6,8 @@ mod tests;
 use super::job::{Failure, Job, Thought};
 use super::queue::{Queue, View, view};
 use super::{Mind, MindSettings};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use crate::mailbox::event;
+use nix::sys::eventfd::EventFd;
 use ocelli_reflex::QuestionId;
 use ocelli_reflex::observation::Stage;
 use ocelli_runtime::{CancelFlag, Vlm};
@@ -93,7 +94,7 @@ impl Thinker {
                 stop: false,
             }),
             changed: Condvar::new(),
-            ready: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            ready: event()?,
             pulse: Arc::new(AtomicU64::new(0)),
         });
         let worker = Worker {

@@ -55,6 +55,8 @@ pub struct RuleBook {
     coming: Option<(u64, u8, u8, String)>,
     /// Name of the board and its lines, in whose spelling outputs name lines.
     board: (String, Option<Vec<BoardLine>>),
+    /// The run carries nothing out, whatever its files say.
+    dry_run: bool,
 }
 
 impl RuleBook {
@@ -73,9 +75,10 @@ impl RuleBook {
     }
 
     fn began(&mut self, began: &Began) {
-        if self.board.0 != began.board {
+        if (&self.board.0, self.dry_run) != (&began.board, began.dry_run) {
             let board = Board::by_name(&began.board).ok();
             self.board = (began.board.clone(), board.as_ref().map(board_lines));
+            self.dry_run = began.dry_run;
             self.files.iter_mut().for_each(|file| file.policy = None);
         }
     }
@@ -120,7 +123,7 @@ impl RuleBook {
     ///
     /// The journal does not hold them, or they cannot be used.
     pub fn policy(&mut self, fingerprint: u64) -> Result<Rc<Policy>, RuleFault> {
-        let lines = &self.board.1;
+        let (lines, dry_run) = (&self.board.1, self.dry_run);
         let file = self
             .files
             .iter_mut()
@@ -128,7 +131,7 @@ impl RuleBook {
             .ok_or(RuleFault::Missing { fingerprint })?;
         let read = file
             .policy
-            .get_or_insert_with(|| read(fingerprint, &file.text, lines.clone()));
+            .get_or_insert_with(|| read(fingerprint, &file.text, lines.clone(), dry_run));
         read.clone()
     }
 }
@@ -137,6 +140,7 @@ fn read(
     fingerprint: u64,
     text: &str,
     lines: Option<Vec<BoardLine>>,
+    dry_run: bool,
 ) -> Result<Rc<Policy>, RuleFault> {
     let on_board = Inventory {
         lines,
@@ -149,12 +153,13 @@ fn read(
         ..Inventory::default()
     };
     let policy = load(text, &on_board).or_else(|_| load(text, &anywhere));
-    let policy = policy
+    let mut policy = policy
         .map_err(|rejected| RuleFault::Refused {
             fingerprint,
             why: rejected.to_string(),
         })?
         .policy;
+    policy.dry_run |= dry_run;
     match policy.fingerprint {
         found if found != fingerprint => Err(RuleFault::Other { fingerprint, found }),
         _ => Ok(Rc::new(policy)),

@@ -3,6 +3,9 @@
 
 mod ask;
 mod carry;
+mod errand;
+mod intake;
+mod reload;
 mod show;
 mod snapshot;
 mod tell;
@@ -11,27 +14,24 @@ mod tests;
 mod wait;
 
 use super::clock::{Clock, millis};
-use super::desk::broker::{self, Broker};
+use super::desk::Receipt;
+use super::desk::broker::Broker;
 use super::desk::line::Line;
-use super::desk::{Inbound, Query, Receipt};
-use super::hands::{HandNews, Hands};
-use super::lookout::{Lookout, Seen};
-use super::open::Plan;
+use super::hands::Hands;
+use super::lookout::Lookout;
 use super::recorder::Recorder;
 use super::settings::{Sections, Settings};
 use super::vitals::Vitals;
 use crate::entry::{Began, Entry, ModelIdentity, Step};
-use crate::fault::Fault;
 use crate::hook::Hooks;
-use crate::link::mqtt::payload::{Code, Reply, Sight};
+use crate::link::mqtt::payload::Sight;
 use crate::mind::Thinker;
 use crate::notify::{Notify, NotifyError};
 use crate::page::{AnswerShown, Page, Picture};
 use crate::remote::Remote;
 use ask::Asked;
 use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
-use ocelli_reflex::explain::describe;
-use ocelli_reflex::note::{Ignored, Note};
+use ocelli_reflex::note::Note;
 use ocelli_reflex::observation::{Approval, Fault as DeviceFault, Link};
 use ocelli_reflex::output::{Act, ApprovalRequest, Output};
 use ocelli_reflex::{EventId, Observation, Outputs, Policy, RequestId, State, step, text};
@@ -45,8 +45,6 @@ use std::time::Duration;
 const MAX_INBOX: usize = 256;
 /// Most things taken from one source in a turn, so that none starves the others.
 const MAX_TAKEN: usize = 32;
-/// How long a camera may be away before rules are told.
-const CAMERA_GRACE: Duration = Duration::from_secs(2);
 /// Rules and state are written down whole again after this time, so that a journal whose oldest
 /// segments are gone can still be replayed.
 const BEGIN_AGAIN: Duration = Duration::from_secs(6 * 3600);
@@ -63,6 +61,8 @@ pub struct Rules {
     pub policy: Policy,
     /// The file.
     pub text: String,
+    /// Texts of the schemas that the rules ask for, by name.
+    pub schemas: BTreeMap<String, String>,
 }
 
 /// Everything the loop works with, opened.
@@ -243,6 +243,7 @@ impl Agent {
             // A few kilobytes of plain data always serialise.
             state: postcard::to_stdvec(&self.state).unwrap_or_default(),
             recovered,
+            dry_run: parts.rules.policy.dry_run,
         };
         parts.recorder.write_now(&Entry::Began(Box::new(began)));
     }
@@ -420,109 +421,6 @@ impl Agent {
         self.inbox.push_back(observation);
     }
 
-    fn take_hands(&mut self) {
-        for _ in 0..MAX_TAKEN {
-            let Some((hands, _)) = &self.parts.hands else {
-                return;
-            };
-            let Some(news) = hands.try_next() else { return };
-            self.hand_news(news);
-        }
-    }
-
-    fn hand_news(&mut self, news: HandNews) {
-        use ocelli_reflex::observation::Outcome;
-        match news {
-            HandNews::Edge(edge) => {
-                if let Some(name) = self.pin_name(edge.pin) {
-                    self.pin(&name, edge.active, false);
-                }
-            }
-            HandNews::Done(act, done) => {
-                let outcome = match done {
-                    Ok(()) => Outcome::Done,
-                    Err(error) => {
-                        self.remark("pins", &error.to_string());
-                        Outcome::Failed
-                    }
-                };
-                self.observe(&Observation::Outcome { act, outcome });
-            }
-            // The step counts the same time, and says so by itself.
-            HandNews::TimeOver(_) => {}
-            HandNews::LoopStuck(still) => {
-                let text = format!("the loop stood still for {still:?}; all pins were made safe");
-                self.remark("loop", &text);
-                // What the step took for on is off: it gives up what waits and calls all pins safe.
-                self.observe(&Observation::Reload);
-            }
-            HandNews::Fault(error) => self.remark("pins", &error.to_string()),
-            HandNews::Lost(count) => {
-                self.remark("pins", &format!("{count} edges were lost"));
-                self.read_inputs();
-            }
-        }
-    }
-
-    fn pin_name(&self, id: PinId) -> Option<String> {
-        let (_, names) = self.parts.hands.as_ref()?;
-        let found = names.iter().find(|(_, pin)| **pin == id);
-        found.map(|(name, _)| name.clone())
-    }
-
-    fn take_lookout(&mut self) {
-        for _ in 0..MAX_TAKEN {
-            let seen = self.parts.lookout.as_ref().and_then(Lookout::try_next);
-            let Some(seen) = seen else { break };
-            self.seen(seen);
-        }
-        let now = self.parts.clock.monotonic();
-        if self
-            .camera_lost
-            .is_some_and(|since| now.saturating_sub(since) >= CAMERA_GRACE)
-        {
-            self.fault(DeviceFault::CameraGone, true);
-        }
-    }
-
-    fn seen(&mut self, seen: Seen) {
-        match seen {
-            Seen::Change(change) => {
-                let zones = change.zones.iter().map(ToString::to_string).collect();
-                self.frame_taken(change.frame.id, change.frame.time, zones);
-                self.observe(&Observation::Change(*change));
-            }
-            Seen::Looked(look, frame) => {
-                self.counts.looks += 1;
-                if let Some(frame) = frame {
-                    self.frame_taken(frame.id, frame.time, Vec::new());
-                }
-                if !self.snapshot_looked(look, frame) && !self.errand_looked(look, frame) {
-                    self.observe(&Observation::Looked { look, frame });
-                }
-            }
-            Seen::Camera { works, state } => {
-                self.remark("camera", &state);
-                match works {
-                    true => {
-                        self.camera_lost = None;
-                        self.fault(DeviceFault::CameraGone, false);
-                    }
-                    false => {
-                        let now = self.parts.clock.monotonic();
-                        self.camera_lost.get_or_insert(now);
-                    }
-                }
-            }
-            Seen::Ended => {
-                self.remark("camera", "the source has ended");
-                self.fault(DeviceFault::CameraGone, true);
-            }
-            Seen::BadFrame(error) => self.remark("camera", &error),
-            Seen::Lost(count) => self.remark("camera", &format!("{count} changes were lost")),
-        }
-    }
-
     fn frame_taken(&mut self, frame: u64, taken_ms: u64, zones: Vec<String>) {
         if let Some(known) = self.frames.iter_mut().find(|known| known.frame == frame) {
             known.zones.extend(zones);
@@ -543,161 +441,6 @@ impl Agent {
 
     fn frame_fact(&self, frame: u64) -> Option<&FrameFact> {
         self.frames.iter().rev().find(|fact| fact.frame == frame)
-    }
-
-    fn take_links(&mut self) {
-        for _ in 0..MAX_TAKEN {
-            let now = self.parts.clock.monotonic();
-            let policy = &self.parts.rules.policy;
-            let inbound = self
-                .parts
-                .broker
-                .as_mut()
-                .and_then(|broker| broker.recv(policy, now));
-            let Some(inbound) = inbound else { break };
-            self.inbound(inbound);
-        }
-        for _ in 0..MAX_TAKEN {
-            let now = self.parts.clock.monotonic();
-            let policy = &self.parts.rules.policy;
-            let inbound = self
-                .parts
-                .line
-                .as_mut()
-                .and_then(|line| line.recv(policy, now));
-            let Some(inbound) = inbound else { break };
-            self.inbound(inbound);
-        }
-    }
-
-    fn inbound(&mut self, inbound: Inbound) {
-        match inbound {
-            Inbound::Observe(observation) => {
-                if let Observation::Link {
-                    link: Link::Mqtt,
-                    up,
-                } = observation
-                {
-                    self.fault(DeviceFault::BrokerAway, !up);
-                }
-                self.observe(&observation);
-            }
-            Inbound::Request(observation, receipt) => {
-                let outputs = self.observe(&observation);
-                let refusal = self.refusal(&outputs);
-                self.answer_request(&receipt, refusal);
-                if let Observation::Switch { .. } = observation {
-                    self.parts.recorder.state_changed();
-                    self.tell_rules();
-                }
-            }
-            Inbound::Errand(errand) => self.errand(errand),
-            Inbound::Query(query, receipt) => self.query(query, &receipt),
-            Inbound::Reload(receipt) => self.reload = Some(receipt),
-            Inbound::Remark(about, text) => self.remark(about, &text),
-        }
-    }
-
-    /// Why a request came to nothing, in words; `None` if it did not.
-    fn refusal(&self, outputs: &Outputs) -> Option<String> {
-        let is_against = |output: &&Output| {
-            matches!(
-                output,
-                Output::Note(
-                    Note::NotStarted { .. }
-                        | Note::Refused { .. }
-                        | Note::ApprovalRefused { .. }
-                        | Note::Ignored(
-                            Ignored::NoRule | Ignored::UnknownName | Ignored::WrongLink(_)
-                        )
-                )
-            )
-        };
-        let started = |output: &Output| matches!(output, Output::Note(Note::Started { .. }));
-        let refused = |output: &Output| matches!(output, Output::Note(Note::Refused { .. }));
-        let goes_on = outputs.list.iter().any(started) && !outputs.list.iter().any(refused);
-        if goes_on || !outputs.list.iter().any(|output| is_against(&output)) {
-            return None;
-        }
-        let against = outputs.list.iter().filter(is_against).cloned().collect();
-        let outputs = Outputs {
-            list: against,
-            wake_in: None,
-        };
-        Some(describe(&self.parts.rules.policy, &outputs).join("; "))
-    }
-
-    fn answer_request(&mut self, receipt: &Receipt, refusal: Option<String>) {
-        let now = self.parts.clock.monotonic();
-        if let Some(broker) = &mut self.parts.broker {
-            broker.reply(receipt, broker::verdict(refusal.clone()), now);
-        }
-        if let Some(line) = &mut self.parts.line {
-            line.verdict(receipt, refusal);
-        }
-    }
-
-    /// Tells who wanted a reload how it went.
-    pub fn reloaded(&mut self, receipt: &Receipt, outcome: Result<(), String>) {
-        let now = self.parts.clock.monotonic();
-        let reply = match &outcome {
-            Ok(()) => Reply::plain(Code::Done),
-            Err(reason) => Reply::because(Code::Failed, reason.clone()),
-        };
-        if let Some(broker) = &mut self.parts.broker {
-            broker.reply(receipt, reply, now);
-        }
-        match outcome {
-            Ok(()) => self.remark("settings", "settings and rules were read again"),
-            Err(reason) => self.remark("settings", &format!("not taken: {reason}")),
-        }
-    }
-
-    fn query(&mut self, query: Query, receipt: &Receipt) {
-        let now = self.parts.clock.monotonic();
-        let condition = self.condition();
-        let policy = &self.parts.rules.policy;
-        let rules = policy.rules.iter().map(|rule| {
-            let on = self
-                .state
-                .is_enabled(policy, &rule.id)
-                .unwrap_or(rule.enabled);
-            format!("{},{}", rule.id, if on { "on" } else { "off" })
-        });
-        let rules = rules.collect();
-        let Some(line) = &mut self.parts.line else {
-            return;
-        };
-        match query {
-            Query::State => line.condition(receipt, &condition, now),
-            Query::Rules => line.list(receipt, "RULE", rules),
-            Query::Version => {
-                let version = format!("ocelli {}", env!("CARGO_PKG_VERSION"));
-                line.list(receipt, "VER", vec![version]);
-            }
-        }
-    }
-
-    fn take_page(&mut self) {
-        for _ in 0..MAX_TAKEN {
-            let decision = self.parts.page.as_ref().and_then(Page::try_next);
-            let Some(decision) = decision else { return };
-            self.observe(&Observation::Approval(Approval {
-                request: RequestId(decision.request),
-                nonce: decision.nonce,
-                granted: decision.granted,
-                link: Link::Http,
-                retained: false,
-            }));
-        }
-    }
-
-    fn take_vitals(&mut self) {
-        let now = self.parts.clock.monotonic();
-        let stuck = self.parts.recorder.is_stuck();
-        for (fault, active) in self.parts.vitals.tick(now, stuck) {
-            self.fault(fault, active);
-        }
     }
 
     /// A fault began or ended; said once.
@@ -734,71 +477,6 @@ impl Agent {
         {
             self.remark("systemd", &error.to_string());
         }
-    }
-
-    /// Tells the system that settings are read again.
-    pub fn reloading(&mut self) {
-        let told = self.parts.notify.reloading();
-        self.notified(told);
-    }
-
-    /// Takes new settings and rules. Pins, camera and serial line whose settings changed are let go
-    /// before they are opened anew, pins safe.
-    ///
-    /// # Errors
-    ///
-    /// What cannot be opened.
-    pub fn take(&mut self, plan: Plan) -> Result<(), Fault> {
-        let later = self.parts.sections.changed(&plan.sections);
-        if !later.is_empty() {
-            let later = later.join(", ");
-            return Err(Fault::Argument(format!(
-                "{later} changed, and cannot while the agent runs; restart it"
-            )));
-        }
-        if let (Some(broker), Some(settings)) = (&self.parts.broker, plan.settings.mqtt.clone()) {
-            broker.reload(settings)?;
-        }
-        let remote = plan.remote(self.parts.recorder.read_spent())?;
-        self.observe(&Observation::Reload);
-        self.parts.remote = remote;
-        if plan.pins != self.parts.pins {
-            self.parts.hands = None;
-            self.parts.hands = plan.hands(&self.parts.progress)?;
-            self.parts.pins.clone_from(&plan.pins);
-        }
-        if plan.settings.camera != self.parts.settings.camera {
-            // The device may be the same: it is let go before it is opened.
-            self.parts.lookout = None;
-            self.snapshots.clear();
-            self.camera_lost = None;
-            self.fault(DeviceFault::CameraGone, true);
-            self.parts.lookout = plan.lookout()?;
-            let is_blind = self.parts.lookout.is_none();
-            self.fault(DeviceFault::CameraGone, is_blind);
-        }
-        if plan.settings.serial != self.parts.settings.serial {
-            self.parts.line = None;
-            self.parts.line = plan.line(&self.parts.clock);
-            let (link, up) = (Link::Serial, false);
-            self.observe(&Observation::Link { link, up });
-        }
-        self.parts.settings = plan.settings;
-        self.parts.sections = plan.sections;
-        self.parts.fingerprint = plan.fingerprint;
-        self.adopt(plan.rules);
-        Ok(())
-    }
-
-    /// Puts other rules in force; rates, cooldowns and off-times stay.
-    fn adopt(&mut self, rules: Rules) {
-        self.parts
-            .recorder
-            .rules(rules.policy.fingerprint, &rules.text);
-        self.parts.rules = rules;
-        self.observe(&Observation::Tick);
-        self.read_inputs();
-        self.describe_device();
     }
 
     /// Ends in order: all pins safe, everything written.

@@ -2,9 +2,11 @@
 
 use crate::journal::Moment;
 use jiff::tz::TimeZone;
-use nix::time::{ClockId, clock_gettime};
+use ocelli_camera::source::monotonic_now;
 use ocelli_reflex::{LocalTime, Now};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A wall clock before this was never set: 1 January 2025, in seconds since 1970.
@@ -14,11 +16,17 @@ const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 /// There where the kernel set its clock from one with a battery.
 const BATTERY: &str = "/sys/class/rtc/rtc0/hctosys";
 
+/// While the system has not said that its time is right, it is asked this often.
+const LOOK_PAUSE_MS: u64 = 1000;
+
 /// Monotonic time for decisions, wall time for people.
 #[derive(Clone, Debug)]
 pub struct Clock {
     zone: TimeZone,
-    trusted: bool,
+    /// The wall clock is right: the owner said so, or the system has.
+    is_right: Arc<AtomicBool>,
+    /// When the system is asked next, by the monotonic clock in milliseconds.
+    next_look: Arc<AtomicU64>,
 }
 
 impl Clock {
@@ -26,14 +34,14 @@ impl Clock {
     pub fn new(trusted: bool) -> Clock {
         Clock {
             zone: TimeZone::system(),
-            trusted,
+            is_right: Arc::new(AtomicBool::new(trusted)),
+            next_look: Arc::default(),
         }
     }
 
     /// `CLOCK_MONOTONIC`, which pictures and edges carry too.
     pub fn monotonic(&self) -> Duration {
-        // The clock is there on every Linux.
-        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+        monotonic_now()
     }
 
     /// The moment for the step.
@@ -55,8 +63,18 @@ impl Clock {
     /// Milliseconds since 1970; `None` while the wall clock is not known to be right.
     pub fn wall_ms(&self) -> Option<u64> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        let is_right = self.trusted || is_told(Path::new("/"));
-        (is_right && since.as_secs() >= NEVER_SET).then(|| millis(since))
+        (self.is_right() && since.as_secs() >= NEVER_SET).then(|| millis(since))
+    }
+
+    /// The clock is read at every step: files are looked at seldom, and no more once they said yes.
+    fn is_right(&self) -> bool {
+        let now = millis(self.monotonic());
+        if !self.is_right.load(Ordering::Relaxed) && now >= self.next_look.load(Ordering::Relaxed) {
+            self.next_look.store(now + LOOK_PAUSE_MS, Ordering::Relaxed);
+            self.is_right
+                .store(is_told(Path::new("/")), Ordering::Relaxed);
+        }
+        self.is_right.load(Ordering::Relaxed)
     }
 
     fn local(&self, wall_ms: u64) -> Option<LocalTime> {
@@ -93,7 +111,7 @@ mod tests {
             let stamp: jiff::Timestamp = text.parse().unwrap();
             let clock = Clock {
                 zone,
-                trusted: true,
+                ..Clock::new(true)
             };
             clock.local(stamp.as_millisecond() as u64).unwrap()
         };

@@ -3,9 +3,10 @@
 //! Whatever the loop does, a pin goes safe when its time is over; and when the loop makes no
 //! progress, all of them do.
 
+use crate::mailbox::event;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use ocelli_boards::{Edge, PinError, PinId, PinUse, Pins};
 use ocelli_camera::source::monotonic_now;
 use ocelli_reflex::ActId;
@@ -109,8 +110,6 @@ impl Hands {
         progress: Arc<AtomicU64>,
         patience: Duration,
     ) -> io::Result<Hands> {
-        let bell =
-            || EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
         let is_input = |usage| matches!(usage, PinUse::Input { .. });
         let inputs: Vec<bool> = pins
             .plans()
@@ -130,8 +129,8 @@ impl Hands {
                 levels,
                 ..Desk::default()
             }),
-            ordered: bell()?,
-            told: bell()?,
+            ordered: event()?,
+            told: event()?,
         });
         let n_pins = pins.plans().len();
         let mut worker = Worker {
@@ -345,25 +344,26 @@ impl Worker {
     }
 }
 
+/// A lamp and a motion sensor without hardware.
 #[cfg(test)]
-mod tests {
+pub(super) mod fixture {
     use super::*;
     use ocelli_boards::{Bias, FakeControl, FakePins, PinPlan};
 
-    const LAMP: PinId = PinId(0);
-    const PIR: PinId = PinId(1);
+    /// The lamp, an output that is safe when off.
+    pub(in crate::run) const LAMP: PinId = PinId(0);
+    /// The sensor.
+    pub(in crate::run) const PIR: PinId = PinId(1);
 
-    fn plan(name: &str, line: u32, usage: PinUse) -> PinPlan {
-        PinPlan {
+    /// Their lines.
+    pub(in crate::run) fn plans() -> Vec<PinPlan> {
+        let plan = |name: &str, line: u32, usage| PinPlan {
             name: name.to_owned(),
             pin: format!("GPIO{line}"),
             chips: vec!["fake".to_owned()],
             line,
             usage,
-        }
-    }
-
-    fn hands(patience: Duration) -> (Hands, FakeControl, Arc<AtomicU64>) {
+        };
         let lamp = PinUse::Output {
             active_low: false,
             safe: false,
@@ -374,10 +374,29 @@ mod tests {
             edges: true,
             debounce: Duration::ZERO,
         };
-        let (pins, control) =
-            FakePins::new(vec![plan("lamp", 17, lamp), plan("pir", 4, pir)]).unwrap();
+        vec![plan("lamp", 17, lamp), plan("pir", 4, pir)]
+    }
+
+    /// Both on their thread, and their other side.
+    pub(in crate::run) fn hands(
+        progress: &Arc<AtomicU64>,
+        patience: Duration,
+    ) -> (Hands, FakeControl) {
+        let (pins, control) = FakePins::new(plans()).unwrap();
+        let hands = Hands::start(Box::new(pins), Arc::clone(progress), patience).unwrap();
+        (hands, control)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{LAMP, PIR};
+    use super::*;
+    use ocelli_boards::FakeControl;
+
+    fn hands(patience: Duration) -> (Hands, FakeControl, Arc<AtomicU64>) {
         let progress = Arc::new(AtomicU64::new(0));
-        let hands = Hands::start(Box::new(pins), Arc::clone(&progress), patience).unwrap();
+        let (hands, control) = fixture::hands(&progress, patience);
         (hands, control, progress)
     }
 

@@ -8,8 +8,9 @@ pub use gallery::Gallery;
 use super::settings::{CameraSettings, WHOLE};
 use crate::answer;
 use crate::fault::Fault;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use ocelli_camera::camera::{Camera, CameraError, CameraOptions, CameraStatus};
+use crate::mailbox::event;
+use nix::sys::eventfd::EventFd;
+use ocelli_camera::camera::{Camera, CameraError, CameraOptions};
 use ocelli_camera::change::ChangeDetector;
 use ocelli_camera::quality::{Finding, QualityJudge};
 use ocelli_camera::recovery::State;
@@ -19,7 +20,6 @@ use ocelli_reflex::observation::{Change, Frame, Quality};
 use ocelli_reflex::{LookId, text};
 use ocelli_runtime::image::Rgb8;
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -114,7 +114,6 @@ impl Shared {
 #[derive(Debug)]
 pub struct Lookout {
     shared: Arc<Shared>,
-    status: CameraStatus,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,13 +129,11 @@ impl Lookout {
         let detector = ChangeDetector::new(settings.change.clone(), settings.zones.clone())
             .map_err(|error| argument(&error))?;
         let live = !settings.source.starts_with("replay:");
-        let told = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
-            .map_err(io::Error::from)?;
+        let told = event()?;
         let shared = Arc::new(Shared {
             desk: Mutex::new(Desk::default()),
             told,
         });
-        let status = camera.status();
         let mut worker = Worker {
             shared: Arc::clone(&shared),
             camera,
@@ -156,7 +153,6 @@ impl Lookout {
             .spawn(move || worker.run())?;
         Ok(Lookout {
             shared,
-            status,
             thread: Some(thread),
         })
     }
@@ -181,11 +177,6 @@ impl Lookout {
     /// A picture that was told of, as long as it is kept.
     pub fn picture(&self, frame: u64) -> Option<Arc<Rgb8>> {
         self.shared.desk().gallery.get(frame)
-    }
-
-    /// How the camera is.
-    pub fn status(&self) -> &CameraStatus {
-        &self.status
     }
 
     /// Readable when there is something to tell.

@@ -3,7 +3,7 @@
 use super::agent::{NamedPins, Parts, Rules};
 use super::clock::Clock;
 use super::desk::broker::Broker;
-use super::desk::line::{Line, PEER_PIN};
+use super::desk::line::Line;
 use super::hands::Hands;
 use super::lookout::Lookout;
 use super::recorder::Recorder;
@@ -27,8 +27,10 @@ use ocelli_boards::{
 };
 use ocelli_reflex::load::BoardLine;
 use ocelli_reflex::pin::Role;
+use ocelli_reflex::question::Form;
 use ocelli_reflex::{Inventory, Policy, load};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -265,21 +267,13 @@ fn board(name: &str) -> Result<Board, Fault> {
         let facts = Facts::read(&Tree::default(), SystemTime::now());
         return Ok(detect(&facts, &Board::built_in()).board);
     }
-    let board = match name.contains(['/', '.']) {
-        true => Board::load(Path::new(name)),
-        false => Board::by_name(name),
-    };
-    board.map_err(|error| Fault::Argument(format!("device.board: {error}")))
+    inventory::board(name).map_err(|error| Fault::Argument(format!("device.board: {error}")))
 }
 
 /// Reads the rule file and holds it against what the device has.
 fn rules(settings: &Settings, board: &Board, dry_run: bool) -> Result<Rules, Fault> {
     let path = &settings.rules;
-    let failed = |source| Fault::Input {
-        path: path.clone(),
-        source,
-    };
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = inventory::read(path)?;
     let schemas = match &settings.schemas {
         None => Vec::new(),
         Some(folder) => inventory::schema_names(folder).map_err(|source| Fault::Input {
@@ -302,22 +296,33 @@ fn rules(settings: &Settings, board: &Board, dry_run: bool) -> Result<Rules, Fau
     for warning in &loaded.warnings {
         eprintln!("ocelli: {}: {warning}", path.display());
     }
-    let mut rules = Rules {
-        policy: loaded.policy,
+    let mut policy = loaded.policy;
+    wiring_is_known(settings, &policy)?;
+    policy.dry_run |= dry_run;
+    Ok(Rules {
+        schemas: schemas_of(settings, &policy)?,
+        policy,
         text,
+    })
+}
+
+/// Texts of the schemas that the rules ask for.
+fn schemas_of(settings: &Settings, policy: &Policy) -> Result<BTreeMap<String, String>, Fault> {
+    let mut texts = BTreeMap::new();
+    let Some(folder) = &settings.schemas else {
+        return Ok(texts);
     };
-    wiring_is_known(settings, &rules.policy)?;
-    if dry_run && !rules.policy.dry_run {
-        // The journal keeps the text in force, and a replay must come out dry as well.
-        let off = rules.text.replacen("dry_run = false", "", 1);
-        let text = format!("dry_run = true\n{off}");
-        if let Ok(dry) = load(&text, &inventory) {
-            rules.policy = dry.policy;
-            rules.text = text;
+    let forms = policy
+        .rules
+        .iter()
+        .filter_map(|rule| Some(&rule.ask.as_ref()?.form));
+    for form in forms {
+        if let Form::Schema { schema } = form {
+            let text = inventory::read(&folder.join(format!("{schema}.json")))?;
+            texts.insert(schema.clone(), text);
         }
-        rules.policy.dry_run = true;
     }
-    Ok(rules)
+    Ok(texts)
 }
 
 /// What the rules want and the configuration does not have.
@@ -354,8 +359,11 @@ fn warnings(settings: &Settings, policy: &Policy) -> Vec<String> {
 #[cfg(test)]
 pub(super) fn rules_of(text: &str, inventory: &Inventory) -> Rules {
     let policy = load(text, inventory).unwrap().policy;
-    let text = text.to_owned();
-    Rules { policy, text }
+    Rules {
+        policy,
+        text: text.to_owned(),
+        schemas: BTreeMap::new(),
+    }
 }
 
 /// Pins that the configuration names must be in the rule file.
@@ -377,10 +385,7 @@ fn wiring_is_known(settings: &Settings, policy: &Policy) -> Result<(), Fault> {
 
 /// The board's pins that the rules use.
 fn pin_plans(settings: &Settings, board: &Board, policy: &Policy) -> Result<Vec<PinPlan>, Fault> {
-    let own = policy
-        .pins
-        .iter()
-        .filter(|pin| !pin.line.starts_with(PEER_PIN));
+    let own = policy.pins.iter().filter(|pin| pin.serial_name().is_none());
     for pin in own.clone() {
         let range = pin.envelope().map_or((0, 1), |envelope| envelope.range);
         if range.0 < 0 || range.1 > 1 {

@@ -7,8 +7,7 @@ use crate::journal::snapshots::{SnapshotError, Snapshots};
 use crate::journal::storage::Disk;
 use crate::journal::{Journal, JournalError, Opened};
 use crate::remote::Spent;
-use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use crate::watch::encode_jpeg;
 use ocelli_reflex::State;
 use ocelli_runtime::image::Rgb8;
 use std::io::{self, Write};
@@ -159,14 +158,7 @@ impl Recorder {
     /// Sides over what JPEG allows.
     pub fn jpeg(&self, picture: &Rgb8) -> Result<Vec<u8>, image::ImageError> {
         let mut jpeg = Vec::new();
-        // Sides of a picture are at most 65 535.
-        let (width, height) = (picture.width() as u32, picture.height() as u32);
-        JpegEncoder::new_with_quality(&mut jpeg, self.quality).write_image(
-            picture.pixels(),
-            width,
-            height,
-            ExtendedColorType::Rgb8,
-        )?;
+        encode_jpeg(picture, self.quality, &mut jpeg)?;
         Ok(jpeg)
     }
 

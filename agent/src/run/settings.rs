@@ -3,6 +3,12 @@
 //! What the agent decides stands in the rule file; this file says what the device has and where
 //! things are kept. Paths are relative to the folder of the file.
 
+mod sections;
+#[cfg(test)]
+mod tests;
+
+pub use sections::Sections;
+
 use crate::link::mqtt;
 use ocelli_boards::Bias;
 use ocelli_camera::Polygon;
@@ -301,50 +307,6 @@ fn usual_baud() -> u32 {
     115_200
 }
 
-/// Tables and keys of a file that take effect at start only.
-const AT_START: [&str; 8] = [
-    "device",
-    "state",
-    "model",
-    "http",
-    "watchdog",
-    "journal",
-    "snapshots",
-    "clock",
-];
-
-/// The parts of a file that cannot change while they are in use.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sections {
-    at_start: Vec<(&'static str, Option<toml::Value>)>,
-    has_broker: bool,
-}
-
-impl Sections {
-    /// Those of a text that was read before.
-    pub fn of(text: &str) -> Sections {
-        let table: toml::Table = toml::from_str(text).unwrap_or_default();
-        Sections {
-            at_start: AT_START
-                .map(|name| (name, table.get(name).cloned()))
-                .to_vec(),
-            has_broker: table.contains_key("mqtt"),
-        }
-    }
-
-    /// Names of those that are others in `new`.
-    pub fn changed(&self, new: &Sections) -> Vec<String> {
-        let pairs = self.at_start.iter().zip(&new.at_start);
-        let changed = pairs.filter(|(old, new)| old != new);
-        let broker = (self.has_broker != new.has_broker).then_some("mqtt");
-        changed
-            .map(|((name, _), _)| *name)
-            .chain(broker)
-            .map(|name| format!("`{name}`"))
-            .collect()
-    }
-}
-
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -571,64 +533,5 @@ impl Settings {
             days: self.snapshots.keep_days.into(),
             bytes: u64::from(self.snapshots.keep_mb) << 20,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = "format = 1\nrules = \"r.toml\"\n[device]\nname = \"porch\"\n";
-
-    fn parse(text: &str) -> Result<Settings, SettingsError> {
-        Settings::parse(text, Path::new("/etc/ocelli/ocelli.toml"))
-    }
-
-    #[test]
-    fn little_is_enough_and_paths_begin_at_the_file() {
-        let settings = parse(LEAST).unwrap();
-        assert_eq!(settings.rules, Path::new("/etc/ocelli/r.toml"));
-        assert_eq!(settings.title(), "porch");
-        assert_eq!(settings.zone_names(), [WHOLE]);
-        assert!(!settings.privacy.remote_images);
-    }
-
-    #[test]
-    fn what_takes_effect_at_start_only_is_named_when_it_changes() {
-        let old = Sections::of(LEAST);
-        assert_eq!(old.changed(&Sections::of(LEAST)), [""; 0]);
-        let new = Sections::of(&format!(
-            "{LEAST}[model]\nthreads = 2\n[mqtt]\nhost = \"h\"\n"
-        ));
-        assert_eq!(old.changed(&new), ["`model`", "`mqtt`"]);
-        let camera = format!("{LEAST}[camera]\nsource = \"v4l2:\"\n");
-        assert_eq!(old.changed(&Sections::of(&camera)), [""; 0]);
-    }
-
-    #[test]
-    fn mistakes_name_file_setting_value_and_rule() {
-        let cases = [
-            (
-                "[camera]\nsource = \"v4l2:\"\nrate = 0\n",
-                "camera.rate = 0",
-            ),
-            (
-                "[camera]\nsource = \"v4l2:\"\nrotate = 45\n",
-                "0, 90, 180 or 270",
-            ),
-            ("[snapshots]\nquality = 0\n", "snapshots.quality = 0"),
-            ("[journal]\nsync_ms = 70000\n", "0 to 60000"),
-            ("[journal]\nsnyc_ms = 7\n", "unknown field `snyc_ms`"),
-            ("[pins.pir]\nbias = \"up\"\n", "pull-up"),
-        ];
-        for (text, wanted) in cases {
-            let error = parse(&format!("{LEAST}{text}")).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{text}: {error}");
-            assert!(error.starts_with("/etc/ocelli/ocelli.toml"), "{error}");
-        }
-        let error = parse(&LEAST.replace("porch", "Front Porch")).unwrap_err();
-        assert!(error.to_string().contains("device.name"), "{error}");
-        let error = parse(&LEAST.replace("format = 1", "format = 2")).unwrap_err();
-        assert!(error.to_string().contains("format 1"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use crate::cli::{Global, ReplayArgs};
 use crate::entry::{Answered, Entry};
 use crate::fault::Fault;
+use crate::inventory::read;
 use crate::journal::{Damage, Disk, Reader, Record};
 use crate::mind::{Job, Mind, MindSettings};
 use crate::model;
@@ -10,7 +11,6 @@ use crate::progress::Progress;
 use crate::replay::exact::Hole;
 use crate::replay::{Changed, Difference, Exact, Reasked, Reasker, RuleBook, Tally, Under, reask};
 use crate::verbs::journal::{harmless, open};
-use crate::verbs::rules::read;
 use crate::wall_clock;
 use ocelli_reflex::{Inventory, Now, load};
 use ocelli_runtime::Vlm;

@@ -14,13 +14,8 @@ pub mod sentence;
 
 use crate::cli::{Global, InventoryArgs, RulesArgs, RulesVerb};
 use crate::fault::Fault;
-use crate::inventory::{board_lines, schema_names};
-use ocelli_boards::Board;
+use crate::inventory::{board, board_lines, schema_names};
 use ocelli_reflex::Inventory;
-use ocelli_reflex::limit::MAX_FILE_BYTES;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 
 /// Runs the verb.
 ///
@@ -34,35 +29,11 @@ pub fn run(global: &Global, args: &RulesArgs) -> Result<(), Fault> {
     }
 }
 
-/// Reads a rule file; of one that is too long just enough to see that.
-///
-/// # Errors
-///
-/// The file cannot be read or is not UTF-8.
-pub fn read(path: &Path) -> Result<String, Fault> {
-    let mut bytes = Vec::new();
-    let unreadable = |source| Fault::Input {
-        path: path.to_owned(),
-        source,
-    };
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    let is_too_long = bytes.len() > MAX_FILE_BYTES;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(text),
-        // It may have been cut within a character, and is refused for its length.
-        Err(error) if is_too_long => Ok(String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let what = format!("byte {at} is not UTF-8; save the file as UTF-8");
-            Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, what)))
-        }
-    }
-}
-
 fn inventory(args: &InventoryArgs) -> Result<Inventory, Fault> {
-    let lines = args.board.as_deref().map(board).transpose()?;
+    let lines = args.board.as_deref().map(board);
+    let lines = lines
+        .transpose()
+        .map_err(|error| Fault::Argument(format!("--board: {error}")))?;
     let schemas = args.schemas.as_deref().map(|folder| {
         schema_names(folder).map_err(|source| Fault::Input {
             path: folder.to_owned(),
@@ -76,14 +47,4 @@ fn inventory(args: &InventoryArgs) -> Result<Inventory, Fault> {
         // The configuration says; here a pin of the microcontroller is taken as it is.
         serial: true,
     })
-}
-
-fn board(name: &str) -> Result<Board, Fault> {
-    let is_file = name.contains('/') || name.ends_with(".toml");
-    let board = if is_file {
-        Board::load(Path::new(name))
-    } else {
-        Board::by_name(name)
-    };
-    board.map_err(|error| Fault::Argument(format!("--board: {error}")))
 }

@@ -83,20 +83,25 @@ impl Album {
 }
 
 fn encode(picture: &Rgb8, kind: PictureType, out: &mut Vec<u8>) -> Result<(), ImageError> {
+    match kind {
+        PictureType::Jpg => encode_jpeg(picture, JPEG_QUALITY, out),
+        PictureType::Png => write(picture, PngEncoder::new(out)),
+    }
+}
+
+/// Adds a picture to `out` as a JPEG file; `quality` is 1 to 100.
+///
+/// # Errors
+///
+/// Sides over what JPEG allows.
+pub fn encode_jpeg(picture: &Rgb8, quality: u8, out: &mut Vec<u8>) -> Result<(), ImageError> {
+    write(picture, JpegEncoder::new_with_quality(out, quality))
+}
+
+fn write(picture: &Rgb8, encoder: impl ImageEncoder) -> Result<(), ImageError> {
     // Sides of a picture are at most 65 535.
     let (width, height) = (picture.width() as u32, picture.height() as u32);
-    let color = ExtendedColorType::Rgb8;
-    match kind {
-        PictureType::Jpg => JpegEncoder::new_with_quality(out, JPEG_QUALITY).write_image(
-            picture.pixels(),
-            width,
-            height,
-            color,
-        ),
-        PictureType::Png => {
-            PngEncoder::new(out).write_image(picture.pixels(), width, height, color)
-        }
-    }
+    encoder.write_image(picture.pixels(), width, height, ExtendedColorType::Rgb8)
 }
 
 #[cfg(test)]

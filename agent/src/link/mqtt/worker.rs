@@ -7,8 +7,9 @@ use super::settings::Settings;
 use super::topics::{Kind, Names};
 use super::transport::Transport;
 use crate::link::backoff::Backoff;
+use crate::mailbox::event;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,13 +52,7 @@ impl Shared {
         session: Session,
         device: &str,
     ) -> Result<Shared, MqttError> {
-        let event = || {
-            EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(|fault| {
-                MqttError::Start {
-                    source: fault.into(),
-                }
-            })
-        };
+        let event = || event().map_err(|source| MqttError::Start { source });
         Ok(Shared {
             session: Mutex::new(session),
             orders: Mutex::new(Orders {

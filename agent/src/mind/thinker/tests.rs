@@ -49,31 +49,8 @@ impl Brain for Puppet {
 }
 
 fn conclusion(job: &Job, stage: Stage) -> Conclusion {
-    use crate::entry::{Answered, Answerer, ModelIdentity};
     Conclusion {
-        answered: Answered {
-            question: job.question,
-            rule: job.rule.clone(),
-            stage,
-            frame: job.frame,
-            frame_sha256: [0; 32],
-            picture: None,
-            by: Answerer::Local(ModelIdentity::default()),
-            prompt: job.prompt.clone(),
-            form: job.form.clone(),
-            max_tiles: None,
-            prompt_tokens: 0,
-            tokens: Vec::new(),
-            token_probabilities: Vec::new(),
-            choice_scores: Vec::new(),
-            choice_probabilities: Vec::new(),
-            text: String::new(),
-            probability: 0.0,
-            unsure: false,
-            time_ms: [0.0; 3],
-            joules: None,
-            system: None,
-        },
+        answered: job.answered(stage),
         value: ocelli_reflex::observation::Value::Nothing,
         fields: Vec::new(),
     }

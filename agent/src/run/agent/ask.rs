@@ -3,15 +3,14 @@
 use super::{Agent, MAX_TAKEN};
 use crate::entry::{AnswerForm, Answered, Answerer, Entry};
 use crate::link::mqtt::message::{Outgoing, State as BrokerState};
-use crate::link::mqtt::payload::{Code, Reply, Sight};
 use crate::mind::{Conclusion, Failure, Job, Thought, picture_sha256};
 use crate::remote::exchange::Finding as RemoteFinding;
 use crate::remote::{self, Heard, RemoteQuestion};
-use crate::run::desk::{Errand, ErrandAnswer, ErrandVerdict, Receipt};
-use ocelli_reflex::observation::{Answer, Fault, Frame, Stage, Value};
+use crate::run::desk::Errand;
+use ocelli_reflex::observation::{Answer, Fault, Stage, Value};
 use ocelli_reflex::output::{Ask, Finding, Model};
 use ocelli_reflex::question::Form;
-use ocelli_reflex::{EventId, LookId, Observation, Probability, QuestionId, RuleIndex, Text};
+use ocelli_reflex::{EventId, Observation, Probability, QuestionId, RuleIndex, Text};
 use ocelli_runtime::image::Rgb8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,32 +19,24 @@ use std::time::{Duration, Instant};
 pub(super) const FIRST_ERRAND: u64 = 1 << 62;
 /// Most questions under way.
 const MAX_ASKED: usize = 64;
-/// How long a person's question may take.
-const ERRAND_TIME: Duration = Duration::from_secs(50);
-/// Priority of a person's question; rules go from 0 to 9.
-const ERRAND_PRIORITY: u8 = 6;
-/// Tokens of an answer to a person unless they say otherwise.
-const ERRAND_TOKENS: u16 = 64;
 /// Tokens of a choice or a number from a remote model.
 const CLOSED_TOKENS: u16 = 16;
 /// Most pictures kept ready as evidence, and most whole texts.
 const MAX_KEPT: usize = 16;
-/// What is asked when a person asks nothing in particular.
-const DESCRIBE: &str = "Can you describe this image?";
 
 /// A question under way.
 #[derive(Debug)]
 pub(super) struct Asked {
-    who: Who,
-    frame: u64,
-    began: Instant,
+    pub(super) who: Who,
+    pub(super) frame: u64,
+    pub(super) began: Instant,
     /// The question as asked.
-    prompt: String,
-    form: AnswerForm,
+    pub(super) prompt: String,
+    pub(super) form: AnswerForm,
 }
 
 #[derive(Debug)]
-enum Who {
+pub(super) enum Who {
     Rule(RuleIndex, EventId),
     Person(Errand),
 }
@@ -54,7 +45,7 @@ impl Agent {
     /// Puts a rule's question to a model.
     pub(super) fn ask(&mut self, ask: &Ask) {
         let Some((prompt, form, priority)) = self.question(ask) else {
-            return self.no_answer(ask.id, ask.frame, "the schema cannot be read");
+            return self.no_answer(ask.id, ask.frame, "the rule or its schema is not there");
         };
         let Some((picture, _)) = self.shown(ask.frame) else {
             return self.no_answer(ask.id, ask.frame, "the picture is no longer there");
@@ -87,7 +78,7 @@ impl Agent {
         }
     }
 
-    fn max_tiles(&self) -> Option<usize> {
+    pub(super) fn max_tiles(&self) -> Option<usize> {
         self.parts.settings.model.max_tiles.map(usize::from)
     }
 
@@ -103,9 +94,8 @@ impl Agent {
             Form::Count { range, .. } => AnswerForm::Count(range.0, range.1),
             Form::Caption => AnswerForm::Caption(ask.max_tokens),
             Form::Schema { schema } => {
-                let folder = self.parts.settings.schemas.as_ref()?;
-                let text = std::fs::read_to_string(folder.join(format!("{schema}.json"))).ok()?;
-                AnswerForm::Schema(text, ask.max_tokens)
+                let text = self.parts.rules.schemas.get(schema)?;
+                AnswerForm::Schema(text.clone(), ask.max_tokens)
             }
         };
         Some((question.prompt.clone(), form, rule.priority))
@@ -113,7 +103,7 @@ impl Agent {
 
     /// A picture as the model is shown it, and the name it is kept under. With `keep_evidence` it
     /// is the kept file, read back, so that the same answer can be had again.
-    fn shown(&mut self, frame: u64) -> Option<(Arc<Rgb8>, Option<String>)> {
+    pub(super) fn shown(&mut self, frame: u64) -> Option<(Arc<Rgb8>, Option<String>)> {
         if let Some((_, name, picture)) = self.evidence.iter().find(|(kept, ..)| *kept == frame) {
             return Some((Arc::clone(picture), Some(name.clone())));
         }
@@ -144,14 +134,14 @@ impl Agent {
         }
     }
 
-    fn remember(&mut self, question: QuestionId, asked: Asked) {
+    pub(super) fn remember(&mut self, question: QuestionId, asked: Asked) {
         if self.asked.len() >= MAX_ASKED {
             self.asked.pop_first();
         }
         self.asked.insert(question.0, asked);
     }
 
-    fn think(&mut self, job: Job) {
+    pub(super) fn think(&mut self, job: Job) {
         // Energy is counted from here; with several questions under way they share it.
         let now = self.parts.clock.monotonic();
         if self.asked.len() == 1 {
@@ -457,151 +447,6 @@ impl Agent {
                 fields: Vec::new(),
             },
         );
-    }
-
-    /// A person asks: a picture first.
-    pub(super) fn errand(&mut self, errand: Errand) {
-        let Some(lookout) = &self.parts.lookout else {
-            return self.errand_failed(&errand, "there is no camera");
-        };
-        let id = self.next_errand;
-        self.next_errand += 1;
-        lookout.look(LookId(id), ERRAND_TIME / 5);
-        let asked = Asked {
-            who: Who::Person(errand),
-            frame: 0,
-            began: Instant::now(),
-            prompt: String::new(),
-            form: AnswerForm::Caption(0),
-        };
-        self.remember(QuestionId(id), asked);
-    }
-
-    /// The picture for a person's question; false if the look was not one.
-    pub(super) fn errand_looked(&mut self, look: LookId, frame: Option<Frame>) -> bool {
-        if look.0 < FIRST_ERRAND {
-            return false;
-        }
-        let question = QuestionId(look.0);
-        let Some(Asked {
-            who: Who::Person(errand),
-            began,
-            ..
-        }) = self.asked.remove(&look.0)
-        else {
-            return true;
-        };
-        let shown = frame.and_then(|frame| Some((frame.id, self.shown(frame.id)?.0)));
-        let Some((frame, picture)) = shown else {
-            self.errand_failed(&errand, "the camera gave no picture");
-            return true;
-        };
-        let (prompt, form) = self.errand_question(&errand);
-        let asked = Asked {
-            who: Who::Person(errand),
-            frame,
-            began,
-            prompt: prompt.clone(),
-            form: form.clone(),
-        };
-        self.remember(question, asked);
-        self.think(Job {
-            question,
-            rule: String::new(),
-            frame,
-            picture,
-            prompt,
-            form,
-            max_tiles: self.max_tiles(),
-            early: false,
-            priority: ERRAND_PRIORITY,
-            deadline: began + ERRAND_TIME,
-        });
-        true
-    }
-
-    /// What a person wants to know: a rule's question, their own, or a description.
-    fn errand_question(&self, errand: &Errand) -> (String, AnswerForm) {
-        let policy = &self.parts.rules.policy;
-        let tokens = errand.max_tokens.unwrap_or(ERRAND_TOKENS);
-        let of_rule = errand.rule.as_ref().and_then(|name| {
-            let at = policy
-                .rules
-                .iter()
-                .position(|rule| rule.id.as_str() == name)?;
-            let rule = RuleIndex(u16::try_from(at).ok()?);
-            let question = policy.question(rule)?;
-            let choices = policy
-                .choices(rule)
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            let form = match &question.form {
-                Form::Choices { .. } => AnswerForm::Choices(choices),
-                Form::Count { range, .. } => AnswerForm::Count(range.0, range.1),
-                _ => AnswerForm::Caption(tokens),
-            };
-            Some((question.prompt.clone(), form))
-        });
-        of_rule.unwrap_or_else(|| {
-            let question = errand.question.as_deref().unwrap_or(DESCRIBE).to_owned();
-            let form = match errand.choices.is_empty() {
-                true => AnswerForm::Caption(tokens),
-                false => AnswerForm::Choices(errand.choices.clone()),
-            };
-            (question, form)
-        })
-    }
-
-    fn errand_answered(&mut self, errand: &Errand, answered: &Answered, probability: Probability) {
-        let verdict = match answered.unsure {
-            true => ErrandVerdict::Unsure,
-            false => ErrandVerdict::Answered,
-        };
-        let is_closed = !matches!(answered.form, AnswerForm::Caption(_));
-        let wall_ms = self.frame_fact(answered.frame).map(|fact| fact.wall_ms);
-        let sight = Sight {
-            id: answered.question.0.to_string(),
-            rule: errand.rule.clone().unwrap_or_default(),
-            camera: Some(self.parts.settings.device.name.clone()),
-            time_ms: wall_ms.unwrap_or(0),
-            question: Some(answered.prompt.clone()),
-            answer: (is_closed && !answered.unsure).then(|| answered.text.clone()),
-            probability: Some(answered.probability),
-            unsure: answered.unsure,
-            text: (!is_closed).then(|| answered.text.clone()),
-            zones: Vec::new(),
-            has_snapshot: false,
-        };
-        let reply = Reply {
-            sight: Some(sight),
-            ..Reply::plain(Code::Done)
-        };
-        let answer = ErrandAnswer {
-            text: answered.text.clone(),
-            verdict,
-            probability,
-        };
-        self.tell_errand(&errand.receipt, reply, &answer);
-    }
-
-    fn errand_failed(&mut self, errand: &Errand, why: &str) {
-        let answer = ErrandAnswer {
-            text: why.to_owned(),
-            verdict: ErrandVerdict::Failed,
-            probability: Probability::ZERO,
-        };
-        self.tell_errand(&errand.receipt, Reply::because(Code::Failed, why), &answer);
-    }
-
-    fn tell_errand(&mut self, receipt: &Receipt, reply: Reply, answer: &ErrandAnswer) {
-        let now = self.parts.clock.monotonic();
-        if let Some(broker) = &mut self.parts.broker {
-            broker.reply(receipt, reply, now);
-        }
-        if let Some(line) = &mut self.parts.line {
-            line.answer(receipt, answer, now);
-        }
     }
 }
 

@@ -4,13 +4,13 @@ use super::Agent;
 use crate::hook::{HookId, HookJob};
 use crate::link::mqtt::message::{Outgoing, State as BrokerState};
 use crate::link::mqtt::{command::PinValue, payload::PendingAction};
-use crate::run::desk::line::PEER_PIN;
 use ocelli_reflex::action::{Command, PinValue as ActionValue};
 use ocelli_reflex::observation::{HookVerdict, Link, Outcome, Value};
 use ocelli_reflex::output::{
     Act, ApprovalRequest, Cancelled, Deed, Grant, HookCall, Moment, Output, PinSafe,
 };
 use ocelli_reflex::permission::Level;
+use ocelli_reflex::pin::SERIAL;
 use ocelli_reflex::{ActId, ActionIndex, CallId, Note, Observation, Outputs, PinIndex, RuleIndex};
 use serde_json::json;
 use std::time::Duration;
@@ -154,7 +154,7 @@ impl Agent {
         let pin = self.parts.rules.policy.pin(pin)?;
         let longest = pin.envelope().and_then(|envelope| envelope.max_on);
         let name = pin.name.to_string();
-        let outcome = if let Some(peer) = pin.line.strip_prefix(PEER_PIN) {
+        let outcome = if let Some(peer) = pin.serial_name() {
             let line = self.parts.line.as_mut();
             let within = within.or(longest);
             let set = line.map(|line| line.set_pin(Some(act), peer, value, within, now));
@@ -197,7 +197,7 @@ impl Agent {
                 hands.safe(*id);
             }
         }
-        if let Some(peer) = safe.line.strip_prefix(PEER_PIN) {
+        if let Some(peer) = safe.line.strip_prefix(SERIAL) {
             self.peer_pin_safe(peer.to_owned(), safe.value);
         }
         self.parts.recorder.state_changed();
@@ -230,7 +230,7 @@ impl Agent {
         let pins: Vec<(String, String, i32)> = pins.collect();
         for (name, line, safe) in pins {
             self.tell_pin(&name, safe);
-            if let Some(peer) = line.strip_prefix(PEER_PIN) {
+            if let Some(peer) = line.strip_prefix(SERIAL) {
                 self.peer_pin_safe(peer.to_owned(), safe);
             }
         }

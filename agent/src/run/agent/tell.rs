@@ -126,18 +126,19 @@ impl Agent {
         self.tell_page();
     }
 
-    /// Which rules are on.
-    pub(super) fn tell_rules(&mut self) {
+    /// The rules, each with whether it may start.
+    pub(super) fn rules_on(&self) -> Vec<(String, bool)> {
         let policy = &self.parts.rules.policy;
         let rules = policy.rules.iter().map(|rule| {
-            let on = self
-                .state
-                .is_enabled(policy, &rule.id)
-                .unwrap_or(rule.enabled);
-            (rule.id.to_string(), on)
+            let switched = self.state.is_enabled(policy, &rule.id);
+            (rule.id.to_string(), switched.unwrap_or(rule.enabled))
         });
-        let rules: Vec<(String, bool)> = rules.collect();
-        for (rule, on) in rules {
+        rules.collect()
+    }
+
+    /// Which rules are on.
+    pub(super) fn tell_rules(&mut self) {
+        for (rule, on) in self.rules_on() {
             self.tell_broker(Outgoing::State(State::Rule { rule, on }));
         }
     }
@@ -199,11 +200,6 @@ impl Agent {
     /// How the agent is.
     pub(super) fn condition(&self) -> Condition {
         let policy = &self.parts.rules.policy;
-        let is_armed = |rule: &&rule::Rule| {
-            self.state
-                .is_enabled(policy, &rule.id)
-                .unwrap_or(rule.enabled)
-        };
         let health = self.parts.vitals.health();
         let uptime = self.parts.clock.monotonic().saturating_sub(self.started);
         let faults: Vec<String> = self
@@ -214,7 +210,7 @@ impl Agent {
         Condition {
             uptime_s: uptime.as_secs(),
             // At most 32 rules.
-            n_armed_rules: policy.rules.iter().filter(is_armed).count() as u16,
+            n_armed_rules: self.rules_on().iter().filter(|(_, on)| *on).count() as u16,
             temperature_c: health.temperature.as_ref().map(|t| t.celsius),
             is_dry_run: policy.dry_run,
             faults: faults.join(", "),

@@ -1,22 +1,20 @@
 //! The loop with a recorded camera, pins without hardware and a model that says what it is told.
 
 use super::*;
-use crate::entry::{Answered, Answerer};
+use crate::entry::Answered;
 use crate::journal::storage::Disk;
 use crate::journal::{Reader, verify};
 use crate::mind::{Brain, Conclusion, Failure, Job, Thought};
+use crate::run::hands::fixture::{self, LAMP, PIR};
 use crate::run::open::rules_of;
 use crate::run::recorder::JOURNAL;
-use ocelli_boards::{Bias, FakeControl, FakePins, PinPlan, PinUse, Tree};
+use ocelli_boards::{FakeControl, Tree};
 use ocelli_camera::source::monotonic_now;
 use ocelli_reflex::Inventory;
 use ocelli_reflex::observation::{Stage, Value};
 use ocelli_reflex::output::Deed;
 use ocelli_runtime::CancelFlag;
 use std::path::Path;
-
-const LAMP: PinId = PinId(0);
-const PIR: PinId = PinId(1);
 
 const RULES: &str = r#"
 format = 1
@@ -71,27 +69,12 @@ impl Brain for Actor {
 
 fn answered(job: &Job, stage: Stage, probability: f32) -> Answered {
     Answered {
-        question: job.question,
-        rule: job.rule.clone(),
-        stage,
-        frame: job.frame,
-        frame_sha256: [0; 32],
-        picture: None,
-        by: Answerer::Local(ModelIdentity::default()),
-        prompt: job.prompt.clone(),
-        form: job.form.clone(),
-        max_tiles: None,
         prompt_tokens: 84,
         tokens: vec![1, 2],
         token_probabilities: vec![0.5, 0.5],
-        choice_scores: Vec::new(),
-        choice_probabilities: Vec::new(),
         text: "yes".to_owned(),
         probability,
-        unsure: false,
-        time_ms: [0.0; 3],
-        joules: None,
-        system: None,
+        ..job.answered(stage)
     }
 }
 
@@ -99,16 +82,6 @@ struct Scene {
     agent: Agent,
     pins: FakeControl,
     folder: tempfile::TempDir,
-}
-
-fn plan(name: &str, line: u32, usage: PinUse) -> PinPlan {
-    PinPlan {
-        name: name.to_owned(),
-        pin: format!("GPIO{line}"),
-        chips: vec!["fake".to_owned()],
-        line,
-        usage,
-    }
 }
 
 /// A picture of stripes: bright, sharp, good.
@@ -140,20 +113,8 @@ fn scene_in(script: &Script, folder: tempfile::TempDir) -> Scene {
     let settings = settings(folder.path());
     let clock = Clock::new(false);
     let progress = Arc::new(AtomicU64::new(0));
-    let lamp = PinUse::Output {
-        active_low: false,
-        safe: false,
-    };
-    let pir = PinUse::Input {
-        active_low: false,
-        bias: Bias::AsIs,
-        edges: true,
-        debounce: Duration::ZERO,
-    };
-    let plans = vec![plan("lamp", 17, lamp), plan("pir", 4, pir)];
-    let (pins, control) = FakePins::new(plans.clone()).unwrap();
     let patience = Duration::from_secs(3600);
-    let hands = Hands::start(Box::new(pins), Arc::clone(&progress), patience).unwrap();
+    let (hands, control) = fixture::hands(&progress, patience);
     let names = [("lamp".to_owned(), LAMP), ("pir".to_owned(), PIR)].into();
     let (recorder, _) = Recorder::open(&settings, folder.path(), clock.clone()).unwrap();
     let script = script.clone();
@@ -184,7 +145,7 @@ fn scene_in(script: &Script, folder: tempfile::TempDir) -> Scene {
         hands: Some((hands, names)),
         broker: None,
         line: None,
-        pins: plans,
+        pins: fixture::plans(),
         hooks: Hooks::start().unwrap(),
         remote: None,
         page: None,

@@ -7,6 +7,7 @@ use crate::link::{Interest, Link as _};
 use crate::run::settings::{SerialSettings, Speech};
 use ocelli_reflex::observation::{Approval, Link, Outcome};
 use ocelli_reflex::output::EventPhase;
+use ocelli_reflex::pin::Pin;
 use ocelli_reflex::{ActId, Observation, Policy, RequestId, text};
 use ocelli_wire::message::{
     Answer, ApprovalRequest, Event, Mode, Outcome as PeerOutcome, Packet, Phase, SetPin, State,
@@ -16,8 +17,6 @@ use ocelli_wire::{Message, Notice, Ticket};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How a pin of the microcontroller is written in the rule file.
-pub const PEER_PIN: &str = "serial:";
 /// Time on of a pin that nobody limits; the rule file wants a limit, so this only backs it up.
 const LONGEST_ON_MS: u32 = 60_000;
 /// Most things whose end is awaited; the oldest are forgotten.
@@ -158,8 +157,8 @@ impl Line {
     fn message(&mut self, message: Message, policy: &Policy) -> Option<Inbound> {
         match message {
             Message::PinEdge(edge) => {
-                let line = format!("{PEER_PIN}{}", edge.pin);
-                let pin = policy.pins.iter().find(|pin| pin.line.as_str() == line)?;
+                let is_meant = |pin: &&Pin| pin.serial_name() == Some(edge.pin.as_str());
+                let pin = policy.pins.iter().find(is_meant)?;
                 Some(Inbound::Observe(Observation::Pin {
                     pin: pin.name.clone(),
                     level: edge.level,

@@ -2,6 +2,7 @@
 
 use crate::cli::{CheckArgs, Global};
 use crate::fault::Fault;
+use crate::inventory;
 use ocelli_reflex::diagnostic::{Diagnostic, Rejected, Severity};
 use ocelli_reflex::{Inventory, load};
 use serde_json::json;
@@ -25,7 +26,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Result<(), Fault> {
 
 /// Prints the mistakes of a file; false if it cannot be used.
 fn check(global: &Global, path: &Path, inventory: &Inventory) -> Result<bool, Fault> {
-    let text = super::read(path)?;
+    let text = inventory::read(path)?;
     match load(&text, inventory) {
         Ok(loaded) => {
             print(global, path, &loaded.warnings)?;

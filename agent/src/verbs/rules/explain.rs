@@ -4,6 +4,7 @@ use super::rehearsal::Rehearsal;
 use super::sentence::{Sentence, SentenceError};
 use crate::cli::{ExplainArgs, Global};
 use crate::fault::Fault;
+use crate::inventory;
 use crate::wall_clock;
 use ocelli_reflex::explain::outline;
 use ocelli_reflex::{Loaded, LocalTime, Policy, explain, load};
@@ -11,7 +12,7 @@ use serde_json::json;
 use std::io::{self, Write};
 
 pub(super) fn run(global: &Global, args: &ExplainArgs) -> Result<(), Fault> {
-    let text = super::read(&args.file)?;
+    let text = inventory::read(&args.file)?;
     let policy = match load(&text, &super::inventory(&args.inventory)?) {
         Ok(Loaded { policy, .. }) => policy,
         Err(rejected) => {
