@@ -47,6 +47,7 @@ impl Agent {
             self.camera_lost = None;
             self.fault(DeviceFault::CameraGone, true);
             self.parts.lookout = plan.lookout()?;
+            self.forget_looks();
             let is_blind = self.parts.lookout.is_none();
             self.fault(DeviceFault::CameraGone, is_blind);
         }

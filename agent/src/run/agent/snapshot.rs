@@ -1,6 +1,7 @@
 //! Pictures that rules keep.
 
 use super::Agent;
+use super::ask::{Asked, FIRST_ERRAND};
 use crate::link::mqtt::message::{Outgoing, State as BrokerState};
 use ocelli_reflex::observation::{Frame, Outcome};
 use ocelli_reflex::output::Act;
@@ -42,6 +43,20 @@ impl Agent {
         let act = act.id;
         self.observe(&Observation::Outcome { act, outcome });
         true
+    }
+
+    /// The camera that was asked for pictures is gone, and its answers with it.
+    pub(super) fn forget_looks(&mut self) {
+        // Pictures count from 1: these have none yet.
+        let waits =
+            |(id, asked): (&u64, &Asked)| (*id >= FIRST_ERRAND && asked.frame == 0).then_some(*id);
+        let persons = self.asked.iter().filter_map(waits);
+        let looks: Vec<u64> = self.snapshots.keys().copied().chain(persons).collect();
+        for look in looks.into_iter().map(LookId) {
+            if !self.snapshot_looked(look, None) {
+                self.errand_looked(look, None);
+            }
+        }
     }
 
     fn keep(&mut self, act: &Act, frame: u64) -> Outcome {

@@ -277,6 +277,22 @@ fn a_model_that_fails_leaves_the_lamp_off_and_is_told() {
 }
 
 #[test]
+fn a_person_who_asked_a_camera_that_is_let_go_is_told() {
+    let mut scene = scene(&Script::Choice(0, 0.97));
+    let errand = crate::run::desk::Errand {
+        receipt: Receipt::None,
+        question: None,
+        choices: Vec::new(),
+        rule: None,
+        max_tokens: None,
+    };
+    scene.agent.errand(errand);
+    assert_eq!(scene.agent.asked.len(), 1);
+    scene.agent.forget_looks();
+    assert!(scene.agent.asked.is_empty());
+}
+
+#[test]
 fn a_no_moves_nothing() {
     let mut scene = scene(&Script::Choice(1, 0.99));
     scene.move_before_the_sensor();
