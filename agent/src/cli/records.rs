@@ -58,6 +58,8 @@ const OBSERVATIONS: &str = "Observations:\n  \
     outcome RULE done|failed|timeout\n  \
     link mqtt|serial|http|button up|down\n  \
     fault camera|model|broker|disk|hot|memory [over]\n  \
+    command PIN on|off [LINK]          a person wishes for an output\n  \
+    switch RULE on|off                 a person switches a rule\n  \
     wait TIME                          nothing but time passes, e.g. wait 5 s\n  \
     at HH:MM [mon|tue|...]             the clock reaches this time\n  \
     start, stop, reload, tick\n\
