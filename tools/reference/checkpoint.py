@@ -524,6 +524,14 @@ def shapes() -> dict[str, Checkpoint]:
             seed=12,
         ),
         Checkpoint(
+            "narrow",
+            shape_config(
+                "idefics3", (32, 64, 2, 2), (32, 8, 2), (64, 96, 2, 4, 2), 384, head_dim=16, max_positions=64
+            ),
+            dtype="f16",
+            seed=3,
+        ),
+        Checkpoint(
             "smolvlm_256m",
             shape_config("idefics3", (768, 3072, 12, 12), (512, 16, 4), (576, 1536, 30, 9, 3), 49280),
             dtype="bf16",

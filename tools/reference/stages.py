@@ -101,6 +101,7 @@ def cases() -> list[Case]:
         Case("gqa5", named["gqa5"], (("user", (Image(1, 3), "Can you describe the picture?")),)),
         Case("tied", named["tied"], (("user", ("What is this? ", Image())),)),
         Case("frames", named["frames"], two_turns),
+        Case("narrow", named["narrow"], (("user", (Image(1, 1), "What is this?")),)),
         Case("text_only", replace(named["tiny"], dtype="bf16", seed=8), (("user", ("What is the answer to 42?",)),)),
     ]
 
