@@ -130,6 +130,7 @@ def write_all(directory: Path, out: Path, forms: list[str], schemes: list[str], 
             files, tensors = {}, {}
             for part in PARTS:
                 path = files[part] = folder / "onnx" / f"{part}{suffix(scheme)}.onnx"
+                path.unlink(missing_ok=True)
                 apart = external and part == "decoder_model_merged" and scheme in ("", "fp16")
                 tensors |= export.write(part, FORMS[form], scheme, path, apart)
             export.check(files, tensors, scheme, f"{form} {scheme or 'fp32'}")

@@ -10,7 +10,8 @@ WIDTH = 16
 def model(nodes, initializers):
     """A decoder of a few nodes."""
     shape = ["batch_size", "sequence_length", WIDTH]
-    embeds, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("inputs_embeds", "logits"))
+    names = ("inputs_embeds", "logits")
+    embeds, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names)
     graph = helper.make_graph(nodes, "decoder", [embeds], [logits], initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 

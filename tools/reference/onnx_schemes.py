@@ -82,7 +82,28 @@ def apply(graph: Graph, scheme: str) -> onnx.ModelProto:
 def halved(graph: Graph, model: onnx.ModelProto) -> onnx.ModelProto:
     """f16, with f32 at the doors that the published files keep so."""
     doors = [value.name for value in [*model.graph.input, *model.graph.output] if value.name in KEPT_F32]
-    return convert_float_to_float16(model, keep_io_types=doors, node_block_list=graph.kept)
+    return without_detours(convert_float_to_float16(model, keep_io_types=doors, node_block_list=graph.kept))
+
+
+def without_detours(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Lets neighbours that stay f32 meet directly: the converter leads each through f16."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    direct = {}
+    for node in model.graph.node:
+        before = producers.get(node.input[0]) if node.name.endswith("_cast_to_fp32_node") else None
+        if before is not None and before.name.endswith("_cast_to_fp16_node"):
+            direct[node.output[0]] = before.input[0]
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = direct.get(name, name)
+    outputs = {value.name for value in model.graph.output}
+    while True:
+        taken = outputs | {name for node in model.graph.node for name in node.input}
+        idle = [n for n in model.graph.node if n.op_type == "Cast" and n.output[0] not in taken]
+        if not idle:
+            return model
+        for node in idle:
+            model.graph.node.remove(node)
 
 
 def in_bytes(graph: Graph, model: onnx.ModelProto, kind: QuantType) -> onnx.ModelProto:
@@ -199,5 +220,6 @@ def lifted(graph: Graph, model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """The checkpoint's tensors as a file holds them."""
     values, tensors = dequantised(model), {}
     for name, undo in graph.sources.items():
-        tensors |= undo(values[name])
+        # Dynamic quantisation makes MatMul of Gemm and transposes its matrix.
+        tensors |= undo(values[name] if name in values else values[f"{name}_Transposed"].T)
     return tensors
