@@ -188,7 +188,14 @@ class Decoder:
         """onnxruntime's RotaryEmbedding on [B, S, heads·d]."""
         s = self.shared
         return self.graph.contrib(
-            "RotaryEmbedding", x, "position_ids", s.cos, s.sin, interleaved=int(self.form.interleaved)
+            "RotaryEmbedding",
+            x,
+            "position_ids",
+            s.cos,
+            s.sin,
+            interleaved=int(self.form.interleaved),
+            num_heads=0,
+            rotary_embedding_dim=0,
         )
 
     def rotated(self, x: str) -> str:
@@ -240,8 +247,9 @@ class Decoder:
         g, c, s = self.graph, self.config, self.shared
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         inside = self.form.rotary == "inside"
-        rotary = [s.cos, s.sin] if inside else []
-        attributes = {"num_heads": c.heads, "kv_num_heads": c.kv_heads, "scale": 1 / math.sqrt(c.head_dim)}
+        rotary = [s.cos, s.sin] if inside else ["", ""]
+        attributes = {"num_heads": c.heads, "kv_num_heads": c.kv_heads, "softcap": 0.0}
+        attributes["scale"] = 1 / math.sqrt(c.head_dim)
         attributes |= {"do_rotary": int(inside), "rotary_interleaved": int(inside and self.form.interleaved)}
         mixed, key, value = g.contrib(
             "GroupQueryAttention", q, k, v, *past, s.lengths, s.total, *rotary, outputs=3, **attributes

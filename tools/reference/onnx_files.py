@@ -37,7 +37,7 @@ FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "onnx"
 PARTS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
 # Largest difference from `smolvlm.py` on the file's own weights, over the standard deviation: f32 arithmetic, f16
 # arithmetic, and activations rounded to bytes by tensor.
-BOUNDS = {"f32": 1e-4, "f16": 5e-2, "bytes": 0.3}
+BOUNDS = {"f32": 1e-4, "f16": 5e-2, "bytes": 0.5}
 STEPS = 3
 
 

@@ -20,6 +20,8 @@ class VisionEncoder:
     def __init__(self, config: Config, tensors: dict[str, np.ndarray], form: Form):
         if form.linear == "transpose":
             form = replace(form, linear="gemm")
+        if form.norm != "parts":
+            form = replace(form, opset=max(form.opset, 17))  # LayerNormalization
         self.config, self.form, self.tensors = config, form, tensors
         self.graph = Graph("vision_encoder", form)
         self.weights = Weights(self.graph, tensors)
