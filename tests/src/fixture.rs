@@ -12,13 +12,14 @@ use serde_json::Value;
 use crate::checkpoint::{Checkpoint, Dtype};
 
 /// Every stage fixture that runs in a second or two without optimisation.
-pub const SMALL_FIXTURES: [&str; 7] = [
+pub const SMALL_FIXTURES: [&str; 8] = [
     "tiny",
     "smolvlm_2b_patch_rule",
     "smolvlm2_omitted_keys",
     "gqa5",
     "tied",
     "frames",
+    "narrow",
     "text_only",
 ];
 

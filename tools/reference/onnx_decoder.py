@@ -74,7 +74,9 @@ class Decoder:
         g, s = self.graph, self.shared
         if self.form.attention == "grouped":
             with g.scope("model/attn_mask_reformat"):
-                total = g.reduce("ReduceSum", "attention_mask", [1], keepdims=0)
+                # The builder's versions differ in this: [B, 1] and [B] are both taken.
+                keepdims = int(self.form.rotary == "op")
+                total = g.reduce("ReduceSum", "attention_mask", [1], keepdims)
                 s.lengths = g.cast(g.op("Sub", total, g.constant(1)), TensorProto.INT32)
                 s.total = g.cast(g.length("attention_mask", 1), TensorProto.INT32)
         else:
@@ -126,10 +128,11 @@ class Decoder:
                 weight = self.weights.vector(f"{name}.weight", "Norm")
                 if not step:
                     return g.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=eps, stash_type=1), x
+                kind = "SkipSimplifiedLayerNormalization"
+                if name == "model.text_model.norm":
+                    return g.contrib(kind, x, step, weight, epsilon=eps), ""
                 wanted = [True, False, False, True]
-                normed, _, _, total = g.contrib(
-                    "SkipSimplifiedLayerNormalization", x, step, weight, outputs=wanted, epsilon=eps
-                )
+                normed, _, _, total = g.contrib(kind, x, step, weight, outputs=wanted, epsilon=eps)
                 return normed, total
             total = g.op("Add", x, step) if step else x
             square = g.op("Pow", total, g.number(2))
