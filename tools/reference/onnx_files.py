@@ -7,7 +7,8 @@
 `write` makes OUT/FORM a model directory: the small files of DIR and onnx/{vision_encoder, embed_tokens,
 decoder_model_merged}{suffix}.onnx. A form is a way to write the graph (`onnx_graph.py`), a scheme a number format
 (`onnx_schemes.py`). Every file is run by onnxruntime and held against `smolvlm.py`, on the checkpoint's weights and
-on those that the file holds; the second must agree within the bound of the scheme's arithmetic.
+on those that the file holds; the second must agree within the bound of the scheme's arithmetic, f32 and f16 files
+also on the first.
 Needs the packages of requirements.txt.
 """
 
@@ -109,6 +110,7 @@ class Export:
         print(f"{label}: features and logits against {text} std", flush=True)
         assert max(rows["file's weights"]) < bound, (label, rows)
         assert max(rows["cut prefill"]) < bound, (label, rows)
+        assert scheme not in ("", "fp16") or max(rows["true weights"]) < bound, (label, rows)
         return answer, own
 
 
