@@ -181,6 +181,7 @@ impl<'a> Asker<'a> {
             "tiles": stats.frames,
             "model": self.vlm.name(),
             "precision": ocelli_runtime::Precision::from(self.global.precision).name(),
+            "weights": self.vlm.weights_name(),
             "kernel": self.vlm.kernel_name(),
             "threads": self.vlm.n_threads(),
             "timing_ms": {

@@ -7,11 +7,12 @@ pub use records::{
     ReplayArgs, RulesArgs, RulesVerb, ShowArgs,
 };
 
-use crate::verbs::bench::{Depth, Once, Shape, WeightType};
+use crate::verbs::bench::{Depth, Once, Shape};
 use crate::watch::PictureType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocelli_camera::Polygon;
 use ocelli_camera::zone::{Sensitivity, Zone};
+use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{GenerateOptions, Precision, Sampling};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -58,6 +59,10 @@ pub struct Global {
     /// Arithmetic; f32 is slow and needs a model directory or a GGUF file
     #[arg(long, global = true, value_enum, default_value_t = PrecisionArg::Int8)]
     pub precision: PrecisionArg,
+    /// Weights of the decoder: what a model directory, GGUF file or --shape is quantised to
+    /// [default: int8], and what a pack must have
+    #[arg(long, global = true, value_enum, value_name = "WEIGHTS")]
+    pub weights: Option<WeightsArg>,
     /// Print one JSON object a line instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -83,6 +88,24 @@ impl From<PrecisionArg> for Precision {
         match value {
             PrecisionArg::Int8 => Precision::Int8,
             PrecisionArg::F32 => Precision::F32,
+        }
+    }
+}
+
+/// How the decoder's weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// One scale an output row.
+    Int8,
+    /// One scale for 32 values.
+    Int4,
+}
+
+impl From<WeightsArg> for WeightScheme {
+    fn from(value: WeightsArg) -> WeightScheme {
+        match value {
+            WeightsArg::Int8 => WeightScheme::Int8,
+            WeightsArg::Int4 => WeightScheme::Int4,
         }
     }
 }
@@ -387,9 +410,6 @@ pub struct BenchArgs {
     /// Measure synthetic weights of this shape; no files are needed
     #[arg(long, value_enum, value_name = "SHAPE")]
     pub shape: Option<Shape>,
-    /// Weights of the decoder, with --shape
-    #[arg(long, value_enum, default_value_t = WeightType::Int8, requires = "shape")]
-    pub weights: WeightType,
     /// Vision and decoder layers instead of the shape's own, with --shape
     #[arg(long, value_name = "V,D", requires = "shape")]
     pub depth: Option<Depth>,

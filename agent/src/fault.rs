@@ -158,6 +158,7 @@ impl Fault {
             Fault::Load(
                 LoadError::Compute(_)
                 | LoadError::NoFloatWeights { .. }
+                | LoadError::OtherWeights { .. }
                 | LoadError::Import(ImportError::LoneProjector { .. }),
             ) => 2,
             Fault::Load(_) => 3,

@@ -3,6 +3,7 @@
 use crate::cli::Global;
 use crate::fault::Fault;
 use crate::progress::Progress;
+use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{LoadOptions, ModelSource, Vlm};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -112,6 +113,7 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
     let options = LoadOptions {
         threads,
         precision: global.precision.into(),
+        weights: global.weights.map(WeightScheme::from),
         verify: false,
     };
     let start = Instant::now();
@@ -126,9 +128,9 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
     progress.clear();
     if global.verbose {
         eprintln!(
-            "ocelli: model {}, {}, kernel {}, {} threads, loaded in {:.0} ms",
+            "ocelli: model {}, {} weights, kernel {}, {} threads, loaded in {:.0} ms",
             vlm.name(),
-            options.precision.name(),
+            vlm.weights_name(),
             vlm.kernel_name(),
             vlm.n_threads(),
             elapsed.as_secs_f64() * 1e3

@@ -1,6 +1,10 @@
 //! Logits of a model for other programs to compare: `tools/reference/gguf_peer.py`.
 //!
-//!     logits MODEL int8|f32
+//!     logits MODEL int8|int4|f32
+//!     logits MODEL int4:EXCEPTION,...
+//!
+//! An exception is stored in the other of the two ways (int8 instead of int4, for `head` int4 instead of int8):
+//! a part of every layer (`down`), every part of a layer (`0`), a part of one (`0.down`) or `head`.
 //!
 //! Reads lines from stdin and answers each on stdout:
 //!
@@ -10,29 +14,28 @@
 //! | `score ID ID ...` | for each id the logits after it, `[ids, vocab]` f32 little endian |
 //! | `greedy N ID ID ...` | the logits before each of N greedy tokens, `[N, vocab]` f32 little endian |
 
+use ocelli_kernels::Compute;
+use ocelli_runtime::import::Published;
+use ocelli_runtime::pack::{Pack, WeightScheme};
+use ocelli_runtime::packer::{self, PackOptions};
+use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadOptions, ModelSource, Precision, Session, Vlm};
 use std::error::Error;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Cursor, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Threads of the kernels.
+const THREADS: usize = 2;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, precision] = &arguments[..] else {
-        return Err("usage: logits MODEL int8|f32".into());
+        return Err("usage: logits MODEL int8|int4|f32".into());
     };
-    let options = LoadOptions {
-        threads: 2,
-        precision: match precision.as_str() {
-            "int8" => Precision::Int8,
-            "f32" => Precision::F32,
-            other => return Err(format!("precision {other}, known are int8 and f32").into()),
-        },
-        verify: false,
-    };
-    let source = ModelSource::Path(PathBuf::from(model));
-    let vlm = Vlm::load(&source, &options, &mut |_, _| {})?;
+    let vlm = load(model, precision)?;
     let mut session = vlm.session()?;
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
@@ -40,6 +43,65 @@ fn main() -> Outcome<()> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// Loads the model in an arithmetic, or packs it in memory to chosen weights.
+fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
+    let (scheme, exceptions) = arithmetic.split_once(':').unwrap_or((arithmetic, ""));
+    let (precision, weights) = match scheme {
+        "int8" => (Precision::Int8, WeightScheme::Int8),
+        "int4" => (Precision::Int8, WeightScheme::Int4),
+        "f32" => (Precision::F32, WeightScheme::Int8),
+        other => return Err(format!("{other} is not known; known are int8, int4 and f32").into()),
+    };
+    let path = PathBuf::from(model);
+    if exceptions.is_empty() {
+        let options = LoadOptions {
+            threads: THREADS,
+            precision,
+            weights: (precision == Precision::Int8).then_some(weights),
+            ..LoadOptions::default()
+        };
+        return Ok(Vlm::load(
+            &ModelSource::Path(path),
+            &options,
+            &mut |_, _| {},
+        )?);
+    }
+    let model = Published::open(&path, None)?;
+    let layers = model.files.config.text.n_layers;
+    let options = PackOptions {
+        weights,
+        exceptions: exceptions
+            .split(',')
+            .flat_map(|word| matrices(word, layers))
+            .collect(),
+    };
+    let out = Cursor::new(Vec::new());
+    let (files, floats) = (&model.files, &*model.weights);
+    let packed = packer::pack_model(&model.name, files, floats, &options, out, &mut |_, _| {})?;
+    let pack = Pack::from_region(Region::from_vec(packed.into_inner()), &model.name)?;
+    Ok(Vlm::from_pack(
+        Arc::new(pack),
+        Arc::new(Compute::new(THREADS)?),
+    )?)
+}
+
+/// The matrices an exception means.
+fn matrices(word: &str, layers: usize) -> Vec<String> {
+    const PARTS: [&str; 4] = ["qkv", "out", "gate_up", "down"];
+    if word.parse::<usize>().is_ok() {
+        return PARTS
+            .iter()
+            .map(|part| format!("text.{word}.{part}"))
+            .collect();
+    }
+    match PARTS.contains(&word) {
+        true => (0..layers)
+            .map(|layer| format!("text.{layer}.{word}"))
+            .collect(),
+        false => vec![format!("text.{word}")],
+    }
 }
 
 fn answer(vlm: &Vlm, session: &mut Session, line: &str, out: &mut dyn Write) -> Outcome<()> {

@@ -30,6 +30,19 @@ pub enum LoadError {
         /// File or other origin of the pack.
         origin: String,
     },
+    /// The pack's weights are stored in another way than asked for.
+    #[error(
+        "{origin} has {found} weights, not {wanted}; leave --weights out, or make another pack with \
+         `ocelli pack --weights {wanted}` of the files it was packed from"
+    )]
+    OtherWeights {
+        /// File or other origin of the pack.
+        origin: String,
+        /// How its weights are stored.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
     /// The pack is damaged or of another version.
     #[error(transparent)]
     Pack(#[from] OpenError),

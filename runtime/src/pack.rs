@@ -14,16 +14,20 @@
 //! Opening checks magic, version, header checksum, every bound and the model
 //! configuration; tensor checksums are checked by [`Pack::verify`].
 
+mod layout;
+mod matrix;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use layout::{Layout, WeightScheme};
+pub use matrix::{Matrix, WeightPanels};
 pub use writer::{PackError, PackWriter, PlannedTensor};
 
 use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessConfig};
 use crate::rotation::Rotation;
 use crate::weights::{ALIGNMENT, Region};
-use ocelli_kernels::panels::{self, Panels};
+use ocelli_kernels::{int4_panels, panels};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -33,24 +37,11 @@ use std::path::{Path, PathBuf};
 /// First bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"OCELLIPK";
 /// The format this program writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Bytes before the header.
 pub const PREFIX_BYTES: usize = 24;
 /// Longest header that is read, in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 << 20;
-
-/// How the bytes of a tensor are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Layout {
-    /// int8 panels of 8 output rows × 4 k ([`ocelli_kernels::panels`]), shape `[n, k]`.
-    Panels,
-    /// f32 little endian, row-major.
-    F32,
-    /// f16 little endian, row-major.
-    F16,
-    /// Plain bytes, shape `[1, length]`.
-    Bytes,
-}
 
 /// One line of the tensor table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,6 +82,8 @@ pub struct Header {
     pub packer: String,
     /// Panel layout; see [`ocelli_kernels::panels::LAYOUT_ID`].
     pub panel_layout: String,
+    /// Layout of int4 panels; see [`ocelli_kernels::int4_panels::LAYOUT_ID`].
+    pub int4_panel_layout: String,
     /// Model shapes.
     pub config: ModelConfig,
     /// Picture preprocessing; `None` exactly where the configuration has no vision side.
@@ -258,12 +251,17 @@ impl Pack {
             .generation
             .validate("pack header", header.config.text.vocab_size)
             .map_err(invalid)?;
-        if header.panel_layout != panels::LAYOUT_ID {
-            return Err(self.damaged(format!(
-                "panel layout {:?}, this program reads {:?}",
-                header.panel_layout,
-                panels::LAYOUT_ID
-            )));
+        for (what, found, known) in [
+            ("panel layout", &header.panel_layout, panels::LAYOUT_ID),
+            (
+                "int4 panel layout",
+                &header.int4_panel_layout,
+                int4_panels::LAYOUT_ID,
+            ),
+        ] {
+            if found != known {
+                return Err(self.damaged(format!("{what} {found:?}, this program reads {known:?}")));
+            }
         }
         if header.image_seq_len != header.config.image_tokens_per_tile() {
             return Err(self.damaged(format!(
@@ -306,18 +304,27 @@ impl Pack {
                 entry.name, entry.len, entry.offset
             )));
         }
-        let expected = tensor_bytes(entry.layout, entry.shape);
-        if expected != Some(entry.len) {
-            return Err(self.damaged(format!(
-                "tensor {} of shape {:?} has {} bytes",
-                entry.name, entry.shape, entry.len
-            )));
+        match entry.layout.byte_len(entry.shape) {
+            Some(expected) if expected == entry.len => {}
+            Some(expected) => {
+                return Err(self.damaged(format!(
+                    "tensor {} of shape {:?} has {} bytes, {:?} of that shape has {expected}",
+                    entry.name, entry.shape, entry.len, entry.layout
+                )));
+            }
+            None => {
+                return Err(self.damaged(format!(
+                    "tensor {} has shape {:?}, which {:?} cannot hold",
+                    entry.name, entry.shape, entry.layout
+                )));
+            }
         }
+        let multiple = entry.layout.group_multiple();
         let group_fits = entry.group == 0
-            || (entry.group.is_multiple_of(16) && entry.shape[1].is_multiple_of(entry.group));
+            || (entry.group.is_multiple_of(multiple) && entry.shape[1].is_multiple_of(entry.group));
         if !group_fits {
             return Err(self.damaged(format!(
-                "tensor {} of shape {:?} cannot have groups of {}",
+                "tensor {} of shape {:?} cannot have groups of {}, only multiples of {multiple} that divide its width",
                 entry.name, entry.shape, entry.group
             )));
         }
@@ -349,6 +356,21 @@ impl Pack {
         &self.region[start..start + entry.len as usize]
     }
 
+    fn entry(&self, name: &str) -> Result<&TensorEntry, OpenError> {
+        let at = self.index.get(name);
+        at.map(|at| &self.header.tensors[*at])
+            .ok_or_else(|| self.damaged(format!("tensor {name} is missing")))
+    }
+
+    /// How the decoder's matrices are stored: int4 if any of them is.
+    pub fn weights(&self) -> WeightScheme {
+        let tensors = &self.header.tensors;
+        match tensors.iter().any(|t| t.layout == Layout::Int4Panels) {
+            true => WeightScheme::Int4,
+            false => WeightScheme::Int8,
+        }
+    }
+
     /// Finds a tensor and checks layout and shape.
     ///
     /// # Errors
@@ -360,11 +382,7 @@ impl Pack {
         layout: Layout,
         shape: [usize; 2],
     ) -> Result<&TensorEntry, OpenError> {
-        let entry = self
-            .index
-            .get(name)
-            .map(|at| &self.header.tensors[*at])
-            .ok_or_else(|| self.damaged(format!("tensor {name} is missing")))?;
+        let entry = self.entry(name)?;
         if entry.layout != layout || entry.shape != shape {
             return Err(self.damaged(format!(
                 "tensor {name} is {:?} {:?}, the configuration asks for {layout:?} {shape:?}",
@@ -372,36 +390,6 @@ impl Pack {
             )));
         }
         Ok(entry)
-    }
-
-    /// A weight matrix: its place in the pack, checked once so that
-    /// [`Pack::panels`] cannot fail later.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError::Damaged`] when it is missing or of another shape.
-    pub fn matrix(&self, name: &str, n: usize, k: usize) -> Result<Matrix, OpenError> {
-        let entry = self.find(name, Layout::Panels, [n, k])?;
-        Panels::new(self.bytes_of(entry), n, k)
-            .map_err(|error| self.damaged(format!("tensor {name}: {error}")))?;
-        let start = self.data_start + entry.offset as usize;
-        Ok(Matrix {
-            start,
-            len: entry.len as usize,
-            n,
-            k,
-            group: entry.group,
-        })
-    }
-
-    /// The panels of a matrix that [`Pack::matrix`] of this same pack returned.
-    ///
-    /// # Panics
-    ///
-    /// When the handle is from another pack and out of this one's bounds.
-    pub fn panels(&self, matrix: &Matrix) -> Panels<'_> {
-        let bytes = &self.region[matrix.start..matrix.start + matrix.len];
-        Panels::new(bytes, matrix.n, matrix.k).expect("the matrix was checked when it was found")
     }
 
     /// The bytes of a tensor of the given layout and shape.
@@ -429,34 +417,6 @@ impl Pack {
             _ => Err(self.damaged(format!("blob {name} is missing"))),
         }
     }
-}
-
-/// Place and shape of a weight matrix inside a pack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Matrix {
-    start: usize,
-    len: usize,
-    /// Output rows.
-    pub n: usize,
-    /// Input columns.
-    pub k: usize,
-    /// Activations along k that share a scale; 0 = the whole row.
-    pub group: usize,
-}
-
-/// Bytes a tensor of this layout and shape takes, or `None` on overflow.
-fn tensor_bytes(layout: Layout, shape: [usize; 2]) -> Option<u64> {
-    let limit = 1usize << 40;
-    let count = shape[0]
-        .checked_mul(shape[1])
-        .filter(|count| *count <= limit)?;
-    Some(match layout {
-        Layout::Panels if count == 0 => return None,
-        Layout::Panels => panels::byte_len(shape[0], shape[1]) as u64,
-        Layout::F32 => 4 * count as u64,
-        Layout::F16 => 2 * count as u64,
-        Layout::Bytes => count as u64,
-    })
 }
 
 /// Offset of the data section for a header of this length.

@@ -1,7 +1,7 @@
 //! The packer: published weights become a pack.
 //!
 //! Float weights are rewritten so that int8 loses little, without changing the
-//! float result, then quantised per output channel:
+//! float result, then quantised, int8 per output channel or int4 per 32 values of one:
 //!
 //! 1. Every norm weight is folded into the linears that read it, every LayerNorm
 //!    bias into their bias; both towers then use the same weightless RMSNorm. For
@@ -14,20 +14,22 @@
 //! 4. `gate` and `up` alternate by panels of eight rows, `q`, `k` and `v` are stacked.
 
 mod fold;
+mod plan;
+mod rounding;
 
-use crate::config::{ModelConfig, ModelFiles, PreprocessConfig, VisionConfig};
+use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
-use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile};
+use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme};
 use crate::rotation::Rotation;
 use fold::Linear;
-use ocelli_kernels::{half, panels};
+use ocelli_kernels::{half, int4_panels, panels};
+use plan::check_shapes;
 use sha2::{Digest, Sha256};
 use std::io::{Seek, Write};
 use std::path::Path;
 
-/// Activations along k that share a scale where no rotation reaches them: in front of
-/// `down_proj`, and in the vision tower in front of `out_proj` and `fc2`.
-pub const GROUP: usize = 64;
+pub use plan::{GROUP, plan};
+
 /// Seed of the decoder's rotation.
 const TEXT_SEED: u64 = 0x0CE1_1100;
 /// Seed of the vision tower's rotation.
@@ -52,9 +54,46 @@ pub enum PackModelError {
         /// What it must be a multiple of.
         multiple: usize,
     },
+    /// A shape that int4 weights cannot hold.
+    #[error("{field} is {value}, int4 weights need a multiple of {multiple}; use --weights int8")]
+    Int4Shape {
+        /// Name of the field.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it must be a multiple of.
+        multiple: usize,
+    },
+    /// An exception that names no decoder matrix.
+    #[error(
+        "{name} is no decoder matrix of this model; matrices are named as in text.0.down and text.head"
+    )]
+    UnknownException {
+        /// The name given.
+        name: String,
+    },
     /// The pack could not be written.
     #[error(transparent)]
     Write(#[from] PackError),
+}
+
+/// What a caller may choose about a pack.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PackOptions {
+    /// How the decoder's matrices are stored.
+    pub weights: WeightScheme,
+    /// Decoder matrices stored in the other of the two ways, e.g. `text.0.down` or `text.head`:
+    /// for measuring what each of them costs.
+    pub exceptions: Vec<String>,
+}
+
+impl From<WeightScheme> for PackOptions {
+    fn from(weights: WeightScheme) -> PackOptions {
+        PackOptions {
+            weights,
+            exceptions: Vec::new(),
+        }
+    }
 }
 
 /// Tells a caller how far the packer is: tensors done, tensors in all.
@@ -67,11 +106,13 @@ pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 /// See [`PackModelError`].
 pub fn pack_directory<W: Write + Seek>(
     dir: &Path,
+    options: &PackOptions,
     out: W,
     progress: Progress<'_>,
 ) -> Result<W, PackModelError> {
     let model = Published::open(dir, None)?;
-    pack_model(&model.name, &model.files, &*model.weights, out, progress)
+    let (files, weights) = (&model.files, &*model.weights);
+    pack_model(&model.name, files, weights, options, out, progress)
 }
 
 /// Packs opened weights under a name.
@@ -83,16 +124,19 @@ pub fn pack_model<W: Write + Seek>(
     name: &str,
     files: &ModelFiles,
     weights: &dyn FloatWeights,
+    options: &PackOptions,
     out: W,
     progress: Progress<'_>,
 ) -> Result<W, PackModelError> {
     let config = &files.config;
-    check_shapes(config)?;
-    let plan = plan(config, files.tokenizer_json.len());
+    check_shapes(config, options)?;
+    let plan = plan(config, files.tokenizer_json.len(), options);
+    plan::check_exceptions(&plan, options)?;
     let header = Header {
         name: name.to_owned(),
         packer: concat!("ocelli ", env!("CARGO_PKG_VERSION")).to_owned(),
         panel_layout: panels::LAYOUT_ID.to_owned(),
+        int4_panel_layout: int4_panels::LAYOUT_ID.to_owned(),
         config: config.clone(),
         preprocess: files.preprocess.clone(),
         generation: files.generation.clone(),
@@ -109,8 +153,8 @@ pub fn pack_model<W: Write + Seek>(
         weights,
         writer,
         text,
+        plan,
         done: 0,
-        total: plan.len(),
         progress,
     };
     packer.blob("tokenizer.json", &files.tokenizer_json)?;
@@ -119,121 +163,6 @@ pub fn pack_model<W: Write + Seek>(
     }
     packer.text()?;
     Ok(packer.writer.finish()?)
-}
-
-fn check_shapes(config: &ModelConfig) -> Result<(), PackModelError> {
-    let vision = config.vision.as_ref().map(|vision| {
-        [
-            ("vision_config.hidden_size", vision.hidden_size, 16),
-            (
-                "vision_config.hidden_size / num_attention_heads",
-                vision.head_dim(),
-                8,
-            ),
-        ]
-    });
-    let text = [
-        ("text_config.hidden_size", config.text.hidden_size, 16),
-        (
-            "text_config.intermediate_size",
-            config.text.intermediate_size,
-            16,
-        ),
-        ("text_config.head_dim", config.text.head_dim, 8),
-    ];
-    for (field, value, multiple) in vision.into_iter().flatten().chain(text) {
-        if !value.is_multiple_of(multiple) {
-            return Err(PackModelError::Shape {
-                field,
-                value,
-                multiple,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Every tensor of a pack of this shape, in file order.
-pub fn plan(config: &ModelConfig, tokenizer_len: usize) -> Vec<PlannedTensor> {
-    let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
-        name,
-        layout,
-        shape: [rows, columns],
-        group,
-    };
-    let panels = |name: String, n, k| tensor(name, Layout::Panels, n, k, 0);
-    let grouped = |name: String, n, k| {
-        tensor(
-            name,
-            Layout::Panels,
-            n,
-            k,
-            if usize::is_multiple_of(k, GROUP) {
-                GROUP
-            } else {
-                0
-            },
-        )
-    };
-    let t = &config.text;
-    let th = t.hidden_size;
-    let mut plan = vec![tensor(
-        "tokenizer.json".into(),
-        Layout::Bytes,
-        1,
-        tokenizer_len,
-        0,
-    )];
-    if let Some(v) = &config.vision {
-        let vh = v.hidden_size;
-        plan.extend([
-            panels(
-                "vision.patch_embed".into(),
-                vh,
-                3 * v.patch_size * v.patch_size,
-            ),
-            tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
-        ]);
-        for i in 0..v.n_layers {
-            plan.extend([
-                panels(format!("vision.{i}.qkv"), 3 * vh, vh),
-                grouped(format!("vision.{i}.out"), vh, vh),
-                panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
-                grouped(format!("vision.{i}.fc2"), vh, v.intermediate_size),
-            ]);
-        }
-        let shuffled = vh * v.scale_factor * v.scale_factor;
-        plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
-    }
-    plan.push(tensor(
-        "text.embed".into(),
-        Layout::F16,
-        t.vocab_size,
-        th,
-        0,
-    ));
-    let kv = t.n_kv_heads * t.head_dim;
-    let down_group = if t.intermediate_size.is_multiple_of(GROUP) {
-        GROUP
-    } else {
-        16
-    };
-    for i in 0..t.n_layers {
-        plan.extend([
-            panels(format!("text.{i}.qkv"), t.n_heads * t.head_dim + 2 * kv, th),
-            panels(format!("text.{i}.out"), th, t.n_heads * t.head_dim),
-            panels(format!("text.{i}.gate_up"), 2 * t.intermediate_size, th),
-            tensor(
-                format!("text.{i}.down"),
-                Layout::Panels,
-                th,
-                t.intermediate_size,
-                down_group,
-            ),
-        ]);
-    }
-    plan.push(panels("text.head".into(), t.vocab_size, th));
-    plan
 }
 
 /// Provenance: every file the pack is made from.
@@ -261,8 +190,9 @@ struct Packer<'a, W> {
     weights: &'a dyn FloatWeights,
     writer: PackWriter<W>,
     text: Rotation,
+    plan: Vec<PlannedTensor>,
+    /// Tensors of the plan that are written.
     done: usize,
-    total: usize,
     progress: Progress<'a>,
 }
 
@@ -270,12 +200,15 @@ impl<W: Write + Seek> Packer<'_, W> {
     fn blob(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackModelError> {
         self.writer.write(name, bytes)?;
         self.done += 1;
-        (self.progress)(self.done, self.total);
+        (self.progress)(self.done, self.plan.len());
         Ok(())
     }
 
     fn matrix(&mut self, name: &str, linear: &Linear) -> Result<(), PackModelError> {
-        let bytes = panels::pack(&linear.weight, linear.bias.as_deref(), linear.n, linear.k);
+        let bytes = match self.plan.get(self.done).map(|tensor| tensor.layout) {
+            Some(Layout::Int4Panels) => rounding::int4_panels(linear, None),
+            _ => rounding::int8_panels(linear),
+        };
         self.blob(name, &bytes)
     }
 

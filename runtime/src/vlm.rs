@@ -5,8 +5,8 @@ use crate::constrain::TokenTrie;
 use crate::engine::int8::Int8Model;
 use crate::error::LoadError;
 use crate::import::{ImportError, Published};
-use crate::pack::Pack;
-use crate::packer;
+use crate::pack::{Pack, WeightScheme};
+use crate::packer::{self, PackOptions};
 use crate::prompt::ChatTemplate;
 use crate::reference::ReferenceModel;
 use crate::session::Session;
@@ -55,8 +55,23 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Which arithmetic.
     pub precision: Precision,
+    /// How the decoder's matrices are stored: what a directory or GGUF file is packed to, int8 if
+    /// `None`, and what a pack must have.
+    pub weights: Option<WeightScheme>,
     /// Whether every tensor's checksum is compared, which reads the whole pack.
     pub verify: bool,
+}
+
+impl Default for LoadOptions {
+    /// One thread, int8 arithmetic, the weights a pack has, checksums not compared.
+    fn default() -> LoadOptions {
+        LoadOptions {
+            threads: 1,
+            precision: Precision::default(),
+            weights: None,
+            verify: false,
+        }
+    }
 }
 
 /// The parts of a model that every conversation reads.
@@ -112,8 +127,10 @@ impl Vlm {
                 return Vlm::load_f32(model, compute);
             }
             let (files, weights) = (&model.files, &*model.weights);
+            let pack_options = PackOptions::from(options.weights.unwrap_or_default());
             let out = Cursor::new(Vec::new());
-            let packed = packer::pack_model(&model.name, files, weights, out, progress)?;
+            let packed =
+                packer::pack_model(&model.name, files, weights, &pack_options, out, progress)?;
             let region = Region::from_vec(packed.into_inner());
             return Vlm::from_pack(Arc::new(Pack::from_region(region, &model.name)?), compute);
         }
@@ -127,6 +144,13 @@ impl Vlm {
         if options.precision == Precision::F32 {
             return Err(LoadError::NoFloatWeights {
                 origin: pack.origin().to_owned(),
+            });
+        }
+        if let Some(wanted) = options.weights.filter(|wanted| *wanted != pack.weights()) {
+            return Err(LoadError::OtherWeights {
+                origin: pack.origin().to_owned(),
+                found: pack.weights().name(),
+                wanted: wanted.name(),
             });
         }
         if options.verify {
@@ -230,6 +254,11 @@ impl Vlm {
             Weights::Int8 { pack, .. } => Some(pack),
             Weights::F32(_) => None,
         }
+    }
+
+    /// How the weights are stored: `int8`, `int4` or `f32`. Of `int4` only the decoder's are.
+    pub fn weights_name(&self) -> &'static str {
+        self.pack().map_or("f32", |pack| pack.weights().name())
     }
 
     /// SHA-256 that names the model: of the pack's header, in which every weight has its checksum.

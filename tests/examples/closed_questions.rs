@@ -30,7 +30,7 @@ fn main() -> Outcome<()> {
     let options = LoadOptions {
         threads: std::thread::available_parallelism()?.get(),
         precision: Precision::Int8,
-        verify: false,
+        ..LoadOptions::default()
     };
     let source = model::resolve(model::DEFAULT)?;
     let vlm = Vlm::load(&source, &options, &mut |_, _| {})?;

@@ -35,6 +35,7 @@ fn captions(precision: Precision, source: PathBuf) -> Vec<String> {
         threads: 2,
         precision,
         verify: true,
+        ..LoadOptions::default()
     };
     let vlm = Vlm::load(&ModelSource::Path(source), &options, &mut |_, _| {}).unwrap();
     let mut session = vlm.session().unwrap();
@@ -88,14 +89,21 @@ fn int8_and_f32_agree_on_most_sample_pictures() {
 fn the_embedded_pack_is_what_the_packer_makes_of_its_directory() {
     use ocelli_runtime::config::ModelFiles;
     use ocelli_runtime::import::safetensors::Checkpoint;
+    use ocelli_runtime::packer::PackOptions;
     let dir = models().join("default");
     let files = ModelFiles::read(&dir).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let out = Cursor::new(Vec::new());
-    let packed =
-        ocelli_runtime::packer::pack_model("default", &files, &checkpoint, out, &mut |_, _| {})
-            .unwrap()
-            .into_inner();
+    let packed = ocelli_runtime::packer::pack_model(
+        "default",
+        &files,
+        &checkpoint,
+        &PackOptions::default(),
+        out,
+        &mut |_, _| {},
+    )
+    .unwrap()
+    .into_inner();
     let committed = fs::read(models().join("default.ocelli")).unwrap();
     assert!(
         packed == committed,

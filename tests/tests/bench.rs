@@ -5,9 +5,22 @@ use serde_json::Value;
 
 #[test]
 fn a_shape_is_measured_without_files_and_every_promised_figure_is_there() {
-    let args =
-        "bench --shape smolvlm-256m --depth 1,1 --runs 1 --prefill 4 --decode 2 --threads 2 --json";
-    let outcome = ocelli(args.split(' '));
+    // One layer and the head: 3.5 and 28.4 million weights.
+    for (weights, bytes_per_token) in [("int8", 32.5e6..33.5e6), ("int4", 31.0e6..31.5e6)] {
+        let figures = figures_of_the_256m_shape(weights);
+        assert_eq!(figures["weights"], weights);
+        let found = figures["bytes_per_token"].as_f64();
+        assert!(
+            found.is_some_and(|bytes| bytes_per_token.contains(&bytes)),
+            "{weights}: {found:?}"
+        );
+    }
+}
+
+/// Measures one layer of each tower; every promised figure is there.
+fn figures_of_the_256m_shape(weights: &str) -> Value {
+    let args = "bench --shape smolvlm-256m --depth 1,1 --runs 1 --prefill 4 --decode 2 --threads 2 --json --weights";
+    let outcome = ocelli(args.split(' ').chain([weights]));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let line = outcome.stdout.lines().last().expect("a line of figures");
     let figures: Value = serde_json::from_str(line).expect("the last line is JSON");
@@ -28,20 +41,20 @@ fn a_shape_is_measured_without_files_and_every_promised_figure_is_there() {
         assert!(limit.is_some_and(|value| value > 0.0), "{name}: {line}");
     }
     assert_eq!(figures["threads"], 2);
-    assert_eq!(figures["weights"], "int8");
     assert!(
         figures["kernel"]
             .as_str()
             .is_some_and(|name| name.contains("qd8qc8w"))
     );
+    figures
 }
 
 #[test]
 fn what_cannot_be_measured_is_an_argument_error_that_says_so() {
     for (args, message) in [
         (
-            "bench --shape smolvlm-256m --weights int4",
-            "int4 is not in this build",
+            "bench --weights int4",
+            "the embedded model default has int8 weights, not int4",
         ),
         (
             "bench --shape smolvlm-256m -m other.ocelli",

@@ -10,7 +10,7 @@ use ocelli_reflex::observation::{Stage, Value};
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::image::Rgb8;
 use ocelli_runtime::import::safetensors;
-use ocelli_runtime::packer;
+use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_runtime::prompt::Message;
 use ocelli_runtime::{
     GenerateOptions, Grammar, LoadOptions, ModelSource, PictureRequest, Precision, PromptRequest,
@@ -32,7 +32,7 @@ fn load(source: &ModelSource) -> Arc<Vlm> {
     let options = LoadOptions {
         threads: 2,
         precision: Precision::Int8,
-        verify: false,
+        ..LoadOptions::default()
     };
     Arc::new(Vlm::load(source, &options, &mut |_, _| {}).unwrap())
 }
@@ -62,7 +62,15 @@ fn tiny_reader() -> Arc<Vlm> {
     let weights = safetensors::Checkpoint::open(dir.path()).unwrap();
     let pack = dir.path().join("reader.ocelli");
     let out = File::create(&pack).unwrap();
-    packer::pack_model("reader", &files, &weights, out, &mut |_, _| {}).unwrap();
+    packer::pack_model(
+        "reader",
+        &files,
+        &weights,
+        &PackOptions::default(),
+        out,
+        &mut |_, _| {},
+    )
+    .unwrap();
     load(&ModelSource::Path(pack))
 }
 

@@ -22,6 +22,7 @@ fn load(fixture: &str, precision: Precision) -> Vlm {
         threads: 2,
         precision,
         verify: true,
+        ..LoadOptions::default()
     };
     Vlm::load(&source, &options, &mut |_, _| {}).unwrap()
 }
@@ -302,7 +303,7 @@ fn threads_do_not_change_a_single_bit() {
         let options = LoadOptions {
             threads,
             precision: Precision::Int8,
-            verify: false,
+            ..LoadOptions::default()
         };
         let vlm = Vlm::load(&source, &options, &mut |_, _| {}).unwrap();
         let mut session = vlm.session().unwrap();

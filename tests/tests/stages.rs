@@ -80,6 +80,7 @@ fn load(dir: &Path, precision: Precision) -> Result<Vlm, ocelli_runtime::LoadErr
         threads: 2,
         precision,
         verify: true,
+        ..LoadOptions::default()
     };
     Vlm::load(
         &ModelSource::Path(dir.to_path_buf()),

@@ -1,13 +1,14 @@
 """A GGUF text model here and in llama.cpp: the same tokens, and what each arithmetic costs.
 
     python tools/reference/gguf_peer.py greedy LOGITS F32.gguf
-    python tools/reference/gguf_peer.py truth LOGITS MODEL.gguf FILE.gguf ...
+    python tools/reference/gguf_peer.py truth LOGITS MODEL.gguf FILE.gguf ... --ours "int8 int4 int4:head"
 
 LOGITS is the example program `logits` of the runtime (`cargo build -p ocelli-runtime --example logits`).
 `greedy` runs 20 prompts for 32 tokens in both programs, all f32, and fails if the ids of a prompt differ, or if the
 tokens differ where the two best logits are 0.05 or more apart. `truth` prints mean KL divergence from our f32 path,
 agreement about the likeliest token, and perplexity over 3072 tokens of licence text and Python documentation, for
-our int8 path and for llama.cpp on each FILE. F32 files come from `gguf_files.py again`, the others from
+our int8 path (or what `--ours` names, in the words of the program) and for llama.cpp on each FILE. F32 files come from
+`gguf_files.py again`, the others from
 `python tools/reference/gguf_peer.py quantise F32.gguf OUT.gguf Q8_0`.
 
 Needs llama-cpp-python 0.3.36 and numpy.
@@ -171,9 +172,10 @@ def windows(tokenise) -> list[list[int]]:
     return [ids[i * WINDOW : (i + 1) * WINDOW] for i in range(WINDOWS_A_TEXT) for ids in cut]
 
 
-def truth(program: str, model: str, files: list[str]) -> None:
+def truth(program: str, model: str, files: list[str], ours: str) -> None:
     """What each arithmetic costs on free text."""
-    base, int8 = Ours(program, model, "f32"), Ours(program, model, "int8")
+    base = Ours(program, model, "f32")
+    ways = {name: Ours(program, model, name) for name in ours.split()}
     peers = {Path(file).name: Peer(file) for file in files}
     vocabulary = next(iter(peers.values())).n
     sums = {}
@@ -197,7 +199,8 @@ def truth(program: str, model: str, files: list[str]) -> None:
     for number, ids in enumerate(windows(base.ids), 1):
         reference = log_softmax(base.score(ids, vocabulary))
         count("ours f32", reference, reference, ids)
-        count("ours int8", reference, int8.score(ids, vocabulary), ids)
+        for name, way in ways.items():
+            count(f"ours {name}", reference, way.score(ids, vocabulary), ids)
         for name, peer in peers.items():
             peer.clear()
             count(f"llama.cpp {name}", reference, peer.score(ids), ids)
@@ -225,6 +228,7 @@ def main() -> None:
     verb.add_argument("program")
     verb.add_argument("model")
     verb.add_argument("files", nargs="+")
+    verb.add_argument("--ours", default="int8")
     verb = verbs.add_parser("quantise")
     verb.add_argument("source")
     verb.add_argument("path")

@@ -19,7 +19,7 @@ mod tokenizer;
 mod work;
 
 pub use rounds::Once;
-pub use shape::{Depth, Shape, WeightType};
+pub use shape::{Depth, Shape};
 
 use crate::answer::peak_rss_bytes;
 use crate::cli::{BenchArgs, Global};
@@ -28,6 +28,7 @@ use crate::model;
 use crate::progress::Progress;
 use memory::AnonymousPeak;
 use ocelli_runtime::import::Published;
+use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{ModelSource, Precision, Vlm};
 use report::{Measured, Report};
 use rounds::{Lengths, Series};
@@ -78,12 +79,6 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
             "--shape makes a pack, and packs have no f32 weights; leave --precision f32 out".into(),
         ));
     }
-    if args.weights == WeightType::Int4 {
-        return Err(Fault::Argument(
-            "--weights int4 is not in this build: its runtime has no int4 decoder weights; use --weights int8"
-                .into(),
-        ));
-    }
     if let Some(path) = &args.write {
         return write_pack(global, args, shape, path);
     }
@@ -121,14 +116,13 @@ fn write_pack(global: &Global, args: &BenchArgs, shape: Shape, path: &Path) -> R
     };
     let mut progress = Progress::new(global);
     let out = BufWriter::new(File::create(path).map_err(fault)?);
-    let out = shape::write_pack(
-        &shape.name(),
-        &shape.config(args.depth),
-        out,
-        &mut |done, total| {
-            progress.show(&format!("making random weights {done}/{total}"));
-        },
-    )
+    let weights = global
+        .weights
+        .map_or_else(WeightScheme::default, WeightScheme::from);
+    let config = shape.config(args.depth);
+    let out = shape::write_pack(&shape.name(), &config, weights, out, &mut |done, total| {
+        progress.show(&format!("making random weights {done}/{total}"));
+    })
     .map_err(|error| Fault::Packer(error.into()))?;
     let file = out
         .into_inner()
@@ -146,6 +140,9 @@ fn itself(global: &Global, model: &str) -> Result<Command, Fault> {
     command.args(["bench", "--model", model]);
     if let Some(threads) = global.threads {
         command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(weights) = global.weights {
+        command.args(["--weights", WeightScheme::from(weights).name()]);
     }
     let flags = [
         ("--json", global.json),

@@ -76,6 +76,7 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
             "model": header.name,
             "bytes": pack.len(),
             "packer": header.packer,
+            "weights": pack.weights().name(),
             "verified": verified,
             "tile_size": header.preprocess.as_ref().map(|p| p.tile_size),
             "image_tokens_per_tile": config.image_tokens_per_tile(),
@@ -101,8 +102,9 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
     };
     writeln!(
         out,
-        "{name:24} {:8.1} MB  {vision}, text {}x{}, context {}{}",
+        "{name:24} {:8.1} MB  {} weights, {vision}, text {}x{}, context {}{}",
         pack.len() as f64 / 1e6,
+        pack.weights().name(),
         config.text.hidden_size,
         config.text.n_layers,
         config.text.max_positions,

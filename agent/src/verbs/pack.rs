@@ -4,7 +4,8 @@ use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::progress::Progress;
 use ocelli_runtime::import::Published;
-use ocelli_runtime::packer::{self, PackModelError};
+use ocelli_runtime::pack::WeightScheme;
+use ocelli_runtime::packer::{self, PackModelError, PackOptions};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -54,7 +55,9 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         .map_err(file_fault)?;
     let out = BufWriter::new(partial.as_file());
     let (files, weights) = (&model.files, &*model.weights);
-    let out = packer::pack_model(&name, files, weights, out, &mut |done, total| {
+    let weights_wanted = global.weights.map(WeightScheme::from);
+    let options = PackOptions::from(weights_wanted.unwrap_or_default());
+    let out = packer::pack_model(&name, files, weights, &options, out, &mut |done, total| {
         progress.show(&format!("quantising {done}/{total} tensors"));
     })?;
     out.into_inner()
@@ -71,13 +74,15 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     if global.json {
         let report = json!({
             "pack": args.output.display().to_string(), "name": name, "bytes": len,
+            "weights": options.weights.name(),
         });
         writeln!(io::stdout(), "{report}")?;
     } else if !global.quiet {
         eprintln!(
-            "ocelli: wrote {} ({:.1} MB)",
+            "ocelli: wrote {} ({:.1} MB, {} weights)",
             args.output.display(),
-            len as f64 / 1e6
+            len as f64 / 1e6,
+            options.weights.name()
         );
     }
     Ok(())

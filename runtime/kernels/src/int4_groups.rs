@@ -122,59 +122,63 @@ fn quantize_group(weights: &[f32; BLOCK], importance: &[f32; BLOCK]) -> ([i8; BL
         }
     });
     let absmax = weights.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
-    let mut best = ([0; BLOCK], 0_u16);
-    let mut least_error = squared_error(&weights, importance, &best);
+    let mut best = ([0.0; BLOCK], 0_u16);
+    let mut least_error = squared_error(&weights, importance, &best.0, 0.0);
     for sign in [-1.0, 1.0] {
         for candidate in 0..CANDIDATES {
             let steps = FIRST_STEPS + STEP * candidate as f32;
             let rough = round_all(&weights, sign * absmax / steps);
-            let Some(scale) = fitted_scale(&weights, importance, &rough) else {
-                continue;
-            };
-            let bits = f32_to_f16_bits(scale);
+            let bits = f32_to_f16_bits(fitted_scale(&weights, importance, &rough));
             let scale = f16_bits_to_f32(bits);
             if scale == 0.0 || !scale.is_finite() {
                 continue;
             }
-            let fine = (round_all(&weights, scale), bits);
-            let error = squared_error(&weights, importance, &fine);
+            let fine = round_all(&weights, scale);
+            let error = squared_error(&weights, importance, &fine, scale);
             if error < least_error {
-                (best, least_error) = (fine, error);
+                (best, least_error) = ((fine, bits), error);
             }
         }
     }
-    best
+    (best.0.map(|value| value as i8), best.1)
 }
 
-fn round_all(weights: &[f32; BLOCK], scale: f32) -> [i8; BLOCK] {
-    weights.map(|w| (w / scale).round_ties_even().clamp(LEAST, GREATEST) as i8)
+/// The nearest int4 values, ties to even.
+fn round_all(weights: &[f32; BLOCK], scale: f32) -> [f32; BLOCK] {
+    // Adding it leaves no bits for a fraction, whichever rounding instruction the CPU lacks.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    let inverse = scale.recip();
+    weights.map(|w| (w * inverse).clamp(LEAST, GREATEST) + WHOLE - WHOLE)
 }
 
-/// The scale with the least weighted squared error for these values; none if all are 0.
-fn fitted_scale(
-    weights: &[f32; BLOCK],
-    importance: &[f32; BLOCK],
-    values: &[i8; BLOCK],
-) -> Option<f32> {
-    let (mut products, mut squares) = (0.0_f64, 0.0_f64);
-    for ((w, q), i) in weights.iter().zip(values).zip(importance) {
-        let (w, q, i) = (f64::from(*w), f64::from(*q), f64::from(*i));
-        products += i * w * q;
-        squares += i * q * q;
+/// Sum of 32 terms, in lanes so that it compiles to vector instructions.
+fn sum(term: impl Fn(usize) -> f32) -> f32 {
+    const LANES: usize = 8;
+    let mut lanes = [0.0_f32; LANES];
+    for first in (0..BLOCK).step_by(LANES) {
+        for (lane, total) in lanes.iter_mut().enumerate() {
+            *total += term(first + lane);
+        }
     }
-    (squares > 0.0).then(|| (products / squares) as f32)
+    lanes.iter().sum()
+}
+
+/// The scale with the least weighted squared error for these values; NaN if all are 0.
+fn fitted_scale(weights: &[f32; BLOCK], importance: &[f32; BLOCK], values: &[f32; BLOCK]) -> f32 {
+    let products = sum(|i| importance[i] * weights[i] * values[i]);
+    products / sum(|i| importance[i] * values[i] * values[i])
 }
 
 fn squared_error(
     weights: &[f32; BLOCK],
     importance: &[f32; BLOCK],
-    (values, scale): &([i8; BLOCK], u16),
-) -> f64 {
-    let scale = f64::from(f16_bits_to_f32(*scale));
-    let terms = weights.iter().zip(values).zip(importance);
-    terms
-        .map(|((w, q), i)| f64::from(*i) * (f64::from(*w) - f64::from(*q) * scale).powi(2))
-        .sum()
+    values: &[f32; BLOCK],
+    scale: f32,
+) -> f32 {
+    sum(|i| {
+        let error = weights[i] - values[i] * scale;
+        importance[i] * error * error
+    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 pub(super) mod decoder;
 pub(super) mod vision;
 
-use crate::pack::OpenError;
+use crate::pack::{OpenError, WeightPanels};
 use ocelli_kernels::quantize::{self, k_padded, n_groups};
-use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Panels, Store, linear, norm};
+use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, linear_int4, norm};
 use tract_core::internal::*;
 
 /// Implements tract's op traits for an op that is `{ model: Arc<_>, layer: usize }`:
@@ -118,11 +118,25 @@ fn normed(compute: &Compute, x: &[f32], hidden: usize, eps: f32) -> Int8RowsBuf 
     rows
 }
 
+/// `rows·Wᵀ` with the kernel of the weights' layout. `rows`: `[m, k]`, `out`: `[m, n]`
+fn linear(
+    compute: &Compute,
+    rows: Int8Rows<'_>,
+    weights: WeightPanels<'_>,
+    out: &mut [f32],
+    store: Store,
+) {
+    match weights {
+        WeightPanels::Int8(panels) => ocelli_kernels::linear(compute, rows, panels, out, store),
+        WeightPanels::Int4(panels) => linear_int4(compute, rows, panels, out, store),
+    }
+}
+
 /// `x ← x + quantised(ctx)·Wᵀ`: the output projection of both towers.
 /// `ctx`: `[m, k]`, `x`: `[m, n]`
 fn project_add(
     compute: &Compute,
-    (weights, group): (Panels<'_>, usize),
+    (weights, group): (WeightPanels<'_>, usize),
     x: TValue,
     ctx: &[f32],
 ) -> TractResult<TVec<TValue>> {
@@ -135,7 +149,7 @@ fn project_add(
 /// `x ← x + rows·Wᵀ`. `rows`: `[m, k]`, `x`: `[m, n]`
 fn product_add(
     compute: &Compute,
-    weights: Panels<'_>,
+    weights: WeightPanels<'_>,
     x: TValue,
     rows: Int8Rows<'_>,
 ) -> TractResult<TVec<TValue>> {

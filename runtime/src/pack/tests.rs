@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{ResampleFilter, SamplingDefaults, TextConfig, VisionConfig};
+use ocelli_kernels::int4_groups::quantize_int4_groups;
 use std::io::Cursor;
 
 fn header() -> Header {
@@ -7,6 +8,7 @@ fn header() -> Header {
         name: "test".to_owned(),
         packer: "test".to_owned(),
         panel_layout: panels::LAYOUT_ID.to_owned(),
+        int4_panel_layout: int4_panels::LAYOUT_ID.to_owned(),
         config: ModelConfig {
             vision: Some(VisionConfig {
                 hidden_size: 16,
@@ -77,6 +79,7 @@ fn plan() -> Vec<PlannedTensor> {
         tensor("blob", Layout::Bytes, [1, 5], 0),
         tensor("matrix", Layout::Panels, [24, 64], 16),
         tensor("half", Layout::F16, [2, 3], 0),
+        tensor("small", Layout::Int4Panels, [24, 64], 32),
     ]
 }
 
@@ -90,6 +93,10 @@ fn written(header: Header) -> Vec<u8> {
         .write("matrix", &panels::pack(&weights, None, 24, 64))
         .unwrap();
     writer.write("half", &[1; 12]).unwrap();
+    let groups = quantize_int4_groups(&weights, None, 64);
+    let mut small = vec![0; int4_panels::int4_byte_len(24, 64)];
+    int4_panels::pack_int4_rows_into(&groups, None, 0, &mut small);
+    writer.write("small", &small).unwrap();
     writer.finish().unwrap().into_inner()
 }
 
@@ -105,9 +112,19 @@ fn what_was_written_is_read_back() {
     assert_eq!(pack.tensor("half", Layout::F16, [2, 3]).unwrap(), [1; 12]);
     let matrix = pack.matrix("matrix", 24, 64).unwrap();
     assert_eq!(matrix.group, 16);
-    let panels = pack.panels(&matrix);
+    let WeightPanels::Int8(panels) = pack.panels(&matrix) else {
+        panic!("it was written as int8")
+    };
     assert_eq!((panels.n(), panels.k()), (24, 64));
     assert_eq!(panels.bytes().as_ptr().addr() % ALIGNMENT, 0);
+    let small = pack.matrix("small", 24, 64).unwrap();
+    assert_eq!(small.group, 32);
+    let WeightPanels::Int4(panels) = pack.panels(&small) else {
+        panic!("it was written as int4")
+    };
+    assert_eq!((panels.n(), panels.k()), (24, 64));
+    panels.validate().unwrap();
+    assert_eq!(pack.weights(), WeightScheme::Int4);
     pack.verify().unwrap();
     let mut expected = header();
     expected.tensors = pack.header().tensors.clone();
@@ -118,7 +135,8 @@ fn what_was_written_is_read_back() {
 #[test]
 fn a_pack_cut_anywhere_is_refused() {
     let bytes = written(header());
-    let data_end = bytes.len() - 52;
+    // The last tensor fills its last line.
+    let data_end = bytes.len();
     for len in (0..data_end).step_by(7).chain([data_end - 1]) {
         let error = open(bytes[..len].to_vec()).expect_err("a cut pack must not open");
         assert!(error.to_string().contains("test.ocelli"), "{error}");
@@ -162,13 +180,35 @@ fn with_header(bytes: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
 #[test]
 fn a_header_that_lies_is_refused_with_the_reason() {
     type Change = fn(&mut Header);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 20] = [
         (|h| h.tensors[2].offset = 0, "overlap"),
         (|h| h.tensors[1].offset = 1 << 40, "claims"),
         (|h| h.tensors[1].offset = u64::MAX - 63, "claims"),
         (|h| h.tensors[1].offset += 1, "claims"),
         (|h| h.tensors[1].len -= 64, "has"),
-        (|h| h.tensors[1].shape = [usize::MAX, usize::MAX], "has"),
+        (
+            |h| h.tensors[1].shape = [usize::MAX, usize::MAX],
+            "cannot hold",
+        ),
+        (|h| h.tensors[3].shape = [0, 64], "cannot hold"),
+        (|h| h.tensors[3].shape = [24, 48], "Int4Panels cannot hold"),
+        (
+            |h| h.tensors[3].shape = [32, 64],
+            "Int4Panels of that shape has",
+        ),
+        (
+            |h| h.tensors[3].layout = Layout::Panels,
+            "Panels of that shape has",
+        ),
+        (
+            |h| h.tensors[1].layout = Layout::Int4Panels,
+            "Int4Panels of that shape has",
+        ),
+        (|h| h.tensors[3].group = 16, "only multiples of 32"),
+        (
+            |h| h.int4_panel_layout = "other".to_owned(),
+            "int4 panel layout \"other\"",
+        ),
         (|h| h.tensors[1].shape = [24, 48], "has"),
         (|h| h.tensors[1].group = 24, "groups of 24"),
         (|h| h.tensors[2].name = "blob".to_owned(), "twice"),
@@ -207,6 +247,13 @@ fn a_tensor_of_another_shape_is_named() {
         error.contains("matrix") && error.contains("[24, 48]"),
         "{error}"
     );
+    let error = pack.matrix("small", 24, 32).unwrap_err().to_string();
+    assert!(
+        error.contains("small is Int4Panels") && error.contains("[24, 32]"),
+        "{error}"
+    );
+    let error = pack.matrix("half", 2, 3).unwrap_err().to_string();
+    assert!(error.contains("half is F16"), "{error}");
     let error = pack.matrix("absent", 24, 48).unwrap_err().to_string();
     assert!(error.contains("absent is missing"), "{error}");
 }

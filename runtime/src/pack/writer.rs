@@ -1,8 +1,6 @@
 //! Writing a pack: tensors streamed in table order, header last, renamed into place.
 
-use super::{
-    FORMAT_VERSION, Header, Layout, MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, data_start, tensor_bytes,
-};
+use super::{FORMAT_VERSION, Header, Layout, MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, data_start};
 use crate::weights::ALIGNMENT;
 use std::io::{self, Seek, SeekFrom, Write};
 
@@ -54,13 +52,16 @@ impl<W: Write + Seek> PackWriter<W> {
     ///
     /// # Panics
     ///
-    /// When a planned shape overflows; shapes come from a checked configuration.
+    /// When a planned shape overflows or does not suit its layout; shapes come from a checked
+    /// configuration.
     pub fn new(out: W, mut header: Header, plan: &[PlannedTensor]) -> Result<Self, PackError> {
         let mut offset = 0u64;
         header.tensors = plan
             .iter()
             .map(|tensor| {
-                let len = tensor_bytes(tensor.layout, tensor.shape)
+                let len = tensor
+                    .layout
+                    .byte_len(tensor.shape)
                     .expect("the shapes of a checked configuration do not overflow");
                 let entry = super::TensorEntry {
                     name: tensor.name.clone(),

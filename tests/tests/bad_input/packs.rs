@@ -8,7 +8,7 @@ use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadError, LoadOptions, ModelSource, Precision, Vlm};
 
-use crate::ruin::{chain, load, sound_pack};
+use crate::ruin::{chain, load, sound_int4_pack, sound_pack};
 
 fn open(bytes: &[u8]) -> Result<Pack, OpenError> {
     Pack::from_region(Region::from_vec(bytes.to_vec()), "the test pack")
@@ -23,7 +23,11 @@ fn start(bytes: &[u8]) -> Result<Vlm, LoadError> {
 }
 
 fn header_length() -> usize {
-    let bytes: [u8; 4] = sound_pack()[12..16].try_into().expect("four bytes");
+    header_length_of(sound_pack())
+}
+
+fn header_length_of(pack: &[u8]) -> usize {
+    let bytes: [u8; 4] = pack[12..16].try_into().expect("four bytes");
     u32::from_le_bytes(bytes) as usize
 }
 
@@ -37,13 +41,18 @@ fn preprocess(header: &mut Header) -> &mut PreprocessConfig {
 
 /// The sound pack with another header, its checksum right.
 fn forged(change: impl FnOnce(&mut Header)) -> Vec<u8> {
-    let pack = open(sound_pack()).expect("the sound pack opens");
+    forged_from(sound_pack(), change)
+}
+
+/// A pack with another header, its checksum right.
+fn forged_from(sound: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
+    let pack = open(sound).expect("the sound pack opens");
     let mut header = pack.header().clone();
-    let data = &sound_pack()[(PREFIX_BYTES + header_length()).next_multiple_of(64)..];
+    let data = &sound[(PREFIX_BYTES + header_length_of(sound)).next_multiple_of(64)..];
     change(&mut header);
     let header = postcard::to_stdvec(&header).expect("a header can be written");
     let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&sound_pack()[8..12]);
+    bytes.extend_from_slice(&sound[8..12]);
     bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
@@ -135,29 +144,87 @@ fn every_flipped_tensor_bit_is_found_by_verify() {
 /// A model on flipped weights may say anything, but it says it.
 #[test]
 fn flipped_tensor_bits_do_not_panic() {
-    let pack = open(sound_pack()).expect("the sound pack opens");
-    let data = (PREFIX_BYTES + header_length()).next_multiple_of(64);
-    let mut bytes = sound_pack().to_vec();
-    for entry in pack
-        .header()
-        .tensors
-        .iter()
-        .filter(|entry| entry.layout != Layout::Bytes)
-    {
-        let begin = data + entry.offset as usize;
-        for byte in bytes[begin..begin + entry.len as usize]
-            .iter_mut()
-            .step_by(5)
+    for sound in [sound_pack(), sound_int4_pack()] {
+        let pack = open(sound).expect("the sound pack opens");
+        let data = (PREFIX_BYTES + header_length_of(sound)).next_multiple_of(64);
+        let mut bytes = sound.to_vec();
+        for entry in pack
+            .header()
+            .tensors
+            .iter()
+            .filter(|entry| entry.layout != Layout::Bytes)
         {
-            *byte ^= 0x7F;
+            let begin = data + entry.offset as usize;
+            for byte in bytes[begin..begin + entry.len as usize]
+                .iter_mut()
+                .step_by(5)
+            {
+                *byte ^= 0x7F;
+            }
+        }
+        let model = start(&bytes).expect("weights are not judged");
+        let mut session = model.session().expect("a session starts");
+        let ids = [1, 398, 398, 398, 398, 5];
+        let _ = session.prompt_ids(&ids, &[vec![200; 64 * 64 * 3]]);
+        if let Ok(generation) = session.generate(Default::default()) {
+            generation.take(4).for_each(drop);
         }
     }
-    let model = start(&bytes).expect("weights are not judged");
-    let mut session = model.session().expect("a session starts");
-    let ids = [1, 398, 398, 398, 398, 5];
-    let _ = session.prompt_ids(&ids, &[vec![200; 64 * 64 * 3]]);
-    if let Ok(generation) = session.generate(Default::default()) {
-        generation.take(4).for_each(drop);
+}
+
+/// Index of an int4 matrix.
+fn int4_at(header: &Header) -> usize {
+    let tensors = &header.tensors;
+    let at = tensors.iter().position(|t| t.layout == Layout::Int4Panels);
+    at.expect("an int4 pack has int4 matrices")
+}
+
+#[test]
+fn int4_headers_that_lie_are_refused_with_tensor_and_reason() {
+    type Change = fn(&mut Header, usize);
+    let cases: &[(&str, Change)] = &[
+        ("int4 panel layout", |h, _| {
+            h.int4_panel_layout = "9x9".into()
+        }),
+        ("Panels of that shape has", |h, at| {
+            h.tensors[at].layout = Layout::Panels
+        }),
+        ("of that shape has", |h, at| h.tensors[at].len -= 64),
+        ("which Int4Panels cannot hold", |h, at| {
+            h.tensors[at].shape[1] += 16
+        }),
+        ("of that shape has", |h, at| h.tensors[at].shape[1] += 32),
+        ("which Int4Panels cannot hold", |h, at| {
+            h.tensors[at].shape[0] = 0
+        }),
+        ("which Int4Panels cannot hold", |h, at| {
+            h.tensors[at].shape[0] = usize::MAX
+        }),
+        ("groups of 16, only multiples of 32", |h, at| {
+            h.tensors[at].group = 16
+        }),
+        ("groups of 96", |h, at| h.tensors[at].group = 96),
+        ("claims", |h, at| h.tensors[at].offset = 1 << 40),
+    ];
+    start(&forged_from(sound_int4_pack(), |_| ())).expect("the sound pack starts");
+    for (wanted, change) in cases {
+        let bytes = forged_from(sound_int4_pack(), |header| change(header, int4_at(header)));
+        let Err(error) = start(&bytes) else {
+            panic!("{wanted}: it is believed")
+        };
+        let text = chain(&error);
+        assert!(text.contains(wanted), "{wanted:?} is not in {text:?}");
+    }
+}
+
+#[test]
+fn an_int4_pack_is_refused_at_every_length() {
+    let whole = sound_int4_pack();
+    for length in (0..whole.len() - 64)
+        .step_by(1021)
+        .chain([whole.len() - 64])
+    {
+        assert!(open(&whole[..length]).is_err(), "{length} bytes open");
     }
 }
 
@@ -298,7 +365,7 @@ fn a_pack_cannot_run_in_f32() {
     let options = LoadOptions {
         threads: 1,
         precision: Precision::F32,
-        verify: false,
+        ..LoadOptions::default()
     };
     let source = ModelSource::Embedded("sound", sound_pack());
     let error =

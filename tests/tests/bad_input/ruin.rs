@@ -5,6 +5,8 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use ocelli_runtime::pack::WeightScheme;
+use ocelli_runtime::packer::PackOptions;
 use ocelli_runtime::{LoadError, LoadOptions, ModelSource, Precision, Vlm, packer};
 use ocelli_tests::checkpoint::Checkpoint;
 use serde_json::Value;
@@ -30,12 +32,22 @@ pub(crate) fn directory_of(checkpoint: &Checkpoint) -> TempDir {
 /// The pack of [`sound_directory`].
 pub(crate) fn sound_pack() -> &'static [u8] {
     static PACK: OnceLock<Vec<u8>> = OnceLock::new();
-    PACK.get_or_init(|| {
-        let dir = sound_directory();
-        let pack = packer::pack_directory(dir.path(), Cursor::new(Vec::new()), &mut |_, _| {});
-        pack.expect("the sound directory can be packed")
-            .into_inner()
-    })
+    PACK.get_or_init(|| packed(WeightScheme::Int8))
+}
+
+/// The same with int4 weights.
+pub(crate) fn sound_int4_pack() -> &'static [u8] {
+    static PACK: OnceLock<Vec<u8>> = OnceLock::new();
+    PACK.get_or_init(|| packed(WeightScheme::Int4))
+}
+
+fn packed(weights: WeightScheme) -> Vec<u8> {
+    let dir = sound_directory();
+    let options = PackOptions::from(weights);
+    let out = Cursor::new(Vec::new());
+    let pack = packer::pack_directory(dir.path(), &options, out, &mut |_, _| {});
+    pack.expect("the sound directory can be packed")
+        .into_inner()
 }
 
 /// Loads a pack or directory.
@@ -43,7 +55,7 @@ pub(crate) fn load(path: &Path, precision: Precision) -> Result<Vlm, LoadError> 
     let options = LoadOptions {
         threads: 1,
         precision,
-        verify: false,
+        ..LoadOptions::default()
     };
     Vlm::load(
         &ModelSource::Path(path.to_path_buf()),

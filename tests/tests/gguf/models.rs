@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use ocelli_runtime::image::Rgb8;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::Pack;
+use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_runtime::prompt::{Message, Role};
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{
     GenerateOptions, LoadOptions, ModelSource, Precision, PromptRequest, RunError, Session, Vlm,
-    packer,
 };
 use ocelli_tests::closeness::cosine;
 use ocelli_tests::command::ocelli;
@@ -57,7 +57,7 @@ fn load(source: ModelSource, precision: Precision) -> Vlm {
     let options = LoadOptions {
         threads: 2,
         precision,
-        verify: false,
+        ..LoadOptions::default()
     };
     Vlm::load(&source, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -241,7 +241,14 @@ fn a_pack_holds_the_same_tensors_whichever_files_it_was_made_of() {
     let files = Files::new(&text, &projector);
     let packed = |model: &Published| {
         let out = Cursor::new(Vec::new());
-        let pack = packer::pack_model("x", &model.files, &*model.weights, out, &mut |_, _| {});
+        let pack = packer::pack_model(
+            "x",
+            &model.files,
+            &*model.weights,
+            &PackOptions::default(),
+            out,
+            &mut |_, _| {},
+        );
         let bytes = pack.expect("it can be packed").into_inner();
         Pack::from_region(Region::from_vec(bytes), "x").expect("a good pack")
     };

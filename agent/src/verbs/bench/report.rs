@@ -73,13 +73,6 @@ impl Report<'_> {
         pack.map_or(0, |pack| pack.len())
     }
 
-    fn weights(&self) -> &'static str {
-        match self.vlm.pack() {
-            Some(_) => "int8",
-            None => "f32",
-        }
-    }
-
     /// The report as the fields of one JSON object.
     pub(super) fn json(&self) -> Map<String, Value> {
         let (measured, limits) = (&self.measured, &self.limits);
@@ -89,7 +82,7 @@ impl Report<'_> {
             "model": self.vlm.name(),
             "kernel": self.vlm.kernel_name(),
             "threads": self.vlm.n_threads(),
-            "weights": self.weights(),
+            "weights": self.vlm.weights_name(),
             "load_ms": measured.load.as_secs_f64() * 1e3,
             "encode_tile_ms": encode.map(|series| series.median() * 1e3),
             "prefill_tokens": self.lengths.prefill,
@@ -106,6 +99,7 @@ impl Report<'_> {
             "peak_anonymous_bytes": measured.peak_anonymous_bytes,
             "peak_rss_bytes": measured.peak_rss_bytes,
             "kv_bytes": self.kv_bytes,
+            "bytes_per_token": self.work.map(|work| work.token_bytes),
             "pack_bytes": self.file_bytes(),
             "limits": {
                 "read_bytes_per_second": limits.read_bytes_per_second,
@@ -157,7 +151,7 @@ impl fmt::Display for Report<'_> {
             f,
             "model    {}, {}, kernel {}, {} threads",
             vlm.name(),
-            self.weights(),
+            vlm.weights_name(),
             vlm.kernel_name(),
             vlm.n_threads()
         )?;

@@ -2,12 +2,13 @@
 
 use super::tokenizer::{IMAGE_TOKEN_FROM_END, tokenizer_json};
 use clap::ValueEnum;
-use ocelli_kernels::panels;
+use ocelli_kernels::int4_groups::Int4Groups;
+use ocelli_kernels::{half, int4_panels, panels};
 use ocelli_runtime::config::{
     GenerationConfig, ModelConfig, PreprocessConfig, ResampleFilter, SamplingDefaults, TextConfig,
     VisionConfig,
 };
-use ocelli_runtime::pack::{Header, Layout, PackError, PackWriter, PlannedTensor};
+use ocelli_runtime::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, WeightScheme};
 use ocelli_runtime::packer;
 use ocelli_runtime::rotation::Rotation;
 use std::io::{Seek, Write};
@@ -17,6 +18,8 @@ use std::str::FromStr;
 const SEED: u64 = 0x0CE1_1BE7;
 /// Standard deviation of int8 values that are uniform from -127 to 127.
 const INT8_DEVIATION: f32 = 73.3;
+/// The same of int4 values that are uniform from -8 to 7.
+const INT4_DEVIATION: f32 = 4.6;
 
 /// A published model whose shape is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,15 +33,6 @@ pub enum Shape {
     /// SmolVLM2-2.2B-Instruct; its image tile has 384 px.
     #[value(name = "smolvlm-2.2b")]
     Smolvlm2b,
-}
-
-/// How the decoder's weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WeightType {
-    /// One scale an output row.
-    Int8,
-    /// One scale for 32 values.
-    Int4,
 }
 
 /// Numbers of layers, `VISION,DECODER` on the command line.
@@ -158,11 +152,12 @@ impl Shape {
 pub(super) fn write_pack<W: Write + Seek>(
     name: &str,
     config: &ModelConfig,
+    weights: WeightScheme,
     out: W,
     progress: packer::Progress<'_>,
 ) -> Result<W, PackError> {
     let tokenizer = tokenizer_json(config.text.vocab_size);
-    let plan = packer::plan(config, tokenizer.len());
+    let plan = packer::plan(config, tokenizer.len(), &weights.into());
     let mut writer = PackWriter::new(out, header(name, config), &plan)?;
     let mut random = Xorshift(SEED);
     for (done, tensor) in plan.iter().enumerate() {
@@ -181,6 +176,7 @@ fn header(name: &str, config: &ModelConfig) -> Header {
         name: format!("{name}, random weights"),
         packer: concat!("ocelli ", env!("CARGO_PKG_VERSION"), " bench").to_owned(),
         panel_layout: panels::LAYOUT_ID.to_owned(),
+        int4_panel_layout: int4_panels::LAYOUT_ID.to_owned(),
         config: config.clone(),
         preprocess: config.vision.as_ref().map(|vision| PreprocessConfig {
             tile_size: vision.image_size,
@@ -218,6 +214,7 @@ fn random_bytes(tensor: &PlannedTensor, random: &mut Xorshift) -> Vec<u8> {
         Layout::F16 => (0..rows * columns)
             .flat_map(|_| (random.next() as u16 & 0x83FF | 0x3400).to_le_bytes())
             .collect(),
+        Layout::Int4Panels => random_int4_panels(rows, columns, random),
         _ => random_panels(rows, columns, random),
     }
 }
@@ -232,6 +229,22 @@ fn random_panels(n: usize, k: usize, random: &mut Xorshift) -> Vec<u8> {
         random.fill(weights);
         let scales = [scale; panels::PANEL_ROWS];
         panels::pack_int8_rows_into(weights, &scales[..rows], None, first, k, &mut packed);
+    }
+    packed
+}
+
+fn random_int4_panels(n: usize, k: usize, random: &mut Xorshift) -> Vec<u8> {
+    let scale = 1.0 / (INT4_DEVIATION * (k as f32).sqrt());
+    let scale = half::f32_to_f16_bits(scale);
+    let mut packed = vec![0; int4_panels::int4_byte_len(n, k)];
+    for first in (0..n).step_by(panels::PANEL_ROWS) {
+        let rows = panels::PANEL_ROWS.min(n - first);
+        let mut weights = vec![0_i8; rows * k];
+        random.fill(&mut weights);
+        weights.iter_mut().for_each(|weight| *weight >>= 4);
+        let scales = vec![scale; rows * k / int4_panels::BLOCK];
+        let groups = Int4Groups::new(weights, scales, k);
+        int4_panels::pack_int4_rows_into(&groups, None, first, &mut packed);
     }
     packed
 }
@@ -291,7 +304,7 @@ mod tests {
             vision,
             text: TextConfig {
                 hidden_size: 64,
-                intermediate_size: 80,
+                intermediate_size: 96,
                 n_heads: 2,
                 n_kv_heads: 1,
                 head_dim: 32,
@@ -303,9 +316,9 @@ mod tests {
         }
     }
 
-    fn pack(config: &ModelConfig) -> Pack {
+    fn pack(config: &ModelConfig, weights: WeightScheme) -> Pack {
         let out = Cursor::new(Vec::new());
-        let bytes = write_pack("small", config, out, &mut |_, _| {}).unwrap();
+        let bytes = write_pack("small", config, weights, out, &mut |_, _| {}).unwrap();
         Pack::from_region(Region::from_vec(bytes.into_inner()), "test").unwrap()
     }
 
@@ -332,8 +345,8 @@ mod tests {
         decode: 3,
     };
 
-    fn load(config: &ModelConfig) -> Vlm {
-        let pack = pack(config);
+    fn load(config: &ModelConfig, weights: WeightScheme) -> Vlm {
+        let pack = pack(config, weights);
         pack.verify().unwrap();
         let compute = Arc::new(Compute::new(1).unwrap());
         Vlm::from_pack(Arc::new(pack), compute).unwrap()
@@ -341,29 +354,29 @@ mod tests {
 
     #[test]
     fn a_synthetic_pack_loads_and_every_stage_gives_finite_numbers() {
-        let vlm = load(&small());
-        let mut session = vlm.session().unwrap();
-        let round = rounds::round(&vlm, &mut session, LENGTHS).unwrap();
-        assert!(round.encode.is_some());
-        assert!(
-            session
-                .logits()
-                .unwrap()
-                .iter()
-                .all(|logit| logit.is_finite())
-        );
-        let frame = vec![9; 64 * 64 * 3];
-        let features = session.encode(&frame).unwrap();
-        assert!(features.iter().all(|value| value.is_finite()));
-        assert!(features.iter().any(|value| *value != 0.0));
+        for weights in [WeightScheme::Int8, WeightScheme::Int4] {
+            let vlm = load(&small(), weights);
+            assert_eq!(vlm.weights_name(), weights.name());
+            let mut session = vlm.session().unwrap();
+            let round = rounds::round(&vlm, &mut session, LENGTHS).unwrap();
+            assert!(round.encode.is_some());
+            let logits = session.logits().unwrap();
+            assert!(logits.iter().all(|logit| logit.is_finite()));
+            assert!(logits.iter().any(|logit| *logit != 0.0));
+            let frame = vec![9; 64 * 64 * 3];
+            let features = session.encode(&frame).unwrap();
+            assert!(features.iter().all(|value| value.is_finite()));
+            assert!(features.iter().any(|value| *value != 0.0));
+        }
     }
 
     #[test]
     fn a_model_that_reads_text_only_is_measured_without_an_image_tile() {
-        let vlm = load(&ModelConfig {
+        let config = ModelConfig {
             vision: None,
             ..small()
-        });
+        };
+        let vlm = load(&config, WeightScheme::Int8);
         let mut session = vlm.session().unwrap();
         let round = rounds::round(&vlm, &mut session, LENGTHS).unwrap();
         assert_eq!(round.encode, None);
@@ -377,43 +390,74 @@ mod tests {
 
     #[test]
     fn a_synthetic_pack_is_the_same_every_time() {
-        let bytes = || {
-            let out = Cursor::new(Vec::new());
-            let bytes = write_pack("small", &small(), out, &mut |_, _| {}).unwrap();
-            bytes.into_inner()
-        };
-        assert!(bytes() == bytes());
+        for weights in [WeightScheme::Int8, WeightScheme::Int4] {
+            let bytes = || {
+                let out = Cursor::new(Vec::new());
+                let bytes = write_pack("small", &small(), weights, out, &mut |_, _| {}).unwrap();
+                bytes.into_inner()
+            };
+            assert!(bytes() == bytes());
+        }
     }
 
-    /// The figures of the goals: 107.4 GMAC a tile, 9.07 GMAC of prefill, 135 MB a token.
+    const GOAL_LENGTHS: Lengths = Lengths {
+        prefill: 84,
+        decode: 64,
+    };
+
+    /// The work of the whole 256M shape, from the tensor table alone.
+    fn work_of_256m(weights: WeightScheme) -> Work {
+        let config = Shape::Smolvlm256m.config(None);
+        let entry = |tensor: &PlannedTensor| ocelli_runtime::pack::TensorEntry {
+            name: tensor.name.clone(),
+            layout: tensor.layout,
+            shape: tensor.shape,
+            group: tensor.group,
+            offset: 0,
+            len: tensor.layout.byte_len(tensor.shape).unwrap(),
+            crc32: [0; 4],
+        };
+        let mut header = header("256m", &config);
+        header.tensors = packer::plan(&config, 1, &weights.into())
+            .iter()
+            .map(entry)
+            .collect();
+        Work::of(&header, GOAL_LENGTHS)
+    }
+
+    /// The figures of the goals: 107.4 GMAC a tile, 9.07 GMAC of prefill.
     #[test]
     fn the_work_of_the_256m_shape_is_what_its_arithmetic_says() {
+        for weights in [WeightScheme::Int8, WeightScheme::Int4] {
+            let work = work_of_256m(weights);
+            let encode_macs = work.encode_macs.unwrap();
+            assert!((encode_macs / 1e9 - 107.36).abs() < 0.01, "{work:?}");
+            assert!((work.prefill_macs / 1e9 - 9.07).abs() < 0.01, "{work:?}");
+            let keys_and_values = (84.0 + 32.0) * 23_040.0;
+            assert_eq!(work.decode_bytes, work.token_bytes as f64 + keys_and_values);
+        }
+    }
+
+    /// Ideal: every weight and every scale once, nothing else.
+    #[test]
+    fn a_token_of_the_256m_shape_reads_at_most_2_percent_more_than_its_weights_and_scales() {
         let config = Shape::Smolvlm256m.config(None);
-        let mut header = header("256m", &config);
-        let plan = packer::plan(&config, 1);
-        header.tensors = plan
-            .iter()
-            .map(|tensor| ocelli_runtime::pack::TensorEntry {
-                name: tensor.name.clone(),
-                layout: tensor.layout,
-                shape: tensor.shape,
-                group: tensor.group,
-                offset: 0,
-                len: panels::byte_len(tensor.shape[0], tensor.shape[1]) as u64,
-                crc32: [0; 4],
-            })
-            .collect();
-        let lengths = Lengths {
-            prefill: 84,
-            decode: 64,
+        let ideal = |weights: WeightScheme| -> f64 {
+            let plan = packer::plan(&config, 1, &weights.into());
+            let matrices = plan.iter().filter(|t| t.name.starts_with("text."));
+            let bytes = matrices.map(|t| match (t.layout, t.shape) {
+                (Layout::Panels, [n, k]) => n * k + 4 * n,
+                (Layout::Int4Panels, [n, k]) => n * k / 2 + 2 * n * k / int4_panels::BLOCK,
+                _ => 0,
+            });
+            bytes.sum::<usize>() as f64
         };
-        let work = Work::of(&header, lengths);
-        let encode_macs = work.encode_macs.unwrap();
-        assert!((encode_macs / 1e9 - 107.36).abs() < 0.01, "{work:?}");
-        assert!((work.prefill_macs / 1e9 - 9.07).abs() < 0.01, "{work:?}");
-        let keys_and_values = (84.0 + 32.0) * 23_040.0;
-        let weights = (work.decode_bytes - keys_and_values) / 1e6;
-        assert!((134.5..138.0).contains(&weights), "{work:?}");
+        for (weights, expected) in [(WeightScheme::Int8, 135.4e6), (WeightScheme::Int4, 88.3e6)] {
+            let ideal = ideal(weights);
+            assert!((ideal - expected).abs() < 0.1e6, "{weights:?}: {ideal}");
+            let share = work_of_256m(weights).token_bytes as f64 / ideal;
+            assert!((1.0..1.02).contains(&share), "{weights:?}: {share}");
+        }
     }
 
     #[test]

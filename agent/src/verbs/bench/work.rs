@@ -1,7 +1,7 @@
 //! How much arithmetic and reading a stage is, from the shapes of the pack.
 
 use super::rounds::Lengths;
-use ocelli_runtime::pack::{Header, Layout, TensorEntry};
+use ocelli_runtime::pack::{Header, TensorEntry};
 
 /// The work of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,8 +11,10 @@ pub(super) struct Work {
     pub(super) encode_macs: Option<f64>,
     /// Multiply-accumulates of the prefill; the head is run for its last token only.
     pub(super) prefill_macs: f64,
-    /// Bytes that a decode step reads at least: every decoder weight once, one row of the
-    /// embedding table, and the keys and values of half the positions that are added.
+    /// Bytes of weights that a decode step reads: every matrix of the decoder and the head once,
+    /// one row of the embedding table.
+    pub(super) token_bytes: u64,
+    /// The same with the keys and values of half the positions that are added.
     pub(super) decode_bytes: f64,
 }
 
@@ -21,10 +23,7 @@ impl Work {
         let text = &header.config.text;
         let panels = |prefix: &'static str| {
             let tensors = header.tensors.iter();
-            tensors.filter(move |t| {
-                t.name.starts_with(prefix)
-                    && !matches!(t.layout, Layout::F32 | Layout::F16 | Layout::Bytes)
-            })
+            tensors.filter(move |t| t.name.starts_with(prefix) && t.layout.is_panels())
         };
         let weights = |t: &TensorEntry| t.shape[0] as f64 * t.shape[1] as f64;
         let count = |prefix| panels(prefix).map(weights).sum::<f64>();
@@ -44,12 +43,12 @@ impl Work {
 
         let kv_row = 2 * 2 * text.n_kv_heads * text.head_dim * text.n_layers;
         let position = prefill + lengths.decode as f64 / 2.0;
-        let decode_bytes = panels("text.").map(|t| t.len as f64).sum::<f64>()
-            + 2.0 * text.hidden_size as f64
-            + position * kv_row as f64;
+        let token_bytes = panels("text.").map(|t| t.len).sum::<u64>() + 2 * text.hidden_size as u64;
+        let decode_bytes = token_bytes as f64 + position * kv_row as f64;
         Work {
             encode_macs,
             prefill_macs,
+            token_bytes,
             decode_bytes,
         }
     }

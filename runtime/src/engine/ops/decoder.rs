@@ -13,14 +13,14 @@
 //! shared map, and the ops of layer `i` read and write layer `i` of it.
 
 use super::{
-    f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, product_add, project_add, to_tract,
-    update,
+    f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, linear, product_add, project_add,
+    to_tract, update,
 };
 use crate::config::TextConfig;
 use crate::kv_cache::KvCache;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::rope::RopeTable;
-use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Store, activation, attention, half, linear};
+use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Store, activation, attention, half};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tract_core::internal::*;
 use tract_core::{as_op, not_out_of_plan, op_as_typed_op};

@@ -10,15 +10,13 @@
 //! ```
 
 use super::{
-    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, product_add, project_add,
-    to_tract,
+    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, linear, product_add,
+    project_add, to_tract,
 };
 use crate::config::VisionConfig;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::quantize::{k_padded, n_groups};
-use ocelli_kernels::{
-    Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention, linear,
-};
+use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention};
 use std::sync::Arc;
 use tract_core::internal::*;
 use tract_core::{as_op, not_out_of_plan, op_as_typed_op};

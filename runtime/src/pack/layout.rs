@@ -1,0 +1,75 @@
+//! How the bytes of a tensor are laid out, and what that asks of its shape.
+
+use ocelli_kernels::int4_panels::{self, BLOCK};
+use ocelli_kernels::panels;
+use serde::{Deserialize, Serialize};
+
+/// Most elements of a tensor.
+const MAX_ELEMENTS: usize = 1 << 40;
+
+/// How the bytes of a tensor are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// int8 panels of 8 output rows × 4 k ([`ocelli_kernels::panels`]), shape `[n, k]`.
+    Panels,
+    /// f32 little endian, row-major.
+    F32,
+    /// f16 little endian, row-major.
+    F16,
+    /// Plain bytes, shape `[1, length]`.
+    Bytes,
+    /// int4 panels of 8 output rows × 32 k ([`ocelli_kernels::int4_panels`]), shape `[n, k]`.
+    Int4Panels,
+}
+
+impl Layout {
+    /// Whether a tensor is a weight matrix in panels, int8 or int4.
+    pub fn is_panels(self) -> bool {
+        matches!(self, Layout::Panels | Layout::Int4Panels)
+    }
+
+    /// Bytes a tensor of this layout and shape takes; `None` for a shape the layout cannot hold.
+    pub fn byte_len(self, [rows, columns]: [usize; 2]) -> Option<u64> {
+        let count = rows
+            .checked_mul(columns)
+            .filter(|count| *count <= MAX_ELEMENTS)?;
+        let bytes = match self {
+            Layout::Panels | Layout::Int4Panels if count == 0 => return None,
+            Layout::Int4Panels if !columns.is_multiple_of(BLOCK) => return None,
+            Layout::Panels => panels::byte_len(rows, columns),
+            Layout::Int4Panels => int4_panels::int4_byte_len(rows, columns),
+            Layout::F32 => 4 * count,
+            Layout::F16 => 2 * count,
+            Layout::Bytes => count,
+        };
+        Some(bytes as u64)
+    }
+
+    /// What groups of activations that share a scale are whole numbers of.
+    pub(super) fn group_multiple(self) -> usize {
+        match self {
+            Layout::Int4Panels => BLOCK,
+            _ => 16,
+        }
+    }
+}
+
+/// How the decoder's matrices are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightScheme {
+    /// int8, one scale an output row.
+    #[default]
+    Int8,
+    /// int4, one scale for 32 values; embedding, head and vision side as with int8.
+    Int4,
+}
+
+impl WeightScheme {
+    /// The name used on the command line and in JSON output.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightScheme::Int8 => "int8",
+            WeightScheme::Int4 => "int4",
+        }
+    }
+}

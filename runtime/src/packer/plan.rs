@@ -1,0 +1,271 @@
+//! Which tensors a pack of a shape has, in which layouts.
+
+use super::{PackModelError, PackOptions};
+use crate::config::{ModelConfig, TextConfig};
+use crate::pack::{Layout, PlannedTensor, WeightScheme};
+use ocelli_kernels::int4_panels::BLOCK;
+
+/// Activations along k that share a scale where no rotation reaches them: in front of
+/// `down_proj`, and in the vision tower in front of `out_proj` and `fc2`.
+pub const GROUP: usize = 64;
+
+/// Refuses shapes that the kernels cannot run.
+pub(super) fn check_shapes(
+    config: &ModelConfig,
+    options: &PackOptions,
+) -> Result<(), PackModelError> {
+    let vision = config.vision.as_ref().map(|vision| {
+        [
+            ("vision_config.hidden_size", vision.hidden_size, 16),
+            (
+                "vision_config.hidden_size / num_attention_heads",
+                vision.head_dim(),
+                8,
+            ),
+        ]
+    });
+    let text = [
+        ("text_config.hidden_size", config.text.hidden_size, 16),
+        (
+            "text_config.intermediate_size",
+            config.text.intermediate_size,
+            16,
+        ),
+        ("text_config.head_dim", config.text.head_dim, 8),
+    ];
+    for (field, value, multiple) in vision.into_iter().flatten().chain(text) {
+        if !value.is_multiple_of(multiple) {
+            return Err(PackModelError::Shape {
+                field,
+                value,
+                multiple,
+            });
+        }
+    }
+    match options.weights == WeightScheme::Int8 && options.exceptions.is_empty() {
+        true => Ok(()),
+        false => check_int4_shapes(&config.text),
+    }
+}
+
+fn check_int4_shapes(text: &TextConfig) -> Result<(), PackModelError> {
+    let widths = [
+        ("text_config.hidden_size", text.hidden_size),
+        (
+            "text_config.num_attention_heads · head_dim",
+            text.n_heads * text.head_dim,
+        ),
+        ("text_config.intermediate_size", text.intermediate_size),
+    ];
+    match widths
+        .into_iter()
+        .find(|(_, width)| !width.is_multiple_of(BLOCK))
+    {
+        Some((field, value)) => Err(PackModelError::Int4Shape {
+            field,
+            value,
+            multiple: BLOCK,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses exceptions that name no decoder matrix of the plan.
+pub(super) fn check_exceptions(
+    plan: &[PlannedTensor],
+    options: &PackOptions,
+) -> Result<(), PackModelError> {
+    let is_matrix = |name: &str| {
+        let mut tensors = plan.iter();
+        tensors.any(|t| t.name == name && name.starts_with("text.") && t.layout.is_panels())
+    };
+    match options.exceptions.iter().find(|name| !is_matrix(name)) {
+        Some(name) => Err(PackModelError::UnknownException { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// How a decoder matrix is stored that is usually stored in the way of `usual`.
+fn decoder_layout(options: &PackOptions, name: &str, usual: WeightScheme) -> Layout {
+    let is_exception = options.exceptions.iter().any(|other| other == name);
+    match (usual == WeightScheme::Int4) != is_exception {
+        true => Layout::Int4Panels,
+        false => Layout::Panels,
+    }
+}
+
+/// Every tensor of a pack of this shape, in file order.
+pub fn plan(
+    config: &ModelConfig,
+    tokenizer_len: usize,
+    options: &PackOptions,
+) -> Vec<PlannedTensor> {
+    let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
+        name,
+        layout,
+        shape: [rows, columns],
+        group,
+    };
+    let panels = |name: String, n, k| tensor(name, Layout::Panels, n, k, 0);
+    let grouped = |name: String, n, k| {
+        tensor(
+            name,
+            Layout::Panels,
+            n,
+            k,
+            if usize::is_multiple_of(k, GROUP) {
+                GROUP
+            } else {
+                0
+            },
+        )
+    };
+    let t = &config.text;
+    let th = t.hidden_size;
+    let mut plan = vec![tensor(
+        "tokenizer.json".into(),
+        Layout::Bytes,
+        1,
+        tokenizer_len,
+        0,
+    )];
+    if let Some(v) = &config.vision {
+        let vh = v.hidden_size;
+        plan.extend([
+            panels(
+                "vision.patch_embed".into(),
+                vh,
+                3 * v.patch_size * v.patch_size,
+            ),
+            tensor("vision.positions".into(), Layout::F32, v.n_patches(), vh, 0),
+        ]);
+        for i in 0..v.n_layers {
+            plan.extend([
+                panels(format!("vision.{i}.qkv"), 3 * vh, vh),
+                grouped(format!("vision.{i}.out"), vh, vh),
+                panels(format!("vision.{i}.fc1"), v.intermediate_size, vh),
+                grouped(format!("vision.{i}.fc2"), vh, v.intermediate_size),
+            ]);
+        }
+        let shuffled = vh * v.scale_factor * v.scale_factor;
+        plan.push(tensor("connector".into(), Layout::Panels, th, shuffled, vh));
+    }
+    plan.push(tensor(
+        "text.embed".into(),
+        Layout::F16,
+        t.vocab_size,
+        th,
+        0,
+    ));
+    let kv = t.n_kv_heads * t.head_dim;
+    let heads = t.n_heads * t.head_dim;
+    for i in 0..t.n_layers {
+        let matrix = |part: &str, n: usize, k: usize| {
+            let name = format!("text.{i}.{part}");
+            let layout = decoder_layout(options, &name, options.weights);
+            let group = match (part, layout) {
+                ("down", _) if k.is_multiple_of(GROUP) => GROUP,
+                ("down", Layout::Int4Panels) => BLOCK,
+                ("down", _) => 16,
+                _ => 0,
+            };
+            tensor(name, layout, n, k, group)
+        };
+        plan.extend([
+            matrix("qkv", heads + 2 * kv, th),
+            matrix("out", th, heads),
+            matrix("gate_up", 2 * t.intermediate_size, th),
+            matrix("down", th, t.intermediate_size),
+        ]);
+    }
+    let head = decoder_layout(options, "text.head", WeightScheme::Int8);
+    plan.push(tensor("text.head".into(), head, t.vocab_size, th, 0));
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(hidden: usize, heads: usize, inter: usize) -> ModelConfig {
+        ModelConfig {
+            vision: None,
+            text: TextConfig {
+                hidden_size: hidden,
+                intermediate_size: inter,
+                n_layers: 1,
+                n_heads: heads,
+                n_kv_heads: 1,
+                head_dim: 16,
+                vocab_size: 24,
+                rope_theta: 1e4,
+                rms_norm_eps: 1e-5,
+                max_positions: 64,
+            },
+            tie_word_embeddings: false,
+        }
+    }
+
+    #[test]
+    fn a_shape_that_int4_weights_cannot_hold_is_refused_by_name_value_and_limit() {
+        let cases = [
+            (config(48, 2, 64), "text_config.hidden_size is 48"),
+            (
+                config(64, 3, 64),
+                "text_config.num_attention_heads · head_dim is 48",
+            ),
+            (config(64, 2, 80), "text_config.intermediate_size is 80"),
+        ];
+        for (config, expected) in cases {
+            check_shapes(&config, &WeightScheme::Int8.into()).unwrap();
+            let error = check_shapes(&config, &WeightScheme::Int4.into()).unwrap_err();
+            let text = error.to_string();
+            for part in [expected, "a multiple of 32", "--weights int8"] {
+                assert!(text.contains(part), "{part:?} is not in {text:?}");
+            }
+        }
+        check_shapes(&config(64, 2, 96), &WeightScheme::Int4.into()).unwrap();
+    }
+
+    #[test]
+    fn groups_in_front_of_int4_weights_are_whole_blocks() {
+        for (inter, weights, group) in [
+            (128, WeightScheme::Int8, 64),
+            (128, WeightScheme::Int4, 64),
+            (96, WeightScheme::Int8, 16),
+            (96, WeightScheme::Int4, 32),
+        ] {
+            let plan = plan(&config(64, 2, inter), 1, &weights.into());
+            let down = plan.iter().find(|t| t.name == "text.0.down").unwrap();
+            assert_eq!(down.group, group, "{inter} {weights:?}");
+        }
+    }
+    #[test]
+    fn an_exception_is_stored_the_other_way_and_must_name_a_decoder_matrix() {
+        let layouts = |weights, exceptions: &[&str]| {
+            let options = PackOptions {
+                weights,
+                exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            let plan = plan(&config(64, 2, 128), 1, &options);
+            check_exceptions(&plan, &options).map(|()| {
+                let int4 = plan.iter().filter(|t| t.layout == Layout::Int4Panels);
+                int4.map(|t| t.name.clone()).collect::<Vec<_>>()
+            })
+        };
+        let int4 = WeightScheme::Int4;
+        assert_eq!(
+            layouts(int4, &["text.0.qkv", "text.0.gate_up", "text.head"]).unwrap(),
+            ["text.0.out", "text.0.down", "text.head"]
+        );
+        assert_eq!(
+            layouts(WeightScheme::Int8, &["text.0.out"]).unwrap(),
+            ["text.0.out"]
+        );
+        assert_eq!(layouts(WeightScheme::Int8, &[]).unwrap(), [""; 0]);
+        for name in ["text.1.qkv", "text.embed", "tokenizer.json", "down"] {
+            let error = layouts(int4, &[name]).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! int4 weights from the packer to the answer, on small random models.
+
+use ocelli_kernels::{Compute, int8_gemm};
+use ocelli_runtime::pack::{Pack, WeightScheme};
+use ocelli_runtime::packer::{self, PackOptions};
+use ocelli_runtime::weights::Region;
+use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, Vlm};
+use ocelli_tests::checkpoint::Checkpoint;
+use ocelli_tests::closeness::cosine;
+use ocelli_tests::command::ocelli;
+use serde_json::Value;
+use std::io::Cursor;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const IDS: [u32; 9] = [1, 17, 240, 33, 8, 399, 120, 121, 77];
+
+fn directory(fixture: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::of_fixture(fixture).write(dir.path()).unwrap();
+    dir
+}
+
+fn int4_pack(fixture: &str) -> Arc<Pack> {
+    let options = PackOptions::from(WeightScheme::Int4);
+    let out = Cursor::new(Vec::new());
+    let dir = directory(fixture);
+    let bytes = packer::pack_directory(dir.path(), &options, out, &mut |_, _| {}).unwrap();
+    let region = Region::from_vec(bytes.into_inner());
+    Arc::new(Pack::from_region(region, fixture).unwrap())
+}
+
+/// Logits after the ids, and the greedy tokens that follow.
+fn answer(vlm: &Vlm) -> (Vec<f32>, Vec<u32>) {
+    let mut session = vlm.session().unwrap();
+    session.extend(&IDS).unwrap();
+    let logits = session.logits().unwrap();
+    let options = GenerateOptions {
+        max_tokens: 12,
+        ..GenerateOptions::default()
+    };
+    let generation = session.generate(options).unwrap();
+    let tokens = generation
+        .filter_map(|piece| piece.unwrap().token)
+        .collect();
+    (logits, tokens)
+}
+
+#[test]
+fn every_kernel_gives_the_tokens_of_the_scalar_one() {
+    let pack = int4_pack("tiny");
+    assert_eq!(pack.weights(), WeightScheme::Int4);
+    let run = |kernel: &str, threads| {
+        let compute = Compute::with_kernel(threads, kernel).unwrap();
+        let vlm = Vlm::from_pack(pack.clone(), Arc::new(compute)).unwrap();
+        assert_eq!(vlm.weights_name(), "int4");
+        answer(&vlm)
+    };
+    let (expected, tokens) = run("scalar-qd8qc8w-1x8", 1);
+    assert!(expected.iter().any(|logit| *logit != 0.0));
+    assert_eq!(tokens.len(), 12);
+    for kernels in int8_gemm::available() {
+        for threads in [1, 2] {
+            let name = kernels.gemm.name();
+            let (logits, found) = run(name, threads);
+            assert_eq!(found, tokens, "{name}, {threads} threads");
+            let closeness = cosine(&logits, &expected);
+            assert!(closeness > 0.9999, "{name}, {threads} threads: {closeness}");
+        }
+    }
+}
+
+#[test]
+fn one_token_at_a_time_gives_the_logits_of_all_at_once() {
+    let compute = Arc::new(Compute::new(1).unwrap());
+    let vlm = Vlm::from_pack(int4_pack("tiny"), compute).unwrap();
+    let (expected, _) = answer(&vlm);
+    let mut session = vlm.session().unwrap();
+    for id in IDS {
+        session.extend(&[id]).unwrap();
+    }
+    let closeness = cosine(&session.logits().unwrap(), &expected);
+    assert!(closeness > 0.9999, "{closeness}");
+}
+
+#[test]
+fn int4_weights_stay_near_the_f32_path() {
+    let dir = directory("tiny");
+    let logits = |precision, weights| {
+        let source = ModelSource::Path(dir.path().to_path_buf());
+        let options = LoadOptions {
+            precision,
+            weights,
+            ..LoadOptions::default()
+        };
+        answer(&Vlm::load(&source, &options, &mut |_, _| {}).unwrap()).0
+    };
+    let exact = logits(Precision::F32, None);
+    let int8 = cosine(&logits(Precision::Int8, None), &exact);
+    let int4 = cosine(&logits(Precision::Int8, Some(WeightScheme::Int4)), &exact);
+    assert!((0.97..int8).contains(&int4), "int4 {int4}, int8 {int8}");
+}
+
+#[test]
+fn a_model_is_packed_to_int4_shown_and_asked() {
+    let dir = directory("text_only");
+    let source = dir.path().display().to_string();
+    let pack = dir.path().join("small.ocelli").display().to_string();
+    let run = |args: &[&str], code| {
+        let outcome = ocelli(args);
+        assert_eq!(outcome.code, Some(code), "{args:?}: {}", outcome.stderr);
+        outcome
+    };
+    let report = |args: &[&str]| -> Value {
+        let outcome = run(args, 0);
+        serde_json::from_str(outcome.stdout.lines().last().unwrap()).unwrap()
+    };
+    let packed = report(&["pack", &source, "-o", &pack, "--weights", "int4", "--json"]);
+    assert_eq!(packed["weights"], "int4");
+    assert_eq!(
+        report(&["models", &pack, "--json", "--verify"])["weights"],
+        "int4"
+    );
+    let shown = run(&["models", &pack], 0).stdout;
+    assert!(shown.contains("int4 weights"), "{shown}");
+
+    let question = ["ask", "--text", "Who?", "--max-tokens", "4", "--json"];
+    let ask = |model: &[&str]| report(&[&question[..], model].concat());
+    let from_pack = ask(&["-m", &pack]);
+    assert_eq!(from_pack["weights"], "int4");
+    let in_memory = ask(&["-m", &source, "--weights", "int4"]);
+    assert_eq!(in_memory["token_ids"], from_pack["token_ids"]);
+    assert_eq!(in_memory["weights"], "int4");
+    assert_eq!(ask(&["-m", &source])["weights"], "int8");
+
+    let refused = run(
+        &[&question[..], &["-m", &pack, "--weights", "int8"]].concat(),
+        2,
+    );
+    assert!(
+        refused.stderr.contains("has int4 weights, not int8"),
+        "{}",
+        refused.stderr
+    );
+}
