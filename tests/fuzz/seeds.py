@@ -2,7 +2,8 @@
 
     python tests/fuzz/seeds.py PACK
 
-writes tests/fuzz/corpus; PACK is a pack of the `tiny` checkpoint. Needs nothing but Python.
+writes tests/fuzz/corpus; PACK is a pack of the `tiny` checkpoint, made with `--weights int4` so that both layouts are in it. Needs nothing but
+Python.
 """
 
 import hashlib
