@@ -12,6 +12,7 @@ use crate::watch::PictureType;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocelli_camera::Polygon;
 use ocelli_camera::zone::{Sensitivity, Zone};
+use ocelli_runtime::import::onnx::Variant;
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{GenerateOptions, Precision, Sampling};
 use std::num::NonZeroUsize;
@@ -53,6 +54,10 @@ pub struct Global {
     /// Projector file of a GGUF model: its vision side
     #[arg(long, global = true, value_name = "FILE.gguf")]
     pub mmproj: Option<PathBuf>,
+    /// ONNX files to take from a model directory that holds several: fp32, fp16, int8, uint8,
+    /// quantized, q4, q4f16 or bnb4 [default: safetensors, else the most exact]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub variant: Option<Variant>,
     /// Threads to compute with [default: all cores]
     #[arg(long, short = 't', global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -378,8 +383,8 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
 /// Arguments of `pack`.
 #[derive(Debug, Args)]
 pub struct PackArgs {
-    /// Model directory (config.json, tokenizer.json, model.safetensors and so on), or a GGUF file,
-    /// with --mmproj FILE.gguf if it sees
+    /// Model directory (config.json, tokenizer.json, model.safetensors or ONNX files and so on), or
+    /// a GGUF file, with --mmproj FILE.gguf if it sees
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// The pack to write

@@ -85,16 +85,22 @@ pub fn resolve(name: &str) -> Result<ModelSource, Fault> {
     })
 }
 
-/// Adds the projector file that `--mmproj` names.
-fn with_projector(source: ModelSource, global: &Global) -> Result<ModelSource, Fault> {
-    match (source, &global.mmproj) {
-        (source, None) => Ok(source),
-        (ModelSource::Path(model), Some(mmproj)) => {
+/// Adds the projector file that `--mmproj` names, or the ONNX files that `--variant` chooses.
+fn with_files(source: ModelSource, global: &Global) -> Result<ModelSource, Fault> {
+    match (source, &global.mmproj, global.variant) {
+        (source, None, None) => Ok(source),
+        (ModelSource::Path(model), Some(mmproj), None) => {
             Ok(ModelSource::WithProjector(model, mmproj.clone()))
         }
-        (_, Some(mmproj)) => Err(Fault::Argument(format!(
-            "--mmproj {} needs the GGUF file of its text model as --model",
+        (ModelSource::Path(model), None, Some(variant)) => {
+            Ok(ModelSource::WithVariant(model, variant))
+        }
+        (_, Some(mmproj), _) => Err(Fault::Argument(format!(
+            "--mmproj {} needs the GGUF file of its text model as --model, and no --variant",
             mmproj.display()
+        ))),
+        (_, None, Some(variant)) => Err(Fault::Argument(format!(
+            "--variant {variant} needs a directory with ONNX files as --model"
         ))),
     }
 }
@@ -105,7 +111,7 @@ fn with_projector(source: ModelSource, global: &Global) -> Result<ModelSource, F
 ///
 /// No such model, or one that cannot be used.
 pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration), Fault> {
-    let source = with_projector(resolve(&global.model)?, global)?;
+    let source = with_files(resolve(&global.model)?, global)?;
     let threads = match global.threads {
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, |n| n.get()),

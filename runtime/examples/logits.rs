@@ -68,7 +68,7 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
             &mut |_, _| {},
         )?);
     }
-    let model = Published::open(&path, None)?;
+    let model = Published::open(&path, None, None)?;
     let layers = model.files.config.text.n_layers;
     let options = PackOptions {
         weights,

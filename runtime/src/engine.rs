@@ -4,6 +4,8 @@
 //! is the slow f32 path that checks the structure. Everything above this file sees
 //! only [`Engine`].
 
+#[cfg(feature = "onnx")]
+pub mod export;
 pub mod int8;
 mod ops;
 #[cfg(feature = "onnx")]

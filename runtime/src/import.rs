@@ -1,10 +1,12 @@
 //! Readers of published model files, and what they have in common.
 
 pub mod gguf;
+pub mod onnx;
 pub mod safetensors;
 
 use crate::config::{ConfigError, ModelFiles};
 use gguf::{GgufError, GgufModel};
+use onnx::{OnnxError, OnnxModel, Variant};
 use safetensors::{Checkpoint, CheckpointError};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,20 @@ pub enum ImportError {
     /// A GGUF file is damaged or of a model that cannot be run.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The ONNX files are missing, damaged or of a model that cannot be run.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// A variant of ONNX files was asked of something that is no directory.
+    #[error(
+        "--variant {variant} chooses among the ONNX files of a model directory, but {} is none; \
+         leave it out", model.display()
+    )]
+    LoneVariant {
+        /// The variant.
+        variant: Variant,
+        /// What was named as the model.
+        model: PathBuf,
+    },
     /// A projector file was given beside something that is no GGUF file.
     #[error(
         "{} is a projector for a GGUF model, but {} is none; \
@@ -51,6 +67,11 @@ pub trait FloatWeights: fmt::Debug {
     /// Whether the tokenizer lies in these files too.
     fn hold_tokenizer(&self) -> bool {
         false
+    }
+
+    /// Which files were taken, where there was a choice.
+    fn description(&self) -> Option<String> {
+        None
     }
 }
 
@@ -83,10 +104,17 @@ impl Published {
 
     /// Opens a Hugging Face style directory, or a GGUF file with or without its projector file.
     ///
+    /// A directory's weights are its safetensors files; without these, or if a variant is named,
+    /// its ONNX files.
+    ///
     /// # Errors
     ///
     /// See [`ImportError`].
-    pub fn open(model: &Path, mmproj: Option<&Path>) -> Result<Published, ImportError> {
+    pub fn open(
+        model: &Path,
+        mmproj: Option<&Path>,
+        variant: Option<Variant>,
+    ) -> Result<Published, ImportError> {
         if model.is_dir() {
             if let Some(mmproj) = mmproj {
                 return Err(ImportError::LoneProjector {
@@ -94,10 +122,17 @@ impl Published {
                     model: model.to_owned(),
                 });
             }
+            let files = ModelFiles::read(model)?;
             return Ok(Published {
                 name: name(model, Path::file_name),
-                files: ModelFiles::read(model)?,
-                weights: Box::new(Checkpoint::open(model)?),
+                weights: weights(model, &files, variant)?,
+                files,
+            });
+        }
+        if let Some(variant) = variant {
+            return Err(ImportError::LoneVariant {
+                variant,
+                model: model.to_owned(),
             });
         }
         let weights = GgufModel::open(model, mmproj)?;
@@ -107,6 +142,19 @@ impl Published {
             weights: Box::new(weights),
         })
     }
+}
+
+/// The weights of a model directory.
+fn weights(
+    dir: &Path,
+    files: &ModelFiles,
+    variant: Option<Variant>,
+) -> Result<Box<dyn FloatWeights>, ImportError> {
+    let takes_onnx = variant.is_some() || (!Checkpoint::is_in(dir) && onnx::is_export(dir));
+    if takes_onnx {
+        return Ok(Box::new(OnnxModel::open(dir, &files.config, variant)?));
+    }
+    Ok(Box::new(Checkpoint::open(dir)?))
 }
 
 /// A part of the path's last component, links resolved.

@@ -110,7 +110,7 @@ pub fn pack_directory<W: Write + Seek>(
     out: W,
     progress: Progress<'_>,
 ) -> Result<W, PackModelError> {
-    let model = Published::open(dir, None)?;
+    let model = Published::open(dir, None, None)?;
     let (files, weights) = (&model.files, &*model.weights);
     pack_model(&model.name, files, weights, options, out, progress)
 }

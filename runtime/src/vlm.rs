@@ -4,6 +4,7 @@ use crate::config::{GenerationConfig, ModelConfig, PreprocessConfig};
 use crate::constrain::TokenTrie;
 use crate::engine::int8::Int8Model;
 use crate::error::LoadError;
+use crate::import::onnx::Variant;
 use crate::import::{ImportError, Published};
 use crate::pack::{Pack, WeightScheme};
 use crate::packer::{self, PackOptions};
@@ -26,6 +27,8 @@ pub enum ModelSource {
     Path(PathBuf),
     /// A GGUF file and its projector file.
     WithProjector(PathBuf, PathBuf),
+    /// A model directory and which of its ONNX files to take.
+    WithVariant(PathBuf, Variant),
 }
 
 /// Which arithmetic runs the model.
@@ -139,7 +142,9 @@ impl Vlm {
                 Region::from_static(bytes),
                 &format!("the embedded model {name}"),
             )?,
-            ModelSource::Path(path) | ModelSource::WithProjector(path, _) => Pack::open(path)?,
+            ModelSource::Path(path)
+            | ModelSource::WithProjector(path, _)
+            | ModelSource::WithVariant(path, _) => Pack::open(path)?,
         };
         if options.precision == Precision::F32 {
             return Err(LoadError::NoFloatWeights {
@@ -283,10 +288,11 @@ impl Vlm {
 
 /// Opens what is no pack: a model directory, or a GGUF file with or without its projector.
 fn published(source: &ModelSource) -> Result<Option<Published>, LoadError> {
-    let (path, mmproj) = match source {
+    let (path, mmproj, variant) = match source {
         ModelSource::Embedded(..) => return Ok(None),
-        ModelSource::Path(path) => (path, None),
-        ModelSource::WithProjector(path, mmproj) => (path, Some(mmproj.as_path())),
+        ModelSource::Path(path) => (path, None, None),
+        ModelSource::WithProjector(path, mmproj) => (path, Some(mmproj.as_path()), None),
+        ModelSource::WithVariant(path, variant) => (path, None, Some(*variant)),
     };
     if !path.is_dir() && !path.is_file() {
         return Err(LoadError::NotAModel {
@@ -295,13 +301,17 @@ fn published(source: &ModelSource) -> Result<Option<Published>, LoadError> {
         });
     }
     if Published::is_at(path) {
-        return Ok(Some(Published::open(path, mmproj)?));
+        return Ok(Some(Published::open(path, mmproj, variant)?));
     }
-    match mmproj {
-        Some(mmproj) => Err(LoadError::Import(ImportError::LoneProjector {
+    match (mmproj, variant) {
+        (Some(mmproj), _) => Err(LoadError::Import(ImportError::LoneProjector {
             mmproj: mmproj.to_owned(),
             model: path.clone(),
         })),
-        None => Ok(None),
+        (None, Some(variant)) => Err(LoadError::Import(ImportError::LoneVariant {
+            variant,
+            model: path.clone(),
+        })),
+        (None, None) => Ok(None),
     }
 }

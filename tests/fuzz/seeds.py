@@ -57,6 +57,17 @@ def put_camera() -> None:
     put("y4m", "ten_bits", b"YUV4MPEG2 W4 H4 C420p10\nFRAME\nabc")
 
 
+def put_onnx() -> None:
+    """Exports of the fixtures, sound and lying."""
+    fixtures = HERE.parent / "fixtures" / "onnx"
+    sound = "shared/embed_tokens_gather4_zero fused/decoder_model_merged_q4_zero plain/decoder_model_merged_bnb4"
+    for path in [*sound.split(), "packed/vision_encoder_q4", "plain/vision_encoder_int8"]:
+        put("onnx", path.replace("/", "_"), (fixtures / f"{path}.onnx").read_bytes())
+    for path in (fixtures / "hostile").glob("*.onnx"):
+        if path.stem != "deep":
+            put("onnx", path.stem, path.read_bytes())
+
+
 def counted(parts: list[bytes]) -> bytes:
     """Parts, each behind a byte with its length."""
     return b"".join(bytes([len(part)]) + part for part in parts)
@@ -222,6 +233,7 @@ def main() -> None:
         if file["name"] in PICTURES:
             put("picture", file["name"], bytes.fromhex(file["hex"]))
     put_camera()
+    put_onnx()
     put_gguf()
     put_wire()
     put_page_and_hooks()

@@ -101,14 +101,14 @@ pub fn run(global: &Global) -> Result<(), Fault> {
 fn model_bytes(name: &str) -> Result<u64, Fault> {
     let file = match model::resolve(name)? {
         ModelSource::Embedded(_, bytes) => bytes.len() as u64,
-        ModelSource::Path(path) | ModelSource::WithProjector(path, _) => {
-            match std::fs::read_dir(&path) {
-                Ok(entries) => entries
-                    .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
-                    .sum(),
-                Err(_) => std::fs::metadata(&path).map_or(0, |meta| meta.len()),
-            }
-        }
+        ModelSource::Path(path)
+        | ModelSource::WithProjector(path, _)
+        | ModelSource::WithVariant(path, _) => match std::fs::read_dir(&path) {
+            Ok(entries) => entries
+                .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+                .sum(),
+            Err(_) => std::fs::metadata(&path).map_or(0, |meta| meta.len()),
+        },
     };
     Ok(file.saturating_add(WORKING_BYTES))
 }

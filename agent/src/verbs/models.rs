@@ -41,7 +41,9 @@ fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
             Region::from_static(bytes),
             &format!("the embedded model {name}"),
         ),
-        ModelSource::Path(path) | ModelSource::WithProjector(path, _)
+        ModelSource::Path(path)
+        | ModelSource::WithProjector(path, _)
+        | ModelSource::WithVariant(path, _)
             if Published::is_at(&path) =>
         {
             return Err(Fault::Argument(format!(
@@ -49,7 +51,9 @@ fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
                 path.display()
             )));
         }
-        ModelSource::Path(path) | ModelSource::WithProjector(path, _) => Pack::open(&path),
+        ModelSource::Path(path)
+        | ModelSource::WithProjector(path, _)
+        | ModelSource::WithVariant(path, _) => Pack::open(&path),
     };
     let pack = pack.map_err(LoadError::from)?;
     if verify {

@@ -28,15 +28,19 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     if !Published::is_at(&args.source) {
         return Err(Fault::Argument(format!(
             "{} is neither a directory nor a GGUF file; give the folder that holds config.json and \
-             model.safetensors, or the GGUF file of a text model",
+             model.safetensors or the ONNX files, or the GGUF file of a text model",
             args.source.display()
         )));
     }
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
-    let model =
-        Published::open(&args.source, global.mmproj.as_deref()).map_err(PackModelError::from)?;
+    let model = Published::open(&args.source, global.mmproj.as_deref(), global.variant)
+        .map_err(PackModelError::from)?;
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
+    if let (Some(taken), false) = (model.weights.description(), global.quiet) {
+        progress.clear();
+        eprintln!("ocelli: weights from {taken}");
+    }
     let file_fault = |source| Fault::File {
         path: args.output.clone(),
         source,

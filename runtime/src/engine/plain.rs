@@ -203,7 +203,7 @@ impl PlainModel {
     }
 }
 
-fn array(output: &Tensor) -> TractResult<Array> {
+pub(super) fn array(output: &Tensor) -> TractResult<Array> {
     let values = output.cast_to::<f32>()?;
     Ok(Array {
         shape: output.shape().to_vec(),
@@ -212,7 +212,7 @@ fn array(output: &Tensor) -> TractResult<Array> {
 }
 
 /// Runs `work`; tract panics on some graphs it should refuse.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(format!("{error:#}")),

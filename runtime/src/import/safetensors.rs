@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// (657 tensors) has under 100 kB.
 pub const MAX_HEADER_BYTES: u64 = 64 << 20;
 
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,8 +33,8 @@ pub enum CheckpointError {
     },
     /// Neither a single file nor an index is there.
     #[error(
-        "{dir} holds neither model.safetensors nor model.safetensors.index.json; \
-         download the weights into this folder"
+        "{dir} holds neither model.safetensors nor model.safetensors.index.json, nor ONNX files \
+         (onnx/decoder_model_merged.onnx); download the weights into this folder"
     )]
     NoWeights {
         /// The model directory.
@@ -143,6 +146,11 @@ struct RawIndex {
 }
 
 impl Checkpoint {
+    /// Whether the directory holds a file that [`Checkpoint::open`] would read.
+    pub fn is_in(dir: &Path) -> bool {
+        [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
+    }
+
     /// Opens `model.safetensors`, or the shards of `model.safetensors.index.json`.
     ///
     /// # Errors
@@ -150,8 +158,8 @@ impl Checkpoint {
     /// Unreadable or malformed files, an index that names files outside the
     /// directory, a tensor in two shards.
     pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
-        let single = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
+        let single = dir.join(SINGLE);
+        let index = dir.join(INDEX);
         let paths = if single.exists() {
             vec![single]
         } else if index.exists() {

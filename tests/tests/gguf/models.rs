@@ -253,10 +253,10 @@ fn a_pack_holds_the_same_tensors_whichever_files_it_was_made_of() {
         Pack::from_region(Region::from_vec(bytes), "x").expect("a good pack")
     };
     let projector = files.projector();
-    let from_gguf = Published::open(&files.text(), Some(&projector)).expect("good files");
+    let from_gguf = Published::open(&files.text(), Some(&projector), None).expect("good files");
     assert_eq!(from_gguf.name, "model");
     let from_gguf = packed(&from_gguf);
-    let from_dir = packed(&Published::open(dir.path(), None).expect("a good directory"));
+    let from_dir = packed(&Published::open(dir.path(), None, None).expect("a good directory"));
     let (found, expected) = (from_gguf.header(), from_dir.header());
     assert_eq!(found.config, expected.config);
     assert_eq!(found.preprocess, expected.preprocess);

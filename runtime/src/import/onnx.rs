@@ -1,0 +1,189 @@
+//! Models in ONNX files, as the family is published for transformers.js: three graphs that hold
+//! embedding, vision side and decoder, in many ways to store the weights.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`variant`] | which of the published files to take |
+//! | `wire`, `tensor`, [`graph`] | the format: messages, tensors, the graph, read in place |
+//! | `stored` | weights as a file stores them, and their values |
+//! | `walk` | the structure: linear layers, norms, activations, attention, positions |
+//! | `lift` | the three graphs taken apart |
+//! | [`error`] | what can be wrong |
+//!
+//! No name inside a graph is relied on, only those of its inputs and outputs: what is added,
+//! normalised and multiplied on the way from an output to the input says which layer a constant
+//! is. A graph that computes anything else than the model is refused. Files are mapped, and a
+//! weight becomes f32 when it is read.
+
+pub mod error;
+pub mod graph;
+mod lift;
+mod stored;
+mod tensor;
+pub mod variant;
+mod walk;
+mod wire;
+
+pub use error::OnnxError;
+pub use graph::Graph;
+pub use variant::{Variant, is_export};
+
+use super::{FloatWeights, ImportError};
+use crate::config::ModelConfig;
+use lift::Lifted;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use variant::choose;
+
+/// One of the three graphs of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `pixel_values` → `image_features`
+    Vision,
+    /// `input_ids` → `inputs_embeds`
+    Embedding,
+    /// `inputs_embeds` → `logits`
+    Decoder,
+}
+
+impl Part {
+    /// What the names of its files begin with.
+    pub fn stem(self) -> &'static str {
+        match self {
+            Part::Vision => "vision_encoder",
+            Part::Embedding => "embed_tokens",
+            Part::Decoder => "decoder_model_merged",
+        }
+    }
+}
+
+/// A model in three ONNX files, its weights known by the names of `docs/model.md`.
+#[derive(Debug)]
+pub struct OnnxModel {
+    dir: PathBuf,
+    graphs: Vec<Graph>,
+    /// Number of the graph, and the weight in it.
+    weights: BTreeMap<String, (usize, Lifted)>,
+    variants: Vec<(Part, Variant)>,
+}
+
+impl OnnxModel {
+    /// Opens the files of a model directory that `config` describes, in one variant, or each in
+    /// the most exact one that is there.
+    ///
+    /// # Errors
+    ///
+    /// See [`OnnxError`].
+    pub fn open(
+        dir: &Path,
+        config: &ModelConfig,
+        variant: Option<Variant>,
+    ) -> Result<OnnxModel, OnnxError> {
+        let vision = config.vision.iter().map(|_| Part::Vision);
+        let (mut graphs, mut variants) = (Vec::new(), Vec::new());
+        for part in vision.chain([Part::Embedding, Part::Decoder]) {
+            let chosen = choose(dir, part.stem(), variant)?;
+            variants.push((part, chosen.variant));
+            graphs.push((part, Graph::open(&chosen.path)?));
+        }
+        let mut model = OnnxModel::of(graphs, config)?;
+        model.dir = dir.to_owned();
+        model.variants = variants;
+        Ok(model)
+    }
+
+    /// Takes opened graphs; the weights of those that are left out are missing.
+    ///
+    /// # Errors
+    ///
+    /// A graph that is not that part of the model which the configuration describes.
+    pub fn of(graphs: Vec<(Part, Graph)>, config: &ModelConfig) -> Result<OnnxModel, OnnxError> {
+        let mut weights = BTreeMap::new();
+        for (number, (part, graph)) in graphs.iter().enumerate() {
+            let lifted = match (part, &config.vision) {
+                (Part::Embedding, _) => lift::embedding(graph, &config.text)?,
+                (Part::Decoder, _) => lift::decoder(graph, config)?,
+                (Part::Vision, Some(vision)) => {
+                    lift::vision(graph, vision, config.text.hidden_size)?
+                }
+                (Part::Vision, None) => continue,
+            };
+            let numbered = |(name, weight)| (name, (number, weight));
+            weights.extend(lifted.into_iter().map(numbered));
+        }
+        Ok(OnnxModel {
+            dir: PathBuf::new(),
+            graphs: graphs.into_iter().map(|(_, graph)| graph).collect(),
+            weights,
+            variants: Vec::new(),
+        })
+    }
+
+    /// Names and shapes of all weights, sorted by name.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let weights = self.weights.iter();
+        weights.map(|(name, (_, lifted))| (name.as_str(), lifted.shape()))
+    }
+
+    /// The files that were taken, as a sentence can name them.
+    pub fn description(&self) -> String {
+        let first = self.variants.first().map(|(_, variant)| *variant);
+        match first {
+            Some(one) if self.variants.iter().all(|(_, variant)| *variant == one) => {
+                format!("ONNX files, variant {one}")
+            }
+            _ => {
+                let files = self
+                    .variants
+                    .iter()
+                    .map(|(part, variant)| format!("{} {variant}", part.stem()));
+                format!("ONNX files: {}", files.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+impl FloatWeights for OnnxModel {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let (number, lifted) = self.weights.get(name).ok_or_else(|| OnnxError::Missing {
+            dir: self.dir.clone(),
+            name: name.to_owned(),
+        })?;
+        let graph = &self.graphs[*number];
+        let (path, tensor) = (graph.path().to_owned(), lifted.tensor(graph).to_owned());
+        if lifted.shape() != shape {
+            return Err(OnnxError::Shape {
+                path,
+                tensor: tensor.into(),
+                name: name.into(),
+                found: lifted.shape().into(),
+                expected: shape.into(),
+            }
+            .into());
+        }
+        let values = lifted.read(graph);
+        match values
+            .iter()
+            .enumerate()
+            .find(|(_, value)| !value.is_finite())
+        {
+            None => Ok(values),
+            Some((index, value)) => Err(OnnxError::NotFinite {
+                path,
+                tensor,
+                name: name.to_owned(),
+                index,
+                value: *value,
+            }
+            .into()),
+        }
+    }
+
+    fn files(&self) -> Vec<(&Path, &[u8])> {
+        self.graphs.iter().flat_map(Graph::files).collect()
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(OnnxModel::description(self))
+    }
+}

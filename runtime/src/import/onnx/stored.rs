@@ -1,0 +1,471 @@
+//! Weights as a file stores them, and their values as f32.
+//!
+//! | scheme | in the graph |
+//! |---|---|
+//! | floats | an initialiser of FLOAT, FLOAT16, BFLOAT16 or DOUBLE |
+//! | integers with scales | `DequantizeLinear`, or the weight of `MatMulInteger` and `ConvInteger`: one scale, one for each entry of an axis, or one for a block along an axis |
+//! | `MatMulNBits`, `GatherBlockQuantized` | 2, 4 or 8 bits, one scale for a block of a row |
+//! | `MatMulBnb4` | FP4 or NF4, one scale for a block of the rows read as one list |
+
+mod values;
+
+use super::error::OnnxError;
+use super::graph::{Graph, Node, ValueId};
+use super::tensor::{DataType, Tensor};
+use values::{FP4, Grid, NF4, Values, part};
+
+/// How the numbers of a weight are stored.
+#[derive(Clone, Debug)]
+enum Scheme {
+    /// As they are.
+    Plain(ValueId),
+    /// `(q − zero)·scale`.
+    Integers {
+        values: ValueId,
+        scales: ValueId,
+        zeros: Option<ValueId>,
+        grid: Grid,
+    },
+    /// `[rows, blocks, bytes of a block]`, the low bits first.
+    Blocks {
+        values: ValueId,
+        scales: ValueId,
+        zeros: Option<ValueId>,
+        bits: usize,
+        block: usize,
+    },
+    /// Two to a byte, the upper half first.
+    Bnb4 {
+        values: ValueId,
+        scales: ValueId,
+        block: usize,
+        nf4: bool,
+    },
+}
+
+/// A weight of a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    scheme: Scheme,
+    /// The value that holds its numbers, for messages.
+    value: ValueId,
+    /// Dimensions, after `is_transposed`.
+    dims: Vec<usize>,
+    /// Whether the bytes hold the transposed matrix.
+    is_transposed: bool,
+}
+
+impl Stored {
+    /// Dimensions.
+    pub(super) fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// Number of elements.
+    pub(super) fn n_elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// The value that holds its numbers.
+    pub(super) fn value(&self) -> ValueId {
+        self.value
+    }
+
+    /// The matrix with its axes exchanged.
+    pub(super) fn transposed(mut self) -> Stored {
+        self.dims.reverse();
+        self.is_transposed = !self.is_transposed;
+        self
+    }
+
+    /// Whether all axes but one have one entry.
+    pub(super) fn is_list(&self) -> bool {
+        self.dims.iter().filter(|dim| **dim != 1).count() <= 1
+    }
+
+    /// The same numbers as one list.
+    fn flat(self) -> Stored {
+        let n = self.n_elements();
+        self.shaped(&[n])
+    }
+
+    /// The same numbers in the same order without axes of one entry, as `shape` has them; a
+    /// transposed matrix, and one of which `shape` is a part, stay as they are.
+    pub(super) fn shaped(mut self, shape: &[usize]) -> Stored {
+        let same = shape.iter().product::<usize>() == self.n_elements();
+        if same && (!self.is_transposed || self.is_list()) {
+            self.is_transposed = false;
+            self.dims = shape.to_vec();
+        } else if self.is_list() {
+            self.dims = vec![self.n_elements()];
+        }
+        self
+    }
+
+    /// What a value holds, if it is a constant or made of one by dequantising, casting,
+    /// transposing, or reshaping a list.
+    ///
+    /// # Errors
+    ///
+    /// A quantised constant whose scales do not fit it.
+    pub(super) fn of(graph: &Graph, value: ValueId) -> Result<Option<Stored>, OnnxError> {
+        // Constants are at most a few nodes away.
+        Stored::within(graph, value, 8)
+    }
+
+    fn within(graph: &Graph, value: ValueId, depth: usize) -> Result<Option<Stored>, OnnxError> {
+        if let Some(tensor) = graph.constant(value) {
+            let number = tensor.data_type.is_float();
+            return Ok(number.then(|| Stored {
+                scheme: Scheme::Plain(value),
+                value,
+                dims: tensor.dims.clone(),
+                is_transposed: false,
+            }));
+        }
+        let Some((node, 0)) = graph.producer(value) else {
+            return Ok(None);
+        };
+        let node = &graph.nodes()[node];
+        let (Some(input), false) = (node.input(0), depth == 0) else {
+            return Ok(None);
+        };
+        let inner = || Stored::within(graph, input, depth - 1);
+        Ok(match node.op.as_str() {
+            "Identity" | "Cast" => inner()?,
+            "Transpose" => {
+                let swaps = node.ints("perm").is_none_or(|perm| perm == [1, 0]);
+                let two = |stored: &Stored| stored.dims.len() == 2 && swaps;
+                inner()?.filter(two).map(Stored::transposed)
+            }
+            "Unsqueeze" | "Squeeze" => inner()?,
+            "Reshape" | "Flatten" => inner()?.filter(Stored::is_list).map(Stored::flat),
+            "DequantizeLinear" => {
+                let (Some(scales), zeros) = (node.input(1), node.input(2)) else {
+                    return Ok(None);
+                };
+                let axis = node.int("axis").unwrap_or(1);
+                let block = node.int("block_size").unwrap_or(0);
+                Stored::integers(graph, [input, scales], zeros, axis, block)?
+            }
+            _ => None,
+        })
+    }
+
+    /// Integers with scales for entries of `axis`, or for blocks of it. `None` if they are not
+    /// constant.
+    ///
+    /// # Errors
+    ///
+    /// Scales that do not fit.
+    pub(super) fn integers(
+        graph: &Graph,
+        [values, scales]: [ValueId; 2],
+        zeros: Option<ValueId>,
+        axis: i64,
+        block: i64,
+    ) -> Result<Option<Stored>, OnnxError> {
+        let (Some(tensor), Some(scale)) = (graph.constant(values), graph.constant(scales)) else {
+            return Ok(None);
+        };
+        if !tensor.data_type.is_quantised() && tensor.data_type != DataType::I32 {
+            return Ok(None);
+        }
+        let n_scales = scale.n_elements();
+        let grid = Grid::new(&tensor.dims, n_scales, axis, block);
+        let zeros = zeros.filter(|zeros| graph.constant(*zeros).is_some());
+        let zeros_fit = zeros
+            .and_then(|zeros| graph.constant(zeros))
+            .is_none_or(|zeros| zeros.n_elements() == n_scales || zeros.n_elements() == 1);
+        let (Some(grid), true) = (grid, zeros_fit) else {
+            return Err(graph.unrecognised(
+                scales,
+                format!(
+                    "one scale (and zero point) for the tensor of shape {:?}, for each entry of axis {axis}, \
+                     or for each block of {block} along it", tensor.dims
+                ),
+            ));
+        };
+        Ok(Some(Stored {
+            scheme: Scheme::Integers {
+                values,
+                scales,
+                zeros,
+                grid,
+            },
+            value: values,
+            dims: tensor.dims.clone(),
+            is_transposed: false,
+        }))
+    }
+
+    /// The weight `[n, k]` of a `MatMulNBits` node.
+    ///
+    /// # Errors
+    ///
+    /// Attributes or inputs this program does not know, sizes that do not fit.
+    pub(super) fn n_bits(graph: &Graph, node: &Node, out: ValueId) -> Result<Stored, OnnxError> {
+        let wanted = "MatMulNBits with constant weights of 2, 4 or 8 bits in blocks of a power of two from 16, without g_idx";
+        let size = |name: &str| node.int(name).and_then(|value| usize::try_from(value).ok());
+        let (Some(n), Some(k), Some(block)) = (size("N"), size("K"), size("block_size")) else {
+            return Err(graph.unrecognised(out, wanted));
+        };
+        let bits = size("bits").unwrap_or(4);
+        let sound = matches!(bits, 2 | 4 | 8) && block >= 16 && block.is_power_of_two();
+        let has_order = node.input(4).is_some();
+        let (Some(values), Some(scales), true, false) =
+            (node.input(1), node.input(2), sound, has_order)
+        else {
+            return Err(graph.unrecognised(out, wanted));
+        };
+        let blocks = k.div_ceil(block);
+        Stored::blocks(
+            graph,
+            out,
+            [values, scales],
+            node.input(3),
+            [n, k, bits, block],
+            blocks,
+        )
+    }
+
+    /// The table `[n, k]` of a `GatherBlockQuantized` node.
+    ///
+    /// # Errors
+    ///
+    /// Attributes or inputs this program does not know, sizes that do not fit.
+    pub(super) fn gather_blocks(
+        graph: &Graph,
+        node: &Node,
+        out: ValueId,
+    ) -> Result<Stored, OnnxError> {
+        let wanted = "GatherBlockQuantized of a constant matrix, quantised along its last axis, gathered along its first";
+        let (Some(values), Some(scales)) = (node.input(0), node.input(2)) else {
+            return Err(graph.unrecognised(out, wanted));
+        };
+        let bits = node.int("bits").unwrap_or(4);
+        let block = node.int("block_size").unwrap_or(128);
+        let last = matches!(node.int("quantize_axis").unwrap_or(1), 1 | -1);
+        let first = node.int("gather_axis").unwrap_or(0) == 0;
+        let tensor = graph.constant(values).filter(|t| t.dims.len() == 2);
+        let (Some(tensor), true, true, true) = (tensor, last, first, block >= 16) else {
+            return Err(graph.unrecognised(out, wanted));
+        };
+        match (tensor.data_type, bits) {
+            // Bytes that hold several values each, as in MatMulNBits.
+            (DataType::U8, 2 | 4 | 8) => {
+                let (bits, block) = (bits as usize, block as usize);
+                let k = tensor.dims[1].saturating_mul(8 / bits);
+                let (n, blocks) = (tensor.dims[0], k.div_ceil(block));
+                let sizes = [n, k, bits, block];
+                Stored::blocks(graph, out, [values, scales], node.input(3), sizes, blocks)
+            }
+            (DataType::U4 | DataType::I4, 4) => {
+                let found = Stored::integers(graph, [values, scales], node.input(3), 1, block)?;
+                found.ok_or_else(|| graph.unrecognised(out, wanted))
+            }
+            _ => Err(graph.unrecognised(out, wanted)),
+        }
+    }
+
+    fn blocks(
+        graph: &Graph,
+        out: ValueId,
+        [values, scales]: [ValueId; 2],
+        zeros: Option<ValueId>,
+        [n, k, bits, block]: [usize; 4],
+        blocks: usize,
+    ) -> Result<Stored, OnnxError> {
+        let n_blocks = n.checked_mul(blocks);
+        let row_bytes = (k.div_ceil(block) * block)
+            .checked_mul(bits)
+            .map(|bits| bits / 8);
+        // Tables of GatherBlockQuantized end a row where it ends, not at a whole block.
+        let row_bytes = match graph.constant(values) {
+            Some(tensor) if tensor.dims.len() == 2 && n > 0 && tensor.dims[0] == n => {
+                Some(tensor.dims[1]).filter(|bytes| *bytes >= k.saturating_mul(bits).div_ceil(8))
+            }
+            _ => row_bytes,
+        };
+        let n_bytes = row_bytes.and_then(|bytes| bytes.checked_mul(n));
+        let fits = |value: ValueId, wanted: &[Option<usize>]| {
+            let found = graph.constant(value).map(Tensor::n_elements);
+            found.is_some() && wanted.contains(&found)
+        };
+        let bytes = graph
+            .constant(values)
+            .is_some_and(|tensor| matches!(tensor.data_type, DataType::U8 | DataType::I8));
+        let packed_zeros = (blocks * bits).div_ceil(8).checked_mul(n);
+        let zeros_fit = zeros.is_none_or(|zeros| match graph.constant(zeros) {
+            Some(tensor) if tensor.data_type == DataType::U8 => fits(zeros, &[packed_zeros]),
+            Some(tensor) if tensor.data_type.is_float() => fits(zeros, &[n_blocks]),
+            _ => false,
+        });
+        let whole = k > 0 && n > 0 && n.checked_mul(k).is_some();
+        if !(whole && bytes && fits(values, &[n_bytes]) && fits(scales, &[n_blocks]) && zeros_fit) {
+            return Err(graph.unrecognised(
+                out,
+                format!(
+                    "constants for a {bits}-bit matrix of {n} rows and {k} columns in blocks of {block}: \
+                     UINT8 values, {blocks} scales a row, zero points packed alike or as floats"
+                ),
+            ));
+        }
+        Ok(Stored {
+            scheme: Scheme::Blocks {
+                values,
+                scales,
+                zeros,
+                bits,
+                block,
+            },
+            value: values,
+            dims: vec![n, k],
+            is_transposed: false,
+        })
+    }
+
+    /// The weight `[n, k]` of a `MatMulBnb4` node.
+    ///
+    /// # Errors
+    ///
+    /// Attributes or inputs this program does not know, sizes that do not fit.
+    pub(super) fn bnb4(graph: &Graph, node: &Node, out: ValueId) -> Result<Stored, OnnxError> {
+        let size = |name: &str| node.int(name).and_then(|value| usize::try_from(value).ok());
+        let sizes = (size("N"), size("K"), size("block_size"));
+        let kind = node.int("quant_type");
+        let straight = node.int("transB").unwrap_or(1) == 1;
+        if let (
+            (Some(n), Some(k), Some(block @ 16..)),
+            (Some(values), Some(scales)),
+            Some(kind @ 0..=1),
+            true,
+        ) = (sizes, (node.input(1), node.input(2)), kind, straight)
+        {
+            let n_elements = n.checked_mul(k);
+            let count = |value| graph.constant(value).map(Tensor::n_elements);
+            let typed = |value, wanted: fn(DataType) -> bool| {
+                graph.constant(value).is_some_and(|t| wanted(t.data_type))
+            };
+            if n_elements.is_some_and(|n| n > 0)
+                && typed(values, |t| t == DataType::U8)
+                && typed(scales, DataType::is_float)
+                && count(values) == n_elements.map(|n| n.div_ceil(2))
+                && count(scales) == n_elements.map(|n| n.div_ceil(block))
+            {
+                return Ok(Stored {
+                    scheme: Scheme::Bnb4 {
+                        values,
+                        scales,
+                        block,
+                        nf4: kind == 1,
+                    },
+                    value: values,
+                    dims: vec![n, k],
+                    is_transposed: false,
+                });
+            }
+        }
+        Err(graph.unrecognised(
+            out,
+            "MatMulBnb4 with transB and constant FP4 or NF4 weights, half a byte each, and a float scale for each block",
+        ))
+    }
+
+    /// A reader of single values, by row-major index of the dimensions as they are in the file.
+    fn values<'g>(&self, graph: &'g Graph) -> Values<'g> {
+        let bytes = |value: ValueId| graph.constant(value).map_or(&[][..], |t| graph.bytes(t));
+        let kind = |value: ValueId| graph.constant(value).map_or(DataType::U8, |t| t.data_type);
+        let floats = |value: ValueId| {
+            let n = graph.constant(value).map_or(0, Tensor::n_elements);
+            let (kind, bytes) = (kind(value), bytes(value));
+            (0..n)
+                .map(|i| kind.element(bytes, i) as f32)
+                .collect::<Vec<f32>>()
+        };
+        match self.scheme {
+            Scheme::Plain(value) => Values::Plain(kind(value), bytes(value)),
+            Scheme::Integers {
+                values,
+                scales,
+                zeros,
+                grid,
+            } => Values::Integers {
+                kind: kind(values),
+                bytes: bytes(values),
+                scales: floats(scales),
+                zeros: zeros.map_or_else(Vec::new, floats),
+                grid,
+            },
+            Scheme::Blocks {
+                values,
+                scales,
+                zeros,
+                bits,
+                block,
+            } => {
+                let [n, k] = self.file_dims();
+                let blocks = k.div_ceil(block);
+                let zeros = match zeros {
+                    None => vec![f32::from(1u8 << (bits - 1))],
+                    Some(zeros) if kind(zeros).is_float() => floats(zeros),
+                    Some(zeros) => {
+                        let (packed, row) = (bytes(zeros), (blocks * bits).div_ceil(8));
+                        (0..n * blocks)
+                            .map(|i| part(&packed[i / blocks * row..], bits, i % blocks).into())
+                            .collect()
+                    }
+                };
+                Values::Blocks {
+                    row_bytes: bytes(values).len() / n.max(1),
+                    bytes: bytes(values),
+                    scales: floats(scales),
+                    zeros,
+                    bits,
+                    block,
+                    columns: k,
+                }
+            }
+            Scheme::Bnb4 {
+                values,
+                scales,
+                block,
+                nf4,
+            } => Values::Bnb4 {
+                bytes: bytes(values),
+                scales: floats(scales),
+                block,
+                table: if nf4 { &NF4 } else { &FP4 },
+            },
+        }
+    }
+
+    /// Rows and columns as they lie in the file; a list is one row.
+    fn file_dims(&self) -> [usize; 2] {
+        let columns = *self.dims.last().unwrap_or(&1);
+        let rows = self.dims[..self.dims.len().saturating_sub(1)]
+            .iter()
+            .product();
+        match self.is_transposed {
+            true => [columns, rows],
+            false => [rows, columns],
+        }
+    }
+
+    /// The rows of the weight in the order of `rows`, each as f32. A list is one row; dimensions
+    /// behind the first count as columns of a row.
+    pub(super) fn read(&self, graph: &Graph, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+        let n_rows = *self.dims.first().unwrap_or(&1);
+        let width = self.n_elements() / n_rows.max(1);
+        let values = self.values(graph);
+        let mut out = Vec::with_capacity(rows.size_hint().0 * width);
+        for row in rows {
+            if self.is_transposed {
+                out.extend((0..width).map(|column| values.at(column * n_rows + row)));
+            } else {
+                out.extend((row * width..(row + 1) * width).map(|index| values.at(index)));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,177 @@
+//! Single values of a quantised weight: tables, grids of scales, packed integers.
+
+use crate::import::onnx::tensor::{DataType, nibble};
+
+/// The values of NF4, of bitsandbytes.
+pub(super) const NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// The values of FP4, of bitsandbytes.
+pub(super) const FP4: [f32; 16] = [
+    0.0,
+    5.208_333_3e-3,
+    0.666_666_7,
+    1.0,
+    0.333_333_34,
+    0.5,
+    0.166_666_67,
+    0.25,
+    -0.0,
+    -5.208_333_3e-3,
+    -0.666_666_7,
+    -1.0,
+    -0.333_333_34,
+    -0.5,
+    -0.166_666_67,
+    -0.25,
+];
+
+/// Which scale belongs to an element of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Grid {
+    /// One for everything.
+    Whole,
+    /// One for each of the `len` entries of an axis; neighbours along it are `inner` elements apart.
+    Axis { inner: usize, len: usize },
+    /// One for each `block` entries of such an axis, all others apart.
+    Block {
+        inner: usize,
+        len: usize,
+        block: usize,
+    },
+}
+
+impl Grid {
+    /// Number of the scale of element `index`.
+    fn scale(self, index: usize) -> usize {
+        match self {
+            Grid::Whole => 0,
+            Grid::Axis { inner, len } => index / inner % len,
+            Grid::Block { inner, len, block } => {
+                let (outer, along) = (index / inner / len, index / inner % len);
+                (outer * len.div_ceil(block) + along / block) * inner + index % inner
+            }
+        }
+    }
+
+    /// The grid of `n_scales` scales on a tensor; `None` if they do not fit it.
+    pub(super) fn new(dims: &[usize], n_scales: usize, axis: i64, block: i64) -> Option<Grid> {
+        let block = usize::try_from(block).ok()?;
+        if n_scales == 1 && block == 0 {
+            return Some(Grid::Whole);
+        }
+        let rank = dims.len() as i64;
+        let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
+        let len = *dims.get(axis)?;
+        let inner = dims[axis + 1..].iter().product();
+        if dims.contains(&0) {
+            return None;
+        }
+        if block == 0 {
+            return (n_scales == len).then_some(Grid::Axis { inner, len });
+        }
+        let outer: usize = dims[..axis].iter().product();
+        let fits = n_scales == outer * len.div_ceil(block) * inner;
+        fits.then_some(Grid::Block { inner, len, block })
+    }
+}
+
+/// Item `index` of a list of `bits` (2, 4 or 8) each, the low bits of a byte first.
+pub(super) fn part(bytes: &[u8], bits: usize, index: usize) -> u8 {
+    match bits {
+        8 => bytes[index],
+        4 => nibble(bytes, index),
+        _ => bytes[index / 4] >> (2 * (index % 4)) & 3,
+    }
+}
+
+/// Reads single values of a weight.
+pub(super) enum Values<'g> {
+    Plain(DataType, &'g [u8]),
+    Integers {
+        kind: DataType,
+        bytes: &'g [u8],
+        scales: Vec<f32>,
+        zeros: Vec<f32>,
+        grid: Grid,
+    },
+    Blocks {
+        bytes: &'g [u8],
+        row_bytes: usize,
+        scales: Vec<f32>,
+        zeros: Vec<f32>,
+        bits: usize,
+        block: usize,
+        columns: usize,
+    },
+    Bnb4 {
+        bytes: &'g [u8],
+        scales: Vec<f32>,
+        block: usize,
+        table: &'static [f32; 16],
+    },
+}
+
+/// The zero point of a scale: one for all, one for each, or 0.
+fn zero(zeros: &[f32], scale: usize) -> f32 {
+    match zeros {
+        [] => 0.0,
+        [one] => *one,
+        many => many[scale],
+    }
+}
+
+impl Values<'_> {
+    pub(super) fn at(&self, index: usize) -> f32 {
+        match self {
+            Values::Plain(kind, bytes) => kind.element(bytes, index) as f32,
+            Values::Integers {
+                kind,
+                bytes,
+                scales,
+                zeros,
+                grid,
+            } => {
+                let q = kind.element(bytes, index) as f32;
+                let scale = grid.scale(index);
+                (q - zero(zeros, scale)) * scales[scale]
+            }
+            Values::Blocks {
+                bytes,
+                row_bytes,
+                scales,
+                zeros,
+                bits,
+                block,
+                columns,
+            } => {
+                let (row, column) = (index / columns, index % columns);
+                let scale = row * columns.div_ceil(*block) + column / block;
+                let q = part(&bytes[row * row_bytes..], *bits, column);
+                (f32::from(q) - zero(zeros, scale)) * scales[scale]
+            }
+            Values::Bnb4 {
+                bytes,
+                scales,
+                block,
+                table,
+            } => table[usize::from(nibble(bytes, index ^ 1))] * scales[index / block],
+        }
+    }
+}
