@@ -1,13 +1,12 @@
 /* Plugin for qemu-aarch64 (user mode, plugin interface 1: QEMU 5.0 to 8.2): how often each block
  * of instructions of a single-threaded program ran, phase by phase.
  *
- *   -plugin ./counter.so,out=FILE[,lines=on]
+ *   -plugin ./counter.so,out=FILE
  *
- * HINT #96+k (a NOP on every core) ends phase k: its counts are written and set to zero. With
- * lines=on a phase also tells how many different 64-byte lines it loaded from.
+ * HINT #96+k (a NOP on every core) ends phase k: its counts are written and set to zero.
  *
  * Output, one record a line:
- *   phase K LINES             begins the records of phase K ("end": after the last mark)
+ *   phase K                   begins the records of phase K ("end": after the last mark)
  *   block ADDRESS RUNS CODE   address in hex, decimal count, the instructions as 8 hex digits each
  *   map START OFFSET PATH     at the end: where the program's files were mapped
  *
@@ -25,21 +24,18 @@ struct qemu_plugin_insn;
 struct qemu_info;
 typedef void (*translated_fn)(plugin_id, struct qemu_plugin_tb *);
 typedef void (*executed_fn)(unsigned vcpu, void *data);
-typedef void (*accessed_fn)(unsigned vcpu, uint32_t info, uint64_t address, void *data);
 typedef void (*exit_fn)(plugin_id, void *data);
 
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, translated_fn);
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int op, void *counter, uint64_t add);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, executed_fn, int flags, void *data);
-void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, accessed_fn, int flags, int rw, void *data);
 void qemu_plugin_register_atexit_cb(plugin_id, exit_fn, void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
-unsigned qemu_plugin_mem_size_shift(uint32_t info);
 
-enum { OP_ADD = 0, FLAGS_NONE = 0, READS = 1 };
+enum { OP_ADD = 0, FLAGS_NONE = 0 };
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT int qemu_plugin_version = 1;
@@ -55,38 +51,9 @@ struct block {
 static struct block *blocks[BUCKETS];
 static FILE *out;
 
-/* The set of lines loaded from: open addressing; 0 is a free place (page 0 is never mapped). */
-#define LINE_SHIFT 6
-#define PLACES (1u << 23)
-static uint64_t *lines;
-static uint64_t n_lines;
-
-static void note_line(uint64_t line)
-{
-    uint64_t place = line * 0x9E3779B97F4A7C15u >> 41;
-    while (lines[place] && lines[place] != line)
-        place = (place + 1) % PLACES;
-    if (lines[place])
-        return;
-    if (n_lines >= PLACES / 2) {
-        fprintf(stderr, "counter: a phase reads more than %u lines\n", PLACES / 2);
-        exit(1);
-    }
-    lines[place] = line;
-    n_lines++;
-}
-
-static void on_read(unsigned vcpu, uint32_t info, uint64_t address, void *data)
-{
-    uint64_t last = address + (1u << qemu_plugin_mem_size_shift(info)) - 1;
-    (void)vcpu, (void)data;
-    for (uint64_t line = address >> LINE_SHIFT; line <= last >> LINE_SHIFT; line++)
-        note_line(line);
-}
-
 static void write_phase(const char *name)
 {
-    fprintf(out, "phase %s %llu\n", name, (unsigned long long)n_lines);
+    fprintf(out, "phase %s\n", name);
     for (unsigned i = 0; i < BUCKETS; i++)
         for (struct block *block = blocks[i]; block; block = block->next) {
             if (!block->runs)
@@ -98,10 +65,6 @@ static void write_phase(const char *name)
             fputc('\n', out);
             block->runs = 0;
         }
-    if (lines) {
-        memset(lines, 0, PLACES * sizeof *lines);
-        n_lines = 0;
-    }
 }
 
 static void on_mark(unsigned vcpu, void *data)
@@ -149,8 +112,6 @@ static void on_translate(plugin_id id, struct qemu_plugin_tb *tb)
         bool is_hint = (block->code[i] & 0xFFFFF01F) == 0xD503201F;
         unsigned number = block->code[i] >> 5 & 0x7F;
 
-        if (lines)
-            qemu_plugin_register_vcpu_mem_cb(insn, on_read, FLAGS_NONE, READS, NULL);
         if (is_hint && number >= 96 && number < 112)
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, FLAGS_NONE, (void *)(uintptr_t)(number - 96));
     }
@@ -181,8 +142,6 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int a
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "out=", 4))
             path = argv[i] + 4;
-        else if (!strcmp(argv[i], "lines=on"))
-            lines = calloc(PLACES, sizeof *lines);
         else
             return -1;
     }

@@ -12,7 +12,6 @@ import subprocess
 class Phase:
     """Counts between two marks. Addresses are those of the running program."""
 
-    lines: int = 0
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     code: dict = dataclasses.field(default_factory=dict)
     entries: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -43,7 +42,6 @@ def read(path):
             kind, *fields = line.split()
             if kind == "phase":
                 phase = phases.setdefault(fields[0], Phase())
-                phase.lines += int(fields[1])
             elif kind == "block":
                 add_block(phase, int(fields[0], 16), int(fields[1]), fields[2])
             elif kind == "map":

@@ -95,13 +95,12 @@ class Emulator:
         folder = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
         return pathlib.Path(folder) / TARGET / "release"
 
-    def run(self, cpu, program, *args, lines=False, library_root=None):
+    def run(self, cpu, program, *args, library_root=None):
         """(phases, symbols, standard output). Environment, addresses and seeds are fixed."""
         dump = self.work / "counts"
-        flags = ",lines=on" if lines else ""
         command = [
             "setarch", "-R", "qemu-aarch64", "-cpu", cpu, "-seed", "1",
-            "-plugin", f"{self.plugin},out={dump}{flags}",
+            "-plugin", f"{self.plugin},out={dump}",
         ]  # fmt: skip
         if library_root:
             command += ["-L", library_root]

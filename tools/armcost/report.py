@@ -2,11 +2,10 @@
 
 import json
 import pathlib
-import re
 
 import emulator
 import model
-from workload import DECODER_LAYERS, DEPTHS, LLAMA_DEPTHS, PREFILL, VISION_LAYERS, layered
+from workload import DECODER_LAYERS, DEPTHS, LLAMA_DEPTHS, PREFILL, VISION_LAYERS, layered, layered_functions
 
 BOARDS = pathlib.Path(__file__).resolve().parent / "boards.json"
 # Multiply-accumulates of SmolVLM-256M, from its shapes.
@@ -47,12 +46,16 @@ def ours(load, cpu, tile):
         "step layer": step_layer,
         "step bytes": STEP_BYTES,
         "step allocations": allocations[0] + (DECODER_LAYERS - 1) * (allocations[1] - allocations[0]),
-        "hottest": {"prefill": prefill_2["hottest"], "step": step_2["hottest"]},
+        "functions": {
+            "prefill": layered_functions(prefill_1["functions"], prefill_2["functions"], DECODER_LAYERS),
+            "step": layered_functions(step_1["functions"], step_2["functions"], DECODER_LAYERS),
+        },
     }
     if tile:
         tile_1, tile_2 = (load.tile(cpu, depth) for depth in DEPTHS)
         found["tile"], found["vision layer"] = layered(tile_1, tile_2, VISION_LAYERS)
-        found["hottest"]["tile"] = tile_2["hottest"]
+        functions = tile_1["functions"], tile_2["functions"]
+        found["functions"]["tile"] = layered_functions(*functions, VISION_LAYERS)
     return found
 
 
@@ -65,7 +68,6 @@ def llamas(load, cpu):
         "prefill layer": prefill_layer,
         "step": step,
         "step layer": step_layer,
-        "hottest": {"prefill": costs[1][0]["hottest"], "step": costs[1][1]["hottest"]},
     }
 
 
@@ -127,12 +129,10 @@ def markdown(found):
         rows.append(row)
     parts += ["### Kernels", "", table(["kernel", *cores], rows), ""]
 
-    rows = []
-    for stage in ("tile", "prefill", "step"):
-        for cpu in emulator.RUNS:
-            for share, name in found["ours"][cpu]["hottest"].get(stage, [])[:5]:
-                rows.append([stage, emulator.RUNS[cpu][-1], f"{share:.1%}", f"`{short(name)}`"])
-    parts += ["### Where the cycles go (two layers)", "", table(["stage", "core", "share", "function"], rows), ""]
+    for stage, title in (("tile", "an image tile"), ("prefill", "a prefill of 84 tokens"), ("step", "a decode step")):
+        rows = list(function_rows(found["ours"], stage, cores))
+        if rows:
+            parts += [f"### Where the cycles of {title} go, million cycles", "", table(["function", *cores], rows), ""]
 
     head = ["board", "cores", "tile", "prefill 84", "decode", "caption of 50 tokens", "llama.cpp prefill", "llama.cpp decode"]
     rows = []
@@ -169,9 +169,16 @@ def whole_rows(found, cores):
     yield ["decode step, allocations", *(str(found["ours"][cpu_of(core)]["step allocations"]) for core in cores)]
 
 
-def short(name):
-    """A function's name without hash and escapes, cut to what a table can hold."""
-    name = re.sub(r"::h[0-9a-f]{16}\b.*|@@.*| \(\..*", "", name)
-    for escape, text in (("_$LT$", "<"), ("$LT$", "<"), ("$GT$", ">"), ("$u20$", " "), ("..", "::")):
-        name = name.replace(escape, text)
-    return name.replace("ocelli_kernels::", "")[:70]
+def function_rows(ours, stage, cores):
+    """Functions that take at least a hundredth of a stage on some core, the dearest on the last first."""
+    functions = {core: ours[cpu_of(core)]["functions"].get(stage, {}).get(core, {}) for core in cores}
+    totals = {core: sum(cycles.values()) for core, cycles in functions.items()}
+    names = {n for core in cores for n, c in functions[core].items() if c >= totals[core] / 100}
+    for name in sorted(names, key=lambda n: -max(functions[core].get(n, 0) / totals[core] for core in cores)):
+        yield [f"`{name}`", *(cell(functions[core].get(name, 0), totals[core]) for core in cores)]
+    if names:
+        yield ["all", *(f"{totals[core] / 1e6:.1f}" for core in cores)]
+
+
+def cell(cycles, total):
+    return f"{cycles / 1e6:.1f} ({cycles / total:.0%})" if cycles else ""

@@ -27,12 +27,12 @@ def phase(*blocks):
 class Counts(unittest.TestCase):
     def test_a_dump_is_read_phase_by_phase(self):
         with tempfile.NamedTemporaryFile("w", suffix=".counts") as file:
-            file.write("phase 0 0\nblock 1000 2 d503201f\nphase 1 7\nblock 1000 5 d503201f91000400\nphase end 0\n")
+            file.write("phase 0\nblock 1000 2 d503201f\nphase 1\nblock 1000 5 d503201f91000400\nphase end\n")
             file.write("map 400000 0 /a/program\n")
             file.flush()
             phases, maps = counts.read(file.name)
         self.assertEqual(phases["0"].instructions, 2)
-        self.assertEqual((phases["1"].instructions, phases["1"].lines), (10, 7))
+        self.assertEqual(phases["1"].instructions, 10)
         self.assertEqual(phases["1"].entries[0x1000], 5)
         self.assertEqual(maps, [(0x400000, 0, "/a/program")])
 
@@ -91,6 +91,18 @@ class Layers(unittest.TestCase):
         whole, layer = workload.layered(*at, 30)
         self.assertEqual(layer, {"instructions": 10, "cycles": {"A53": 3.0}})
         self.assertEqual(whole, {"instructions": 400, "cycles": {"A53": 97.0}})
+
+
+    def test_functions_are_layered_by_name_and_missing_ones_cost_nothing(self):
+        at_one = {"A76": {"attend": 10.0, "load": 4.0}}
+        at_two = {"A76": {"attend": 19.0, "load": 4.0, "grow": 1.0}}
+        whole = workload.layered_functions(at_one, at_two, 12)
+        self.assertEqual(whole["A76"], {"attend": 109.0, "load": 4.0, "grow": 11.0})
+
+    def test_instances_of_one_function_share_a_name(self):
+        for name in ("ocelli_kernels::int8_gemm::neon::tile::h0176ede3bce38f8a", "ocelli_kernels::int8_gemm::neon::tile::h239e3c8d7a2e9b90"):
+            self.assertEqual(workload.short(name), "int8_gemm::neon::tile")
+        self.assertEqual(workload.short("_$LT$a..b$u20$as$u20$c$GT$::tile"), "<a::b as c>::tile")
 
 
 class Guard(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import re
 
 import emulator
 import random_gguf
@@ -37,13 +38,17 @@ class Workload:
         self.cycles.save()
         return {"instructions": phase.instructions, "cycles": cycles}
 
-    def hottest(self, cpu, core, phase, symbols, count):
-        """(share, function) of the functions that take most cycles."""
-        total, each = self.cycles.cycles(core, counts.regions(phase))
-        functions = collections.Counter()
-        for region, cycles in each:
-            functions[symbols.name(region.address)] += cycles
-        return [(cycles / total, name) for name, cycles in functions.most_common(count)]
+    def functions(self, cpu, phase, symbols):
+        """Cycles of each function on each core; what was not modelled is spread evenly."""
+        found, regions = {}, counts.regions(phase)
+        for core in emulator.RUNS[cpu]:
+            total, each = self.cycles.cycles(core, regions)
+            functions = collections.Counter()
+            for region, cycles in each:
+                functions[short(symbols.name(region.address))] += cycles
+            scale = total / max(sum(functions.values()), 1)
+            found[core] = {name: cycles * scale for name, cycles in functions.items()}
+        return found
 
     def kernels(self, cpu):
         """Cost of every kernel, by name."""
@@ -68,18 +73,9 @@ class Workload:
         if not entries:
             raise emulator.Failure(f"{self.ocelli} has no allocation functions among its symbols")
         step["allocations"] = sum(phases["3"].entries[address] for address in entries)
-        core = emulator.RUNS[cpu][-1]
-        step["hottest"] = self.hottest(cpu, core, phases["3"], symbols, 8)
-        prefill["hottest"] = self.hottest(cpu, core, phases["1"], symbols, 8)
+        step["functions"] = self.functions(cpu, phases["3"], symbols)
+        prefill["functions"] = self.functions(cpu, phases["1"], symbols)
         return prefill, step
-
-    def lines(self, cpu, depth):
-        """Bytes of different cache lines that one decode step reads."""
-        pack = self.machine.pack(self.ocelli, 1, depth)
-        args = ["bench", "-m", pack.name, "--threads", 1, "--quiet", "--once", "text"]
-        args += ["--prefill", 4, "--decode", 2]
-        phases, _, _ = self.machine.run(cpu, self.ocelli, *args, lines=True)
-        return 64 * phases["3"].lines
 
     def tile(self, cpu, depth):
         """One image tile of the whole program at this vision depth."""
@@ -87,7 +83,7 @@ class Workload:
         args = ["bench", "-m", pack.name, "--threads", 1, "--quiet", "--once", "tile"]
         phases, symbols, _ = self.machine.run(cpu, self.ocelli, *args)
         cost = self.cost(cpu, phases["1"])
-        cost["hottest"] = self.hottest(cpu, emulator.RUNS[cpu][-1], phases["1"], symbols, 8)
+        cost["functions"] = self.functions(cpu, phases["1"], symbols)
         return cost
 
     def llama(self, cpu, depth):
@@ -102,13 +98,10 @@ class Workload:
             cpu, driver, libraries, *versioned, emulator.LLAMA_BACKENDS[cpu], path.name, 1, 1, PREFILL, 1,
             library_root="/usr/aarch64-linux-gnu",
         )  # fmt: skip
-        core = emulator.RUNS[cpu][-1]
-        costs = []
-        for name in ("1", "2"):
-            cost = self.cost(cpu, phases[name])
-            cost["hottest"] = self.hottest(cpu, core, phases[name], symbols, 5)
-            costs.append(cost)
-        return costs
+        return [
+            dict(self.cost(cpu, phases[name]), functions=self.functions(cpu, phases[name], symbols))
+            for name in ("1", "2")
+        ]
 
 
 def layered(at_one, at_two, layers):
@@ -122,3 +115,22 @@ def combine(a, b, of):
         "instructions": of(a["instructions"], b["instructions"]),
         "cycles": {core: of(a["cycles"][core], b["cycles"][core]) for core in a["cycles"]},
     }
+
+
+def layered_functions(at_one, at_two, layers):
+    """Cycles of each function at `layers` layers, from those at one and two, core by core."""
+    whole = {}
+    for core, one in at_one.items():
+        two = at_two[core]
+        names = one.keys() | two.keys()
+        whole[core] = {n: one.get(n, 0) + (layers - 1) * (two.get(n, 0) - one.get(n, 0)) for n in names}
+    return whole
+
+
+def short(name):
+    """A function's name without hash and escapes, cut to what a table can hold."""
+    name = re.sub(r"::h[0-9a-f]{16}\b.*|@@.*| \(\..*", "", name)
+    for escape, text in (("_$LT$", "<"), ("$LT$", "<"), ("$GT$", ">"), ("$u20$", " "), ("_$u7b$$u7b$", "{{"),
+                         ("$u7b$$u7b$", "{{"), ("$u7d$$u7d$", "}}"), ("..", "::")):  # fmt: skip
+        name = name.replace(escape, text)
+    return name.replace("ocelli_kernels::", "")[:70]

@@ -111,4 +111,31 @@ impl TailQ {
             }
         }
     }
+
+    /// Finishes the output rows 0..4 (`half` 0) or 4..8 of one token, eight of which begin at `out`.
+    ///
+    /// # Safety
+    ///
+    /// * Eight values are writable at `out`, and for `Add` initialised.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(crate) unsafe fn store_half(
+        self,
+        half: usize,
+        total: std::arch::aarch64::float32x4_t,
+        out: *mut f32,
+        store: Store,
+    ) {
+        use std::arch::aarch64::*;
+        let value = vfmaq_f32(self.biases[half], total, self.scales[half]);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let out = out.add(4 * half);
+            let value = match store {
+                Store::Overwrite => value,
+                Store::Add => vaddq_f32(vld1q_f32(out), value),
+            };
+            vst1q_f32(out, value);
+        }
+    }
 }

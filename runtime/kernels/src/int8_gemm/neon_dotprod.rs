@@ -18,6 +18,7 @@ use super::neon::{add_blocks, add_scaled};
 use super::{Microkernel, Tile, pack_interleaved, with_rows};
 use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
+use crate::lanes::INTEGER_SHIFT;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
@@ -25,6 +26,13 @@ const MR: usize = 12;
 const NR: usize = PANEL_ROWS;
 /// Tokens of one register: one for each element of SDOT.
 const X_TOKENS: usize = 4;
+/// Values whose products add up to less than 2^22 in magnitude.
+const SHORT: usize = 256;
+/// Most groups of a tile whose sums and totals share the registers.
+const GROUPS: usize = 64;
+/// The bits of a short sum begin with those of this number, and are those of a float: the start
+/// plus the sum. Taking the start away again is a cheaper conversion than SCVTF, and exact.
+const SHORT_START: f32 = INTEGER_SHIFT;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -124,6 +132,81 @@ macro_rules! sdot {
 }
 pub(crate) use sdot;
 
+/// `products!(R, weights, x, steps)`: `R` tokens times one panel over `steps` steps; sums after the
+/// first `R` are 0. A macro because a function that the
+/// compiler leaves in place hands its sums over in memory.
+///
+/// To be used where the CPU has FEAT_DotProd, and `weights` and `x` point at `steps` steps, of `x`
+/// with `R` tokens, rounded up to four, each.
+macro_rules! products {
+    ($r:ident, $weights:expr, $x:expr, $steps:expr) => {{
+        let (weights, x) = ($weights, $x);
+        let registers = $r.div_ceil(X_TOKENS);
+        let mut acc = [[vdupq_n_s32(0); 2]; MR];
+        for step in 0..$steps {
+            let mut tokens = [vdupq_n_s8(0); MR / X_TOKENS];
+            // SAFETY: the step is one of those that the user of the macro promises.
+            let w = unsafe {
+                let x = x.add(step * registers * X_TOKENS * K_GROUP);
+                for (i, tokens) in tokens.iter_mut().enumerate().take(registers) {
+                    *tokens = vld1q_s8(x.add(i * X_TOKENS * K_GROUP));
+                }
+                let w = weights.add(step * STEP_BYTES);
+                [vld1q_s8(w), vld1q_s8(w.add(STEP_BYTES / 2))]
+            };
+            if $r > 0 {
+                sdot!(acc[0][0], w[0], tokens[0], 0);
+                sdot!(acc[0][1], w[1], tokens[0], 0);
+            }
+            if $r > 1 {
+                sdot!(acc[1][0], w[0], tokens[0], 1);
+                sdot!(acc[1][1], w[1], tokens[0], 1);
+            }
+            if $r > 2 {
+                sdot!(acc[2][0], w[0], tokens[0], 2);
+                sdot!(acc[2][1], w[1], tokens[0], 2);
+            }
+            if $r > 3 {
+                sdot!(acc[3][0], w[0], tokens[0], 3);
+                sdot!(acc[3][1], w[1], tokens[0], 3);
+            }
+            if $r > 4 {
+                sdot!(acc[4][0], w[0], tokens[1], 0);
+                sdot!(acc[4][1], w[1], tokens[1], 0);
+            }
+            if $r > 5 {
+                sdot!(acc[5][0], w[0], tokens[1], 1);
+                sdot!(acc[5][1], w[1], tokens[1], 1);
+            }
+            if $r > 6 {
+                sdot!(acc[6][0], w[0], tokens[1], 2);
+                sdot!(acc[6][1], w[1], tokens[1], 2);
+            }
+            if $r > 7 {
+                sdot!(acc[7][0], w[0], tokens[1], 3);
+                sdot!(acc[7][1], w[1], tokens[1], 3);
+            }
+            if $r > 8 {
+                sdot!(acc[8][0], w[0], tokens[2], 0);
+                sdot!(acc[8][1], w[1], tokens[2], 0);
+            }
+            if $r > 9 {
+                sdot!(acc[9][0], w[0], tokens[2], 1);
+                sdot!(acc[9][1], w[1], tokens[2], 1);
+            }
+            if $r > 10 {
+                sdot!(acc[10][0], w[0], tokens[2], 2);
+                sdot!(acc[10][1], w[1], tokens[2], 2);
+            }
+            if $r > 11 {
+                sdot!(acc[11][0], w[0], tokens[2], 3);
+                sdot!(acc[11][1], w[1], tokens[2], 3);
+            }
+        }
+        acc
+    }};
+}
+
 /// # Safety
 ///
 /// * The CPU has FEAT_DotProd; the tile has `R` tokens.
@@ -139,7 +222,9 @@ unsafe fn tile_dotprod<const R: usize>(
     unsafe {
         match tile.lhs_scales.as_chunks::<R>().0 {
             _ if !tile.block_scales.is_empty() => by_blocks::<R>(tile, out, out_stride, store),
-            [scales] => in_one_go::<R>(tile, scales, out, out_stride, store),
+            [scales] if !fits_halves::<R>(tile) => {
+                in_one_go::<R>(tile, scales, out, out_stride, store)
+            }
             _ => by_groups::<R>(tile, out, out_stride, store),
         }
     }
@@ -158,18 +243,23 @@ unsafe fn in_one_go<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
-    // SAFETY: the panel is whole, the packed tokens have as many steps, row i of `out` holds eight
-    // values.
+    let panel = tile.panels.as_ptr();
+    let (x, steps) = (tile.lhs.as_ptr(), tile.k_padded / K_GROUP);
+    // The panel is whole, the packed tokens have as many steps.
+    let acc = products!(R, panel.cast::<i8>(), x, steps);
+    // SAFETY: the panel is whole, row i of `out` holds eight values.
     unsafe {
-        let panel = tile.panels.as_ptr();
         let tail = TailQ::load(PanelTail::of(panel, tile.k_padded));
-        let x = tile.lhs.as_ptr();
-        let acc = products::<R>(panel.cast(), x, tile.k_padded / K_GROUP);
         for (i, (acc, scale)) in acc.into_iter().zip(scales).enumerate() {
             let total = add_scaled([vdupq_n_f32(0.0); 2], acc, *scale);
             tail.store(total, out.add(i * out_stride), store);
         }
     }
+}
+
+/// Whether [`half_by_groups`] takes the tile.
+fn fits_halves<const R: usize>(tile: &Tile<'_>) -> bool {
+    R.next_multiple_of(X_TOKENS) == MR && tile.group_len <= SHORT && tile.n_groups() <= GROUPS
 }
 
 /// A tile with several scales for each token.
@@ -184,6 +274,29 @@ unsafe fn by_groups<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
+    if fits_halves::<R>(tile) {
+        let mut padded = [[0.0; MR]; GROUPS];
+        let scales = if R == MR {
+            tile.lhs_scales.as_chunks().0
+        } else {
+            for (padded, scales) in padded.iter_mut().zip(tile.lhs_scales.as_chunks::<R>().0) {
+                padded[..R].copy_from_slice(scales);
+            }
+            &padded[..tile.n_groups()]
+        };
+        // SAFETY: the packed tokens have MR places, the groups are short and as many as scales;
+        // row i of `out` holds eight values.
+        unsafe {
+            let tail = TailQ::load(PanelTail::of(tile.panels.as_ptr(), tile.k_padded));
+            for half in 0..2 {
+                let totals = half_by_groups(tile, scales, half);
+                for (i, total) in totals.into_iter().enumerate().take(R) {
+                    tail.store_half(half, total, out.add(i * out_stride), store);
+                }
+            }
+        }
+        return;
+    }
     let group_steps = tile.group_len / K_GROUP;
     let mut totals = [[vdupq_n_f32(0.0); 2]; R];
     for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
@@ -195,6 +308,141 @@ unsafe fn by_groups<const R: usize>(
     }
     // SAFETY: by the caller's promises.
     unsafe { finish(tile, totals, out, out_stride, store) };
+}
+
+/// The totals of all tokens of a full tile and the rows 0..4 (`half` 0) or 4..8 of its panel, all
+/// groups. 12 sums and 12 totals stay in registers, where those of eight rows would go to memory
+/// and back for each group.
+///
+/// ```text
+///   v0..v11 sums   v12..v23 totals   v24 weights   v25..v30 tokens of two steps   v31 SHORT_START
+/// ```
+///
+/// LD1 rather than LDR and LDP: the cores issue one operation for each register, not more.
+///
+/// # Safety
+///
+/// * As in [`tile_dotprod`], for packed tokens with [`MR`] places, groups of at most [`SHORT`] values,
+///   and scales of each group.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> [float32x4_t; MR] {
+    let mut totals = [vdupq_n_f32(0.0); MR];
+    // SAFETY: the outer loop runs once for each group and reads its 12 scales; the inner one takes
+    // two steps at a time, of an even number, and of each reads 16 of 32 bytes of weights and 12
+    // tokens.
+    unsafe {
+        std::arch::asm!(
+            ".arch_extension dotprod",
+            "movi v12.4s, #0",
+            "movi v13.4s, #0",
+            "movi v14.4s, #0",
+            "movi v15.4s, #0",
+            "movi v16.4s, #0",
+            "movi v17.4s, #0",
+            "movi v18.4s, #0",
+            "movi v19.4s, #0",
+            "movi v20.4s, #0",
+            "movi v21.4s, #0",
+            "movi v22.4s, #0",
+            "movi v23.4s, #0",
+            "2:",
+            "mov v0.16b, v31.16b",
+            "mov v1.16b, v31.16b",
+            "mov v2.16b, v31.16b",
+            "mov v3.16b, v31.16b",
+            "mov v4.16b, v31.16b",
+            "mov v5.16b, v31.16b",
+            "mov v6.16b, v31.16b",
+            "mov v7.16b, v31.16b",
+            "mov v8.16b, v31.16b",
+            "mov v9.16b, v31.16b",
+            "mov v10.16b, v31.16b",
+            "mov v11.16b, v31.16b",
+            "mov {count}, {steps}",
+            "3:",
+            "ld1 {{v24.16b}}, [{w}], {step}",
+            "ld1 {{v25.16b, v26.16b, v27.16b}}, [{x}], #48",
+            "sdot v0.4s, v24.16b, v25.4b[0]",
+            "sdot v1.4s, v24.16b, v25.4b[1]",
+            "sdot v2.4s, v24.16b, v25.4b[2]",
+            "sdot v3.4s, v24.16b, v25.4b[3]",
+            "sdot v4.4s, v24.16b, v26.4b[0]",
+            "sdot v5.4s, v24.16b, v26.4b[1]",
+            "sdot v6.4s, v24.16b, v26.4b[2]",
+            "sdot v7.4s, v24.16b, v26.4b[3]",
+            "sdot v8.4s, v24.16b, v27.4b[0]",
+            "sdot v9.4s, v24.16b, v27.4b[1]",
+            "sdot v10.4s, v24.16b, v27.4b[2]",
+            "sdot v11.4s, v24.16b, v27.4b[3]",
+            "ld1 {{v24.16b}}, [{w}], {step}",
+            "ld1 {{v28.16b, v29.16b, v30.16b}}, [{x}], #48",
+            "subs {count}, {count}, #2",
+            "sdot v0.4s, v24.16b, v28.4b[0]",
+            "sdot v1.4s, v24.16b, v28.4b[1]",
+            "sdot v2.4s, v24.16b, v28.4b[2]",
+            "sdot v3.4s, v24.16b, v28.4b[3]",
+            "sdot v4.4s, v24.16b, v29.4b[0]",
+            "sdot v5.4s, v24.16b, v29.4b[1]",
+            "sdot v6.4s, v24.16b, v29.4b[2]",
+            "sdot v7.4s, v24.16b, v29.4b[3]",
+            "sdot v8.4s, v24.16b, v30.4b[0]",
+            "sdot v9.4s, v24.16b, v30.4b[1]",
+            "sdot v10.4s, v24.16b, v30.4b[2]",
+            "sdot v11.4s, v24.16b, v30.4b[3]",
+            "b.ne 3b",
+            "ld1 {{v25.4s, v26.4s, v27.4s}}, [{scales}], #48",
+            "subs {groups}, {groups}, #1",
+            "fsub v0.4s, v0.4s, v31.4s",
+            "fsub v1.4s, v1.4s, v31.4s",
+            "fsub v2.4s, v2.4s, v31.4s",
+            "fsub v3.4s, v3.4s, v31.4s",
+            "fsub v4.4s, v4.4s, v31.4s",
+            "fsub v5.4s, v5.4s, v31.4s",
+            "fsub v6.4s, v6.4s, v31.4s",
+            "fsub v7.4s, v7.4s, v31.4s",
+            "fsub v8.4s, v8.4s, v31.4s",
+            "fsub v9.4s, v9.4s, v31.4s",
+            "fsub v10.4s, v10.4s, v31.4s",
+            "fsub v11.4s, v11.4s, v31.4s",
+            "fmla v12.4s, v0.4s, v25.s[0]",
+            "fmla v13.4s, v1.4s, v25.s[1]",
+            "fmla v14.4s, v2.4s, v25.s[2]",
+            "fmla v15.4s, v3.4s, v25.s[3]",
+            "fmla v16.4s, v4.4s, v26.s[0]",
+            "fmla v17.4s, v5.4s, v26.s[1]",
+            "fmla v18.4s, v6.4s, v26.s[2]",
+            "fmla v19.4s, v7.4s, v26.s[3]",
+            "fmla v20.4s, v8.4s, v27.s[0]",
+            "fmla v21.4s, v9.4s, v27.s[1]",
+            "fmla v22.4s, v10.4s, v27.s[2]",
+            "fmla v23.4s, v11.4s, v27.s[3]",
+            "b.ne 2b",
+            w = inout(reg) tile.panels.as_ptr().add(half * STEP_BYTES / 2) => _,
+            x = inout(reg) tile.lhs.as_ptr() => _,
+            scales = inout(reg) scales.as_ptr() => _,
+            step = in(reg) STEP_BYTES,
+            steps = in(reg) tile.group_len / K_GROUP,
+            count = out(reg) _,
+            groups = inout(reg) scales.len() => _,
+            out("v12") totals[0],
+            out("v13") totals[1],
+            out("v14") totals[2],
+            out("v15") totals[3],
+            out("v16") totals[4],
+            out("v17") totals[5],
+            out("v18") totals[6],
+            out("v19") totals[7],
+            out("v20") totals[8],
+            out("v21") totals[9],
+            out("v22") totals[10],
+            out("v23") totals[11],
+            in("v31") vdupq_n_f32(SHORT_START),
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _,
+            options(readonly, nostack),
+        );
+    }
+    totals
 }
 
 /// A tile with block scales.
@@ -242,7 +490,7 @@ unsafe fn finish<const R: usize>(
     }
 }
 
-/// [`products`] over the steps `first..first + n_steps` of a tile.
+/// [`products!`] over the steps `first..first + n_steps` of a tile.
 ///
 /// # Safety
 ///
@@ -256,51 +504,11 @@ unsafe fn range<const R: usize>(
 ) -> [[int32x4_t; 2]; MR] {
     let places = R.next_multiple_of(X_TOKENS);
     // SAFETY: by the caller's promise.
-    unsafe {
-        let x = tile.lhs.as_ptr().add(first * places * K_GROUP);
-        let weights = tile.panels.as_ptr().add(first * STEP_BYTES);
-        products::<R>(weights.cast(), x, n_steps)
-    }
-}
-
-/// `R` tokens times one panel over `steps` steps; sums after the first `R` are 0.
-///
-/// # Safety
-///
-/// * The CPU has FEAT_DotProd.
-/// * `weights` and `x` point at `steps` steps, of `x` with `R` tokens, rounded up to four, each.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn products<const R: usize>(
-    weights: *const i8,
-    x: *const i8,
-    steps: usize,
-) -> [[int32x4_t; 2]; MR] {
-    let registers = R.div_ceil(X_TOKENS);
-    let mut acc = [[vdupq_n_s32(0); 2]; MR];
-    for step in 0..steps {
-        let mut tokens = [vdupq_n_s8(0); MR / X_TOKENS];
-        // SAFETY: the step is one of `steps`.
-        let w = unsafe {
-            let x = x.add(step * registers * X_TOKENS * K_GROUP);
-            for (i, tokens) in tokens.iter_mut().enumerate().take(registers) {
-                *tokens = vld1q_s8(x.add(i * X_TOKENS * K_GROUP));
-            }
-            let w = weights.add(step * STEP_BYTES);
-            [vld1q_s8(w), vld1q_s8(w.add(STEP_BYTES / 2))]
-        };
-        // Written out: a loop that the compiler leaves in place keeps its sums in memory.
-        macro_rules! four_tokens {
-            ($x:literal: $($lane:literal)*) => {$(
-                if R > $x * X_TOKENS + $lane {
-                    sdot!(acc[$x * X_TOKENS + $lane][0], w[0], tokens[$x], $lane);
-                    sdot!(acc[$x * X_TOKENS + $lane][1], w[1], tokens[$x], $lane);
-                }
-            )*};
-        }
-        four_tokens!(0: 0 1 2 3);
-        four_tokens!(1: 0 1 2 3);
-        four_tokens!(2: 0 1 2 3);
-    }
-    acc
+    let (weights, x) = unsafe {
+        (
+            tile.panels.as_ptr().add(first * STEP_BYTES),
+            tile.lhs.as_ptr().add(first * places * K_GROUP),
+        )
+    };
+    products!(R, weights.cast::<i8>(), x, n_steps)
 }
