@@ -396,6 +396,10 @@ pub struct PackArgs {
     /// Replace OUT if it exists
     #[arg(long)]
     pub force: bool,
+    /// Text that shows how the decoder's inputs go together, or `none` to round every weight to
+    /// nearest [default: the text that comes with the program]
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
 }
 
 /// Arguments of `models`.

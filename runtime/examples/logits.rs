@@ -5,6 +5,8 @@
 //!
 //! An exception is stored in the other of the two ways (int8 instead of int4, for `head` int4 instead of int8):
 //! a part of every layer (`down`), every part of a layer (`0`), a part of one (`0.down`) or `head`.
+//! A directory or GGUF file is packed as `ocelli pack` does by default; with the word `nearest`
+//! among the exceptions, also after `int8:`, without calibration.
 //!
 //! Reads lines from stdin and answers each on stdout:
 //!
@@ -17,7 +19,7 @@
 use ocelli_kernels::Compute;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::{Pack, WeightScheme};
-use ocelli_runtime::packer::{self, PackOptions};
+use ocelli_runtime::packer::{self, CalibrationText, PackOptions};
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadOptions, ModelSource, Precision, Session, Vlm};
 use std::error::Error;
@@ -25,8 +27,10 @@ use std::io::{self, BufRead, Cursor, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Threads of the kernels.
-const THREADS: usize = 2;
+/// One token at a time gains little from more.
+const THREADS: usize = 1;
+/// The exception that leaves calibration out.
+const NEAREST: &str = "nearest";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -55,7 +59,7 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
         other => return Err(format!("{other} is not known; known are int8, int4 and f32").into()),
     };
     let path = PathBuf::from(model);
-    if exceptions.is_empty() {
+    if precision == Precision::F32 || !Published::is_at(&path) {
         let options = LoadOptions {
             threads: THREADS,
             precision,
@@ -74,8 +78,13 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
         weights,
         exceptions: exceptions
             .split(',')
+            .filter(|word| !word.is_empty() && *word != NEAREST)
             .flat_map(|word| matrices(word, layers))
             .collect(),
+        calibration: match exceptions.split(',').any(|word| word == NEAREST) {
+            true => CalibrationText::None,
+            false => CalibrationText::BuiltIn,
+        },
     };
     let out = Cursor::new(Vec::new());
     let (files, floats) = (&model.files, &*model.weights);

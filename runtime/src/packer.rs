@@ -12,7 +12,12 @@
 //! 3. The image normalisation `(p·rescale − mean)/std` is folded into the patch
 //!    embedding, which then takes the bytes `p − 128` as they are.
 //! 4. `gate` and `up` alternate by panels of eight rows, `q`, `k` and `v` are stacked.
+//! 5. The decoder's rounding errors are fed back along each row, weighed by what a short text
+//!    shows about the inputs.
 
+mod arithmetic;
+mod calibration;
+mod feedback;
 mod fold;
 mod plan;
 mod rounding;
@@ -21,6 +26,10 @@ use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
 use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme};
 use crate::rotation::Rotation;
+use crate::tokenizer::TokenizerError;
+use arithmetic::Arithmetic;
+use calibration::Calibration;
+use feedback::{Feedback, Moments};
 use fold::Linear;
 use ocelli_kernels::{half, int4_panels, panels};
 use plan::check_shapes;
@@ -28,6 +37,7 @@ use sha2::{Digest, Sha256};
 use std::io::{Seek, Write};
 use std::path::Path;
 
+pub use calibration::CalibrationText;
 pub use plan::{GROUP, plan};
 
 /// Seed of the decoder's rotation.
@@ -72,6 +82,9 @@ pub enum PackModelError {
         /// The name given.
         name: String,
     },
+    /// The tokenizer cannot cut the calibration text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The pack could not be written.
     #[error(transparent)]
     Write(#[from] PackError),
@@ -85,13 +98,15 @@ pub struct PackOptions {
     /// Decoder matrices stored in the other of the two ways, e.g. `text.0.down` or `text.head`:
     /// for measuring what each of them costs.
     pub exceptions: Vec<String>,
+    /// What the errors of rounding are weighed by.
+    pub calibration: CalibrationText,
 }
 
 impl From<WeightScheme> for PackOptions {
     fn from(weights: WeightScheme) -> PackOptions {
         PackOptions {
             weights,
-            exceptions: Vec::new(),
+            ..PackOptions::default()
         }
     }
 }
@@ -161,7 +176,7 @@ pub fn pack_model<W: Write + Seek>(
     if let (Some(vision), Some(preprocess)) = (&config.vision, &files.preprocess) {
         packer.vision(vision, preprocess)?;
     }
-    packer.text()?;
+    packer.text(&options.calibration)?;
     Ok(packer.writer.finish()?)
 }
 
@@ -205,9 +220,20 @@ impl<W: Write + Seek> Packer<'_, W> {
     }
 
     fn matrix(&mut self, name: &str, linear: &Linear) -> Result<(), PackModelError> {
+        self.fed_matrix(name, linear, None)
+    }
+
+    /// A matrix whose rounding errors are fed back.
+    fn fed_matrix(
+        &mut self,
+        name: &str,
+        linear: &Linear,
+        feedback: Option<Feedback<'_>>,
+    ) -> Result<(), PackModelError> {
+        let feedback = feedback.as_ref();
         let bytes = match self.plan.get(self.done).map(|tensor| tensor.layout) {
-            Some(Layout::Int4Panels) => rounding::int4_panels(linear, None),
-            _ => rounding::int8_panels(linear),
+            Some(Layout::Int4Panels) => rounding::int4_panels(linear, feedback),
+            _ => rounding::int8_panels(linear, feedback),
         };
         self.blob(name, &bytes)
     }
@@ -331,7 +357,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         Ok(())
     }
 
-    fn text(&mut self) -> Result<(), PackModelError> {
+    fn text(&mut self, text: &CalibrationText) -> Result<(), PackModelError> {
         let config = self.files.config.clone();
         let t = &config.text;
         let hidden = t.hidden_size;
@@ -343,7 +369,15 @@ impl<W: Write + Seek> Packer<'_, W> {
         self.embedding(&embedding)?;
         drop(embedding);
 
+        let arithmetic = Arithmetic::new();
+        let feedback = |moments: Moments| Feedback::new(&arithmetic, moments);
+        let mut calibration = Calibration::new(self.files, self.weights, &rotation, text)?;
         for i in 0..t.n_layers {
+            let moments = calibration.as_mut().map(|text| text.layer(&arithmetic, i));
+            let [for_qkv, for_out, for_gate_up, for_down] = match moments.transpose()? {
+                Some(moments) => moments.map(Some),
+                None => [const { None }; 4],
+            };
             let layer = format!("model.text_model.layers.{i}");
             let attention = format!("{layer}.self_attn");
             let norm = self.vector(&format!("{layer}.input_layernorm.weight"), hidden)?;
@@ -355,11 +389,11 @@ impl<W: Write + Seek> Packer<'_, W> {
             let mut qkv = Linear::stack(&parts);
             qkv.fold_input_scale(&norm);
             qkv.rotate_input(&rotation);
-            self.matrix(&format!("text.{i}.qkv"), &qkv)?;
+            self.fed_matrix(&format!("text.{i}.qkv"), &qkv, for_qkv.map(feedback))?;
 
             let mut out = self.linear(&format!("{attention}.o_proj"), hidden, heads)?;
             out.rotate_output(&rotation);
-            self.matrix(&format!("text.{i}.out"), &out)?;
+            self.fed_matrix(&format!("text.{i}.out"), &out, for_out.map(feedback))?;
 
             let norm = self.vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?;
             let gate = self.linear(
@@ -371,7 +405,11 @@ impl<W: Write + Seek> Packer<'_, W> {
             let mut gate_up = Linear::alternate(&gate, &up, 8);
             gate_up.fold_input_scale(&norm);
             gate_up.rotate_input(&rotation);
-            self.matrix(&format!("text.{i}.gate_up"), &gate_up)?;
+            self.fed_matrix(
+                &format!("text.{i}.gate_up"),
+                &gate_up,
+                for_gate_up.map(feedback),
+            )?;
 
             let mut down = self.linear(
                 &format!("{layer}.mlp.down_proj"),
@@ -379,7 +417,7 @@ impl<W: Write + Seek> Packer<'_, W> {
                 t.intermediate_size,
             )?;
             down.rotate_output(&rotation);
-            self.matrix(&format!("text.{i}.down"), &down)?;
+            self.fed_matrix(&format!("text.{i}.down"), &down, for_down.map(feedback))?;
         }
         let mut head = if config.tie_word_embeddings {
             // Read again, so that it takes no memory while the layers are packed.
@@ -395,7 +433,8 @@ impl<W: Write + Seek> Packer<'_, W> {
         let norm = self.vector("model.text_model.norm.weight", hidden)?;
         head.fold_input_scale(&norm);
         head.rotate_input(&rotation);
-        self.matrix("text.head", &head)
+        let moments = calibration.map(|text| text.head(&arithmetic));
+        self.fed_matrix("text.head", &head, moments.map(feedback))
     }
 
     fn embedding(&mut self, rows: &[f32]) -> Result<(), PackModelError> {

@@ -7,7 +7,7 @@ use crate::error::LoadError;
 use crate::import::onnx::Variant;
 use crate::import::{ImportError, Published};
 use crate::pack::{Pack, WeightScheme};
-use crate::packer::{self, PackOptions};
+use crate::packer::{self, CalibrationText, PackOptions};
 use crate::prompt::ChatTemplate;
 use crate::reference::ReferenceModel;
 use crate::session::Session;
@@ -130,7 +130,11 @@ impl Vlm {
                 return Vlm::load_f32(model, compute);
             }
             let (files, weights) = (&model.files, &*model.weights);
-            let pack_options = PackOptions::from(options.weights.unwrap_or_default());
+            // Packing for one run alone is to be quick.
+            let pack_options = PackOptions {
+                calibration: CalibrationText::None,
+                ..PackOptions::from(options.weights.unwrap_or_default())
+            };
             let out = Cursor::new(Vec::new());
             let packed =
                 packer::pack_model(&model.name, files, weights, &pack_options, out, progress)?;

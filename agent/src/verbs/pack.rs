@@ -5,7 +5,7 @@ use crate::fault::Fault;
 use crate::progress::Progress;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
-use ocelli_runtime::packer::{self, PackModelError, PackOptions};
+use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -32,6 +32,7 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
             args.source.display()
         )));
     }
+    let calibration = calibration(args)?;
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
     let model = Published::open(&args.source, global.mmproj.as_deref(), global.variant)
@@ -60,7 +61,10 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
     let out = BufWriter::new(partial.as_file());
     let (files, weights) = (&model.files, &*model.weights);
     let weights_wanted = global.weights.map(WeightScheme::from);
-    let options = PackOptions::from(weights_wanted.unwrap_or_default());
+    let options = PackOptions {
+        calibration,
+        ..PackOptions::from(weights_wanted.unwrap_or_default())
+    };
     let out = packer::pack_model(&name, files, weights, &options, out, &mut |done, total| {
         progress.show(&format!("quantising {done}/{total} tensors"));
     })?;
@@ -90,4 +94,25 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         );
     }
     Ok(())
+}
+
+/// The text of `--calibration`.
+fn calibration(args: &PackArgs) -> Result<CalibrationText, Fault> {
+    match &args.calibration {
+        None => Ok(CalibrationText::BuiltIn),
+        Some(path) if path.as_os_str() == "none" => Ok(CalibrationText::None),
+        Some(path) => {
+            let bytes = fs::read(path).map_err(|source| Fault::Input {
+                path: path.clone(),
+                source,
+            })?;
+            let text = String::from_utf8(bytes).map_err(|_| {
+                Fault::Argument(format!(
+                    "{} is not UTF-8 text; give --calibration a text file or `none`",
+                    path.display()
+                ))
+            })?;
+            Ok(CalibrationText::Own(text))
+        }
+    }
 }

@@ -39,6 +39,7 @@ pub mod isa;
 pub mod limits;
 pub mod linear;
 pub mod norm;
+pub mod ordered;
 pub mod panels;
 pub mod quantize;
 pub mod rope;

@@ -1,5 +1,6 @@
 //! Float linears become packed panels.
 
+use super::feedback::Feedback;
 use super::fold::Linear;
 use ocelli_kernels::int4_groups::quantize_int4_groups;
 use ocelli_kernels::int4_panels::{int4_byte_len, pack_int4_rows_into};
@@ -8,27 +9,54 @@ use ocelli_kernels::panels;
 /// Output rows that are rounded at a time; bounds the memory beside the packed bytes.
 const ROWS: usize = 256;
 
-/// Rounds every output row to int8 with one scale.
-pub(super) fn int8_panels(linear: &Linear) -> Vec<u8> {
-    panels::pack(&linear.weight, linear.bias.as_deref(), linear.n, linear.k)
+/// Rows of a linear that are rounded together.
+struct Strip<'a> {
+    first: usize,
+    rows: &'a [f32],
+    biases: Option<&'a [f32]>,
 }
 
-/// Rounds every 32 values of an output row to int4 with one scale, searched for. `mean_squares`
-/// `[k]` are those of the input's values: what an error of their weights costs.
-///
-/// Rows are rounded on their own, [`ROWS`] at a time, so error feedback along a row takes the
-/// place of [`quantize_int4_groups`] and changes nothing else.
-pub(super) fn int4_panels(linear: &Linear, mean_squares: Option<&[f32]>) -> Vec<u8> {
-    let (n, k) = (linear.n, linear.k);
-    let mut packed = vec![0; int4_byte_len(n, k)];
-    for (index, rows) in linear.weight.chunks(ROWS * k).enumerate() {
+fn strips(linear: &Linear) -> impl Iterator<Item = Strip<'_>> {
+    let strips = linear.weight.chunks(ROWS * linear.k).enumerate();
+    strips.map(|(index, rows)| {
         let first = index * ROWS;
-        let bias = linear
-            .bias
-            .as_deref()
-            .map(|bias| &bias[first..][..rows.len() / k]);
-        let groups = quantize_int4_groups(rows, mean_squares, k);
-        pack_int4_rows_into(&groups, bias, first, &mut packed);
+        let biases = linear.bias.as_deref();
+        Strip {
+            first,
+            rows,
+            biases: biases.map(|biases| &biases[first..][..rows.len() / linear.k]),
+        }
+    })
+}
+
+/// Rounds every output row to int8 with one scale, to nearest without a feedback.
+pub(super) fn int8_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> Vec<u8> {
+    let k = linear.k;
+    let mut packed = vec![0; panels::byte_len(linear.n, k)];
+    for strip in strips(linear) {
+        let (rows, biases, first) = (strip.rows, strip.biases, strip.first);
+        match feedback {
+            Some(feedback) => {
+                let (values, scales) = feedback.int8_rows(rows, k);
+                panels::pack_int8_rows_into(&values, &scales, biases, first, k, &mut packed);
+            }
+            None => panels::pack_rows_into(rows, biases, first, k, &mut packed),
+        }
+    }
+    packed
+}
+
+/// Rounds every 32 values of an output row to int4 with one scale, searched for; to nearest
+/// without a feedback.
+pub(super) fn int4_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> Vec<u8> {
+    let k = linear.k;
+    let mut packed = vec![0; int4_byte_len(linear.n, k)];
+    for strip in strips(linear) {
+        let groups = match feedback {
+            Some(feedback) => feedback.int4_rows(strip.rows, k),
+            None => quantize_int4_groups(strip.rows, None, k),
+        };
+        pack_int4_rows_into(&groups, strip.biases, strip.first, &mut packed);
     }
     packed
 }

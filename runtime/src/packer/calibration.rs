@@ -1,0 +1,326 @@
+//! Calibration: a short text runs through the decoder in f32, layer by layer, and leaves
+//! behind how the inputs of each linear go together.
+
+use super::PackModelError;
+use super::arithmetic::Arithmetic;
+use super::feedback::Moments;
+use crate::config::{ModelFiles, TextConfig};
+use crate::import::FloatWeights;
+use crate::rotation::Rotation;
+use crate::tokenizer::Tokenizer;
+use ocelli_kernels::FloatTier;
+use ocelli_kernels::activation::{exp_slice, silu_slice};
+use ocelli_kernels::rope::RopeTable;
+
+/// Written for this purpose: prose, dialogue, lists, code, captions, forms.
+const BUILT_IN: &str = include_str!("calibration.txt");
+/// Tokens that see each other.
+const WINDOW: usize = 256;
+/// Most windows of a text.
+const MAX_WINDOWS: usize = 7;
+
+/// The text that says how the decoder's inputs go together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum CalibrationText {
+    /// The one that comes with the program.
+    #[default]
+    BuiltIn,
+    /// Another; its first 1792 tokens count.
+    Own(String),
+    /// None: every weight is rounded to nearest.
+    None,
+}
+
+impl CalibrationText {
+    fn text(&self) -> Option<&str> {
+        match self {
+            CalibrationText::BuiltIn => Some(BUILT_IN),
+            CalibrationText::Own(text) => Some(text),
+            CalibrationText::None => None,
+        }
+    }
+}
+
+/// The text on its way through the decoder.
+#[derive(Debug)]
+pub(super) struct Calibration<'a> {
+    weights: &'a dyn FloatWeights,
+    config: &'a TextConfig,
+    rotation: &'a Rotation,
+    rope: RopeTable,
+    /// Tokens of a window; the last one may have fewer.
+    window: usize,
+    /// Residual stream. `[tokens, hidden]`
+    x: Vec<f32>,
+}
+
+impl<'a> Calibration<'a> {
+    /// Looks up the embeddings of the text; nothing for no text.
+    ///
+    /// # Errors
+    ///
+    /// A tokenizer or an embedding table that cannot be used.
+    pub(super) fn new(
+        files: &'a ModelFiles,
+        weights: &'a dyn FloatWeights,
+        rotation: &'a Rotation,
+        text: &CalibrationText,
+    ) -> Result<Option<Self>, PackModelError> {
+        let Some(text) = text.text() else {
+            return Ok(None);
+        };
+        let tokenizer =
+            Tokenizer::from_bytes(&files.tokenizer_json, &files.config, &files.generation)?;
+        let config = &files.config.text;
+        let ids = tokenizer.encode(text)?;
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        Calibration::of_ids(config, weights, rotation, &ids).map(Some)
+    }
+
+    /// The first tokens of `ids` that fill [`MAX_WINDOWS`].
+    fn of_ids(
+        config: &'a TextConfig,
+        weights: &'a dyn FloatWeights,
+        rotation: &'a Rotation,
+        ids: &[u32],
+    ) -> Result<Self, PackModelError> {
+        let window = WINDOW.min(config.max_positions);
+        let hidden = config.hidden_size;
+        let table = weights.read(
+            "model.text_model.embed_tokens.weight",
+            &[config.vocab_size, hidden],
+        )?;
+        let x = ids
+            .iter()
+            .take(window * MAX_WINDOWS)
+            .flat_map(|id| &table[*id as usize * hidden..][..hidden])
+            .copied()
+            .collect();
+        Ok(Calibration {
+            weights,
+            config,
+            rotation,
+            rope: RopeTable::new(config.head_dim, f64::from(config.rope_theta), window),
+            window,
+            x,
+        })
+    }
+
+    /// Runs the text through the next layer: moments of the inputs of `qkv`, `out`, `gate_up` and
+    /// `down`, in the basis of the pack.
+    ///
+    /// # Errors
+    ///
+    /// A tensor that is missing or of another shape.
+    pub(super) fn layer(
+        &mut self,
+        arithmetic: &Arithmetic,
+        index: usize,
+    ) -> Result<[Moments; 4], PackModelError> {
+        let t = self.config;
+        let layer = format!("model.text_model.layers.{index}");
+        let (hidden, heads, kv) = (
+            t.hidden_size,
+            t.n_heads * t.head_dim,
+            t.n_kv_heads * t.head_dim,
+        );
+        let product = |input: &[f32], name: &str, n: usize, k: usize| {
+            let weight = self
+                .weights
+                .read(&format!("{layer}.{name}.weight"), &[n, k])?;
+            Ok::<_, PackModelError>(arithmetic.product(input, &weight, k))
+        };
+
+        let mut input = self.normed();
+        let qkv = self.moments(arithmetic, &input);
+        self.scale(&mut input, &format!("{layer}.input_layernorm.weight"))?;
+        let mut q = product(&input, "self_attn.q_proj", heads, hidden)?;
+        let mut k = product(&input, "self_attn.k_proj", kv, hidden)?;
+        let v = product(&input, "self_attn.v_proj", kv, hidden)?;
+        for (rows, n_heads) in [(&mut q, t.n_heads), (&mut k, t.n_kv_heads)] {
+            let width = n_heads * t.head_dim;
+            for window in rows.chunks_mut(self.window * width) {
+                self.rope.apply(window, width, n_heads, 0);
+            }
+        }
+        let context = self.attend(arithmetic, &q, &k, &v);
+        drop((q, k, v));
+        let out = Moments::of(arithmetic, &context, heads);
+        let projected = product(&context, "self_attn.o_proj", hidden, heads)?;
+        add(&mut self.x, &projected);
+
+        let mut input = self.normed();
+        let gate_up = self.moments(arithmetic, &input);
+        let norm = format!("{layer}.post_attention_layernorm.weight");
+        self.scale(&mut input, &norm)?;
+        let inter = t.intermediate_size;
+        let gate = product(&input, "mlp.gate_proj", inter, hidden)?;
+        let mut inner = product(&input, "mlp.up_proj", inter, hidden)?;
+        let mut gated = vec![0f32; inter];
+        for (up, gate) in inner.chunks_exact_mut(inter).zip(gate.chunks_exact(inter)) {
+            silu_slice(FloatTier::SCALAR, gate, &mut gated);
+            for (up, gated) in up.iter_mut().zip(&gated) {
+                *up *= gated;
+            }
+        }
+        drop(gate);
+        let down = Moments::of(arithmetic, &inner, inter);
+        let projected = product(&inner, "mlp.down_proj", hidden, inter)?;
+        add(&mut self.x, &projected);
+        Ok([qkv, out, gate_up, down])
+    }
+
+    /// Moments of the head's input, after the last layer.
+    pub(super) fn head(&self, arithmetic: &Arithmetic) -> Moments {
+        self.moments(arithmetic, &self.normed())
+    }
+
+    /// Weightless norm of the residual stream. `[tokens, hidden]`
+    fn normed(&self) -> Vec<f32> {
+        let width = self.config.hidden_size;
+        let mut out = self.x.clone();
+        for row in out.chunks_exact_mut(width) {
+            let squares: f64 = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+            let mean = squares / width as f64 + f64::from(self.config.rms_norm_eps);
+            let scale = 1.0 / mean.sqrt();
+            for value in row {
+                *value = (f64::from(*value) * scale) as f32;
+            }
+        }
+        out
+    }
+
+    /// Moments of normed rows in the rotated basis.
+    fn moments(&self, arithmetic: &Arithmetic, rows: &[f32]) -> Moments {
+        let width = self.config.hidden_size;
+        let mut rotated = rows.to_vec();
+        for row in rotated.chunks_exact_mut(width) {
+            self.rotation.rotate(row);
+        }
+        Moments::of(arithmetic, &rotated, width)
+    }
+
+    /// Multiplies rows by a norm's weight.
+    fn scale(&self, rows: &mut [f32], norm: &str) -> Result<(), PackModelError> {
+        let weight = self.weights.read(norm, &[self.config.hidden_size])?;
+        for row in rows.chunks_exact_mut(weight.len()) {
+            for (value, weight) in row.iter_mut().zip(&weight) {
+                *value *= weight;
+            }
+        }
+        Ok(())
+    }
+
+    /// Causal attention inside each window. `q`: `[tokens, heads · head_dim]`, `k`, `v`:
+    /// `[tokens, kv heads · head_dim]` → as `q`
+    fn attend(&self, arithmetic: &Arithmetic, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+        let (t, size) = (self.config, self.window);
+        let (width, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        let mut out = vec![0f32; q.len()];
+        let pool = &arithmetic.pool;
+        pool.for_each_chunk_mut(&mut out, size * width, &|window, out| {
+            let (first, n) = (window * size, out.len() / width);
+            let (k, v) = (&k[first * kv..][..n * kv], &v[first * kv..][..n * kv]);
+            let columns = transposed(k, kv);
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let q = &q[(first + i) * width..][..width];
+                for head in 0..t.n_heads {
+                    let at = head / (t.n_heads / t.n_kv_heads) * t.head_dim;
+                    let q = &q[head * t.head_dim..][..t.head_dim];
+                    let mut scores = vec![0f32; i + 1];
+                    arithmetic.add_rows(q, &columns[at * n..], n, &mut scores);
+                    softmax(&mut scores, t.head_dim);
+                    let out = &mut out[head * t.head_dim..][..t.head_dim];
+                    arithmetic.add_rows(&scores, &v[at..], kv, out);
+                }
+            }
+        });
+        out
+    }
+}
+
+/// `[rows, width]` → `[width, rows]`
+fn transposed(values: &[f32], width: usize) -> Vec<f32> {
+    let columns = (0..width).flat_map(|j| values.iter().skip(j).step_by(width));
+    columns.copied().collect()
+}
+
+/// Softmax of `scores / √head_dim`.
+fn softmax(scores: &mut [f32], head_dim: usize) {
+    let largest = scores.iter().fold(f32::NEG_INFINITY, |max, s| max.max(*s));
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let shifted: Vec<f32> = scores.iter().map(|s| (s - largest) * scale).collect();
+    exp_slice(FloatTier::SCALAR, &shifted, scores);
+    let sum: f32 = scores.iter().sum();
+    for score in scores {
+        *score /= sum;
+    }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::import::safetensors::Checkpoint;
+    use crate::reference::ReferenceModel;
+    use ocelli_kernels::Compute;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_text_goes_through_the_decoder_as_the_f32_path_does_window_by_window() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
+        let (files, weights) = (
+            ModelFiles::read(&dir).unwrap(),
+            Checkpoint::open(&dir).unwrap(),
+        );
+        let config = &files.config.text;
+        let ids: Vec<u32> = (0..WINDOW as u32 + 9).map(|i| 3 + i * 7 % 250).collect();
+        let rotation = Rotation::new(config.hidden_size, 1);
+        let arithmetic = Arithmetic::new();
+        let mut text = Calibration::of_ids(config, &weights, &rotation, &ids).unwrap();
+        for layer in 0..config.n_layers {
+            text.layer(&arithmetic, layer).unwrap();
+        }
+        let compute = Arc::new(Compute::new(1).unwrap());
+        let model = Arc::new(ReferenceModel::load(&files, &weights, compute).unwrap());
+        let head = weights
+            .read("lm_head.weight", &[config.vocab_size, config.hidden_size])
+            .unwrap();
+        let mut rows = text.normed();
+        text.scale(&mut rows, "model.text_model.norm.weight")
+            .unwrap();
+        for window in [0..WINDOW, WINDOW..ids.len()] {
+            let mut engine = model.start();
+            engine.append(&ids[window.clone()], &[]).unwrap();
+            let logits = engine.logits().unwrap();
+            let row = &rows[(window.end - 1) * config.hidden_size..][..config.hidden_size];
+            let found = arithmetic.product(row, &head, config.hidden_size);
+            for (a, b) in logits.iter().zip(&found) {
+                assert!((a - b).abs() < 1e-3, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_is_no_calibration() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
+        let (files, weights) = (
+            ModelFiles::read(&dir).unwrap(),
+            Checkpoint::open(&dir).unwrap(),
+        );
+        let rotation = Rotation::new(files.config.text.hidden_size, 1);
+        for text in [CalibrationText::None, CalibrationText::Own(String::new())] {
+            let found = Calibration::new(&files, &weights, &rotation, &text).unwrap();
+            assert!(found.is_none(), "{text:?}");
+        }
+    }
+}
