@@ -246,6 +246,7 @@ mod tests {
             let options = PackOptions {
                 weights,
                 exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
+                ..PackOptions::default()
             };
             let plan = plan(&config(64, 2, 128), 1, &options);
             check_exceptions(&plan, &options).map(|()| {
