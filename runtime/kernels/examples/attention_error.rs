@@ -1,5 +1,7 @@
 //! Prints how far the image features of a vision encoder of SmolVLM-256M's shape (random weights,
-//! 12 layers, 1024 patches) move when its attention is computed in int8 instead of f32.
+//! 12 layers, 1024 patches) move when its attention is computed in int8 instead of f32, and, as the
+//! least that any change brings about, when the f32 attention gets its input rounded to f16 or
+//! changed in the last bit.
 //!
 //! ```text
 //! cargo run --release -p ocelli-kernels --example attention_error
@@ -114,6 +116,30 @@ fn features(
     out
 }
 
+/// Attention in f32 on changed values.
+fn attention_of(
+    compute: &Compute,
+    qkv: &[f32],
+    (n, heads, head_dim): (usize, usize, usize),
+    out: &mut [f32],
+    change: fn(f32) -> f32,
+) {
+    let changed: Vec<f32> = qkv.iter().map(|v| change(*v)).collect();
+    vision_attention(compute, &changed, n, heads, head_dim, out);
+}
+
+fn rounded_to_f16(c: &Compute, qkv: &[f32], n: usize, heads: usize, dim: usize, out: &mut [f32]) {
+    attention_of(c, qkv, (n, heads, dim), out, |v| {
+        // To nearest even, 13 bits shorter; the values are normal numbers of f16.
+        let bits = v.to_bits();
+        f32::from_bits(bits.wrapping_add(0xfff + (bits >> 13 & 1)) & !0x1fff)
+    });
+}
+
+fn one_bit_off(c: &Compute, qkv: &[f32], n: usize, heads: usize, dim: usize, out: &mut [f32]) {
+    attention_of(c, qkv, (n, heads, dim), out, |v| v * (1.0 + f32::EPSILON));
+}
+
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
@@ -125,7 +151,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn main() {
     let compute = Compute::new(1).expect("the kernel named in the environment runs here");
     println!("{compute}");
-    for factor in [1.0_f32, 2.0, 3.0] {
+    for factor in [1.0, std::f32::consts::SQRT_2, 2.0, 3.0] {
         let mut noise = Noise(1);
         let layers: Vec<Layer> = (0..LAYERS)
             .map(|_| Layer {
@@ -139,14 +165,22 @@ fn main() {
         let picture: Vec<f32> = (0..PATCHES * HIDDEN)
             .map(|_| f32::from(noise.byte()) / BYTE_DEVIATION)
             .collect();
-        let [want, got] = [vision_attention as Attention, vision_attention_int8]
-            .map(|attend| features(&compute, &layers, &connector, &picture, attend));
-        let rows = got.chunks_exact(FEATURES).zip(want.chunks_exact(FEATURES));
-        let worst = rows.map(|(g, w)| cosine(g, w)).fold(1.0, f64::min);
-        println!(
-            "scores with deviation {:.0}: cosine of all image features {:.6}, of the worst row {worst:.6}",
-            factor * factor,
-            cosine(&got, &want),
-        );
+        let run = |attend| features(&compute, &layers, &connector, &picture, attend);
+        let want = run(vision_attention);
+        let others: [(&str, Attention); 3] = [
+            ("int8", vision_attention_int8),
+            ("f32 of f16", rounded_to_f16),
+            ("f32 off by a bit", one_bit_off),
+        ];
+        for (name, attend) in others {
+            let got = run(attend);
+            let rows = got.chunks_exact(FEATURES).zip(want.chunks_exact(FEATURES));
+            let worst = rows.map(|(g, w)| cosine(g, w)).fold(1.0, f64::min);
+            println!(
+                "scores with deviation {:.0}, {name}: cosine of all image features {:.5}, of the worst row {worst:.5}",
+                factor * factor,
+                cosine(&got, &want),
+            );
+        }
     }
 }

@@ -5,20 +5,24 @@
 
 use crate::aligned::with_f32_scratch;
 use crate::compute::Compute;
-use crate::lanes::{FloatTier, Lanes, map_lanes, tiered};
+use crate::lanes::{FloatTier, INTEGER_SHIFT, Lanes, map_lanes, tiered};
 use crate::panels::PANEL_ROWS;
 use crate::quantize::{Int8RowsMut, quantize_row_on};
 
 /// Largest error of [`exp_slice`] in units in the last place, where the result is a normal number.
 pub const EXP_MAX_ULP: u32 = 2;
-/// Largest error of [`silu_slice`] in units in the last place, for |x| up to 80.
+/// Largest error of [`silu_slice`] in units in the last place, for |x| up to 80. Below -87 the result
+/// is less than |x| · 2e-38 in magnitude, not 0.
 pub const SILU_MAX_ULP: u32 = 4;
 /// Largest error of [`gelu_tanh_slice`], relative to the larger of |gelu(x)| and |x| · 2⁻⁷.
-pub const GELU_MAX_RELATIVE_ERROR: f64 = 8e-7;
+pub const GELU_MAX_RELATIVE_ERROR: f64 = 1e-6;
 
 /// √(2/π).
 const GELU_SCALE: f32 = 0.797_884_6;
 const GELU_CUBIC: f32 = 0.044_715;
+/// ln 2 in two parts, the first short enough that its product with `n` is exact.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// `e^x`.
 pub fn exp(x: f32) -> f32 {
@@ -252,6 +256,22 @@ unsafe fn swiglu_row_on<L: Lanes>(gate_up: &[f32], out: &mut [f32]) {
     /// Panels sorted apart before the arithmetic, so that no vector is loaded right after its
     /// halves were stored.
     const PANELS: usize = 16;
+    if L::N <= PANEL_ROWS {
+        let (from, to) = (gate_up.as_ptr(), out.as_mut_ptr());
+        for panel in 0..out.len() / PANEL_ROWS {
+            for i in (0..PANEL_ROWS).step_by(L::N) {
+                // SAFETY: each pair of panels and each panel of `out` is whole.
+                unsafe {
+                    let gate = from.add(2 * panel * PANEL_ROWS + i);
+                    let (gate, up) = (L::load(gate), L::load(gate.add(PANEL_ROWS)));
+                    silu_lanes(gate)
+                        .mul(up)
+                        .store(to.add(panel * PANEL_ROWS + i));
+                }
+            }
+        }
+        return;
+    }
     let mut gates = [0.0_f32; PANELS * PANEL_ROWS];
     let mut ups = [0.0_f32; PANELS * PANEL_ROWS];
     let sorted = out
@@ -277,10 +297,10 @@ unsafe fn swiglu_row_on<L: Lanes>(gate_up: &[f32], out: &mut [f32]) {
 #[inline(always)]
 unsafe fn silu_lanes<L: Lanes>(x: L) -> L {
     // SAFETY: register-only.
-    unsafe { x.div(L::splat(1.0).add(exp_lanes(L::splat(0.0).sub(x)))) }
+    unsafe { x.div_roughly(L::splat(1.0).add(bounded_exp_lanes(L::splat(0.0).sub(x)))) }
 }
 
-/// `x / (1 + e^(-2 √(2/π) (x + 0.044715 x³)))`.
+/// `x / (1 + e^(-2 √(2/π) (x + 0.044715 x³)))`, the exponential as a power of two.
 ///
 /// # Safety
 ///
@@ -289,10 +309,61 @@ unsafe fn silu_lanes<L: Lanes>(x: L) -> L {
 unsafe fn gelu_lanes<L: Lanes>(x: L) -> L {
     // SAFETY: register-only.
     unsafe {
-        let linear = L::splat(-2.0 * GELU_SCALE);
-        let cubic = L::splat(-2.0 * GELU_SCALE * GELU_CUBIC);
+        let linear = L::splat(-2.0 * GELU_SCALE * std::f32::consts::LOG2_E);
+        let cubic = L::splat(-2.0 * GELU_SCALE * GELU_CUBIC * std::f32::consts::LOG2_E);
         let exponent = x.mul(x.mul(x).mul_add(cubic, linear));
-        x.div(L::splat(1.0).add(exp_lanes(exponent)))
+        x.div_roughly(L::splat(1.0).add(bounded_exp2_lanes(exponent)))
+    }
+}
+
+/// `e^x` within two units in the last place for `x` within ±87, where a power of two needs one step;
+/// beyond, as at the ends.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`.
+#[inline(always)]
+pub(crate) unsafe fn bounded_exp_lanes<L: Lanes>(x: L) -> L {
+    const END: f32 = 87.0;
+    // SAFETY: register-only; the result is a normal number.
+    unsafe {
+        let x = x.clamp(-END, END);
+        let shift = L::splat(INTEGER_SHIFT);
+        let shifted = x.mul_add(L::splat(std::f32::consts::LOG2_E), shift);
+        let n = shifted.sub(shift);
+        let r = n.mul_add(L::splat(-LN2_HIGH), x);
+        let r = n.mul_add(L::splat(-LN2_LOW), r);
+        // In pairs, so that few steps wait for each other.
+        let square = r.mul(r);
+        let high = r.mul_add(L::splat(8.374_82e-3), L::splat(4.166_823e-2));
+        let low = r.mul_add(L::splat(0.166_664_2), L::splat(0.499_999_9));
+        let high = square.mul_add(L::splat(1.383_68e-3), high);
+        let p = square.mul_add(square.mul_add(high, low), L::splat(1.0).add(r));
+        p.shift_exponent(shifted)
+    }
+}
+
+/// `2^x` with a relative error below 2e-7 for `x` within ±125; beyond, as at the ends.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`.
+#[inline(always)]
+unsafe fn bounded_exp2_lanes<L: Lanes>(x: L) -> L {
+    const END: f32 = 125.0;
+    // SAFETY: register-only; the result is a normal number.
+    unsafe {
+        let x = x.clamp(-END, END);
+        let shift = L::splat(INTEGER_SHIFT);
+        let shifted = x.add(shift);
+        let r = x.sub(shifted.sub(shift));
+        // In pairs, so that few steps wait for each other.
+        let square = r.mul(r);
+        let high = r.mul_add(L::splat(1.327_65e-3), L::splat(9.675_54e-3));
+        let low = r.mul_add(L::splat(5.550_713e-2), L::splat(0.240_221_2));
+        let first = r.mul_add(L::splat(std::f32::consts::LN_2), L::splat(1.0));
+        let p = square.mul_add(square.mul_add(high, low), first);
+        p.shift_exponent(shifted)
     }
 }
 
@@ -306,9 +377,6 @@ pub(crate) unsafe fn exp_lanes<L: Lanes>(x: L) -> L {
     /// Beyond these the result is 0 or infinite, and the scaling below makes it so.
     const LOW: f32 = -150.0;
     const HIGH: f32 = 88.8;
-    /// ln 2 in two parts, the first short enough that its product with `n` is exact.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
     // SAFETY: register-only.
     unsafe {
         let x = x.clamp(LOW, HIGH);

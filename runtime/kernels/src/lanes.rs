@@ -67,6 +67,13 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn round(self) -> Self;
     /// `self * 2^n` for integral `n` in -252..=252, rounded at most twice.
     unsafe fn scale_by_power_of_two(self, n: Self) -> Self;
+    /// `self / divisor` within two units in the last place, for a normal divisor below 2^126.
+    unsafe fn div_roughly(self, divisor: Self) -> Self;
+    /// The larger of the magnitude of `self` and of `magnitude`, which has no sign; NaN is larger
+    /// than any number.
+    unsafe fn max_magnitude(self, magnitude: Self) -> Self;
+    /// Largest lane of [`Lanes::max_magnitude`]; NaN is larger than any number.
+    unsafe fn reduce_magnitude(self) -> f32;
     /// Sum of the lanes, in an order fixed by the tier.
     unsafe fn reduce_add(self) -> f32;
     /// Largest lane; lanes are not NaN.
@@ -195,6 +202,18 @@ macro_rules! map_lanes {
         $(let $x = $x.as_ptr();)+
         let out = out.as_mut_ptr();
         let mut i = 0;
+        // Four at a time: cores in order would wait for each step of one alone.
+        while i + 4 * <$lanes>::N <= len {
+            let mut four = [<$lanes>::splat(0.0); 4];
+            for (j, result) in four.iter_mut().enumerate() {
+                $(let $x = <$lanes>::load($x.add(i + j * <$lanes>::N));)+
+                *result = $body;
+            }
+            for (j, result) in four.into_iter().enumerate() {
+                result.store(out.add(i + j * <$lanes>::N));
+            }
+            i += 4 * <$lanes>::N;
+        }
         while i + <$lanes>::N <= len {
             $(let $x = <$lanes>::load($x.add(i));)+
             $body.store(out.add(i));
@@ -338,6 +357,7 @@ mod tests {
             push(&|a, b| a.scale_by_power_of_two(b.round()));
             push(&|a, _| L::splat(a.reduce_max()));
             push(&|a, b| a.fused_mul_add(b, b));
+            push(&|a, b| a.max_magnitude(b.abs()));
             push(&|a, b| a.shift_exponent(b.add(L::splat(INTEGER_SHIFT))));
             let mut low = [0; 4 * MAX_LANES];
             let four = std::array::from_fn(|i| {

@@ -4,7 +4,7 @@
 //! `scale = absmax / 127`, `q = round_to_nearest_even(x * (127 / absmax))`, `x ≈ q * scale`.
 
 use crate::compute::Compute;
-use crate::lanes::{Lanes, load_first, store_i8_first, tiered};
+use crate::lanes::{INTEGER_SHIFT, Lanes, load_first, store_i8_first, tiered};
 
 mod rows;
 
@@ -114,6 +114,35 @@ pub(crate) unsafe fn absmax<L: Lanes>(x: *const f32, len: usize) -> f32 {
     }
 }
 
+/// Largest magnitude of `len` values; NaN if one of them is.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; `len` values are readable at `x`.
+#[inline(always)]
+unsafe fn absmax_or_nan<L: Lanes>(x: *const f32, len: usize) -> f32 {
+    // SAFETY: every access is below `len`.
+    unsafe {
+        let mut maxima = [L::splat(0.0); 4];
+        let mut i = 0;
+        while i + 4 * L::N <= len {
+            for (j, max) in maxima.iter_mut().enumerate() {
+                *max = L::load(x.add(i + j * L::N)).max_magnitude(*max);
+            }
+            i += 4 * L::N;
+        }
+        while i < len {
+            let last = load_first::<L>(x.add(i), L::N.min(len - i), 0.0);
+            maxima[0] = last.max_magnitude(maxima[0]);
+            i += L::N;
+        }
+        let [a, b, c, d] = maxima;
+        a.max_magnitude(b)
+            .max_magnitude(c.max_magnitude(d))
+            .reduce_magnitude()
+    }
+}
+
 /// Quantises `x * factor` with one scale and returns the scale.
 ///
 /// # Safety
@@ -123,8 +152,16 @@ pub(crate) unsafe fn absmax<L: Lanes>(x: *const f32, len: usize) -> f32 {
 unsafe fn quantize_group<L: Lanes>(x: *const f32, len: usize, factor: f32, out: *mut i8) -> f32 {
     // SAFETY: every access is below `len`.
     unsafe {
+        let largest = absmax_or_nan::<L>(x, len);
+        // All products are numbers, none beyond the largest, so none needs to be kept in range.
+        let numbers = largest * factor < f32::MAX;
+        let largest = if numbers {
+            largest
+        } else {
+            absmax::<L>(x, len)
+        };
         // Rounding is monotonic: the largest product is the product of the largest.
-        let largest = (absmax::<L>(x, len) * factor).min(f32::MAX);
+        let largest = (largest * factor).min(f32::MAX);
         if largest < ABSMAX_MIN {
             std::ptr::write_bytes(out, 0, len);
             return 0.0;
@@ -132,6 +169,15 @@ unsafe fn quantize_group<L: Lanes>(x: *const f32, len: usize, factor: f32, out: 
         let inverse = L::splat(QUANTIZED_MAX / largest);
         let factor = L::splat(factor);
         let mut i = 0;
+        while numbers && i + 4 * L::N <= len {
+            let mut four = [inverse; 4];
+            for (j, value) in four.iter_mut().enumerate() {
+                let product = L::load(x.add(i + j * L::N)).mul(factor).mul(inverse);
+                *value = product.add(L::splat(INTEGER_SHIFT));
+            }
+            L::store_low_bytes(four, out.add(i));
+            i += 4 * L::N;
+        }
         while i + L::N <= len {
             scale_and_clamp(L::load(x.add(i)), factor, inverse).store_i8(out.add(i));
             i += L::N;

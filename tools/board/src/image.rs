@@ -39,7 +39,7 @@ impl Image {
         let lines = packages
             .iter()
             .map(|p| format!("{} {}\n", p.name, p.version));
-        let text = request() + "\n" + &lines.collect::<String>();
+        let text = request()? + "\n" + &lines.collect::<String>();
         fs::write(&record, text).map_err(Error::io("writing", &record))?;
         Ok(image)
     }
@@ -102,9 +102,9 @@ pub(crate) fn lock(path: &Path) -> Result<File, Error> {
 }
 
 /// Hash of what is asked for; recorded versions hold as long as it stays the same.
-fn request() -> String {
+fn request() -> Result<String, Error> {
     let wanted = packages::wanted().map(str::to_owned);
-    digest(wanted.chain([packages::sources()]))
+    Ok(digest(wanted.chain([packages::sources()?])))
 }
 
 fn key(packages: &[Package]) -> String {
@@ -130,7 +130,7 @@ pub(crate) fn digest(texts: impl Iterator<Item = String>) -> String {
 fn recorded(path: &Path) -> Option<Vec<Package>> {
     let text = fs::read_to_string(path).ok()?;
     let (first, rest) = text.split_once('\n')?;
-    if first != request() {
+    if first != request().ok()? {
         return None;
     }
     let package = |line: &str| {

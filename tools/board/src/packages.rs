@@ -10,6 +10,10 @@ use crate::{Error, host};
 const LIST: &str = include_str!("../guest/packages");
 const SUITE: &str = "bookworm";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Overrides the mirror of the host's apt.
+const MIRROR_VARIABLE: &str = "OCELLI_BOARD_MIRROR";
+/// How the address of a Debian archive ends.
+const DEBIAN: &str = "/debian";
 const LIMIT: Duration = Duration::from_secs(300);
 /// Options of the host's apt that say how to reach a mirror from here.
 const HOST_OPTIONS: [&str; 3] = ["Acquire::http", "Acquire::Check-", "Acquire::Retries"];
@@ -54,7 +58,7 @@ impl Archive {
         }
         let archive = Archive { folder };
         archive.write("state/status", "")?;
-        archive.write("sources.list", &sources())?;
+        archive.write("sources.list", &sources()?)?;
         let options = archive.options()?;
         archive.write("apt.conf", &options)?;
         Ok(archive)
@@ -174,16 +178,38 @@ impl Archive {
     }
 }
 
-/// Where packages come from, part of the key of an image.
-pub(crate) fn sources() -> String {
-    let mirror =
-        std::env::var("OCELLI_BOARD_MIRROR").unwrap_or_else(|_| "http://deb.debian.org".to_owned());
+/// Where packages come from, part of the key of an image: the mirror of the host's own apt, or the
+/// one that the environment names.
+pub(crate) fn sources() -> Result<String, Error> {
+    let mirror = match std::env::var(MIRROR_VARIABLE) {
+        Ok(mirror) => mirror,
+        Err(_) => {
+            let mut command = host::command("apt-get");
+            command.args(["indextargets", "--format", "$(REPO_URI)"]);
+            let listing = host::run(command.env("LC_ALL", "C"), LIMIT)?;
+            mirror_in(&listing).ok_or_else(|| Error::Unexpected {
+                what: "the mirror of Debian among this machine's apt sources".to_owned(),
+                found: format!(
+                    "none ends in {DEBIAN}; set {MIRROR_VARIABLE} to the address under which debian/ and \
+                     debian-security/ lie"
+                ),
+            })?
+        }
+    };
     let line = |archive: &str, suite: &str| {
         format!("deb [arch=arm64 signed-by={KEYRING}] {mirror}/{archive} {suite} main\n")
     };
-    line("debian", SUITE)
+    Ok(line("debian", SUITE)
         + &line("debian", &format!("{SUITE}-updates"))
-        + &line("debian-security", &format!("{SUITE}-security"))
+        + &line("debian-security", &format!("{SUITE}-security")))
+}
+
+/// What stands before `/debian` in the first address of a list that ends in it.
+fn mirror_in(addresses: &str) -> Option<String> {
+    let mirrors = addresses
+        .lines()
+        .filter_map(|line| line.trim_end_matches('/').strip_suffix(DEBIAN));
+    mirrors.map(str::to_owned).next()
 }
 
 /// Reads a line `Inst NAME (VERSION ...` of a simulated installation.
@@ -205,6 +231,14 @@ pub(crate) fn unpack(deb: &Path, into: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mirror_is_that_of_the_first_debian_archive() {
+        let listing = "http://security.example/debian-security/\nhttp://one.example/pub/debian/\nhttp://two.example/debian\n";
+        assert_eq!(mirror_in(listing).unwrap(), "http://one.example/pub");
+        assert_eq!(mirror_in("http://archive.example/ubuntu/\n"), None);
+        assert_eq!(mirror_in(""), None);
+    }
 
     #[test]
     fn a_planned_package_is_read_with_its_epoch() {

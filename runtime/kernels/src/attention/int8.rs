@@ -1,7 +1,7 @@
 //! Vision attention on the int8 kernels: both products are tiles of [`crate::int8_gemm`].
 //!
 //! ```text
-//!   once per head     keys    minus their mean, one scale per key ──▶ panels [n, head_dim]
+//!   once per head     keys    minus their mean, one scale per key ──▶ panels [n, terms * head_dim]
 //!                     values  minus their mean, one scale per dimension ──▶ panels [head_dim, n]
 //!
 //!   per strip of up to mr queries, KEY_BLOCK keys at a time:
@@ -12,9 +12,13 @@
 //! A mean taken from the keys moves all scores of a query alike, which softmax does not see; one
 //! taken from the values comes back at the end, because the weights of a query sum to 1. Both
 //! leave smaller numbers to round. Scores carry the factor log₂e, so the weights are powers of two:
-//! within a group of keys `round(127 · 2^(score - maximum of the group))`, with the scale
-//! `2^(maximum of the group - maximum of the row)`. The sum that divides is that of the rounded
-//! weights.
+//! within a group of keys `round(254 · 2^(score - maximum of the group))`, with the scale
+//! `2^(maximum of the group - maximum of the row)`. Less 127 they fit a byte; what that takes from
+//! the output is a multiple of the sum of the group's values, and comes back at the end. The sum
+//! that divides is that of the rounded weights.
+//!
+//! A head whose scores are wide has queries and keys of two terms, `high + low / 254`, and three
+//! products: see [`terms`].
 //!
 //! Every step is exact or rounded in a fixed order, so all kernels and float tiers give the same
 //! bits.
@@ -25,16 +29,17 @@ use crate::compute::Compute;
 use crate::int8_gemm::{Microkernel, Tile};
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, k_padded, panel_stride};
-use crate::quantize::quantize_row;
 use crate::threads::SyncPtr;
 
 mod head;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 use head::{HeadLayout, PackedHead};
-use weights::{add_groups, weigh_groups};
+use terms::{MAX_TERMS, Order, quantize_terms, term_scales};
+use weights::{add_groups, add_offsets, weigh_groups};
 
 /// Keys whose weights share a scale.
 const GROUP: usize = 64;
@@ -44,8 +49,9 @@ const KEY_BLOCK: usize = 256;
 /// Full attention among `n` patches, as [`super::vision_attention`], in int8. `qkv`
 /// `[n, 3 * n_heads * head_dim]`, each row `q | k | v`; `out` `[n, n_heads * head_dim]`.
 ///
-/// Queries, keys and values are rounded to 8 bits, weights to 7 bits of the largest of their 64
-/// keys. On normally distributed rows the output is within 2 % (root mean square, relative) of
+/// Values are rounded to 8 bits, weights to 8 bits of the largest of their 64 keys; queries and keys
+/// to 8 bits, or to 15 where 8 would move the scores of the head by more than 1/64. On normally
+/// distributed rows the output is within 1.6 % (root mean square, relative) of
 /// [`super::vision_attention`], and the same bits come from every kernel and number of threads.
 ///
 /// # Panics
@@ -66,8 +72,8 @@ pub fn vision_attention_int8(
     }
     let layout = HeadLayout::new(n, head_dim);
     let kernel = compute.gemm();
-    let n_strips = n.div_ceil(kernel.mr());
-    let most_queries = n.div_ceil(n_strips);
+    let most_queries = n.min(kernel.mr());
+    let n_strips = n.div_ceil(most_queries);
     let out = SyncPtr::new(out.as_mut_ptr());
     with_scratch(n_heads * layout.lines(), |heads| {
         compute
@@ -78,11 +84,11 @@ pub fn vision_attention_int8(
         let heads = &*heads;
         compute.pool().run(n_heads * n_strips, &|chunk| {
             let (head, strip) = (chunk / n_strips, chunk % n_strips);
-            let (first, end) = (n * strip / n_strips, n * (strip + 1) / n_strips);
-            let n_queries = end - first;
+            let first = strip * most_queries;
+            let n_queries = most_queries.min(n - first);
             let packed = layout.view(&heads[head * layout.lines()..][..layout.lines()]);
             with_scratch(Strip::lines(kernel, most_queries, &layout), |lines| {
-                let mut strip = Strip::new(compute, n_queries, &layout, lines);
+                let mut strip = Strip::new(compute, n_queries, packed.terms, &layout, lines);
                 for i in 0..n_queries {
                     strip.set_query(i, qkv.part(Part::Query, head, first + i));
                 }
@@ -103,9 +109,10 @@ struct Strip<'a> {
     compute: &'a Compute,
     kernel: &'static dyn Microkernel,
     layout: &'a HeadLayout,
-    /// Queries.
+    /// Queries, and products of a score.
     m: usize,
-    /// `[m, head_dim padded]`, and as the kernel wants them, with scales and sums `[m]`.
+    terms: usize,
+    /// `[m, terms, head_dim padded]`, and as the kernel wants them, with scales and sums `[terms, m]`.
     query_rows: &'a mut [i8],
     queries: &'a mut [i8],
     query_scales: &'a mut [f32],
@@ -115,7 +122,7 @@ struct Strip<'a> {
     weight_rows: &'a mut [i8],
     /// All keys, as the kernel wants them.
     weights: &'a mut [i8],
-    /// `[groups, m]`: maximum score, which becomes the scale, and sum of the rounded weights.
+    /// `[groups, m]`: maximum score, which becomes the scale, and sum of the weights' bytes.
     scales: &'a mut [f32],
     sums: &'a mut [i32],
     /// `[m]`: what the weights of a query sum to.
@@ -128,9 +135,11 @@ impl<'a> Strip<'a> {
     /// Scratch lines a strip of `m` queries needs.
     fn lines(kernel: &dyn Microkernel, m: usize, layout: &HeadLayout) -> usize {
         let groups = m * layout.n_groups();
-        lines_for::<i8>(m * layout.key_width())
-            + lines_for::<i8>(kernel.lhs_bytes(m, layout.key_width()))
-            + 3 * lines_for::<f32>(m)
+        let width = layout.key_width(MAX_TERMS);
+        lines_for::<i8>(m * width)
+            + lines_for::<i8>(kernel.lhs_bytes(m, width))
+            + 2 * lines_for::<f32>(MAX_TERMS * m)
+            + lines_for::<f32>(m)
             + lines_for::<f32>(m * KEY_BLOCK)
             + lines_for::<i8>(m * KEY_BLOCK)
             + lines_for::<i8>(kernel.lhs_bytes(m, layout.n_padded()))
@@ -142,21 +151,23 @@ impl<'a> Strip<'a> {
     fn new(
         compute: &'a Compute,
         m: usize,
+        terms: usize,
         layout: &'a HeadLayout,
         lines: &'a mut [Line],
     ) -> Strip<'a> {
         let kernel = compute.gemm();
-        let groups = m * layout.n_groups();
+        let (groups, width) = (m * layout.n_groups(), layout.key_width(terms));
         let mut rest = lines;
         let strip = Strip {
             compute,
             kernel,
             layout,
             m,
-            query_rows: take_words(&mut rest, m * layout.key_width()),
-            queries: take_words(&mut rest, kernel.lhs_bytes(m, layout.key_width())),
-            query_scales: take_words(&mut rest, m),
-            query_sums: take_words(&mut rest, m),
+            terms,
+            query_rows: take_words(&mut rest, m * width),
+            queries: take_words(&mut rest, kernel.lhs_bytes(m, width)),
+            query_scales: take_words(&mut rest, terms * m),
+            query_sums: take_words(&mut rest, terms * m),
             scores: take_words(&mut rest, m * KEY_BLOCK),
             weight_rows: take_words(&mut rest, m * KEY_BLOCK),
             weights: take_words(&mut rest, kernel.lhs_bytes(m, layout.n_padded())),
@@ -172,27 +183,24 @@ impl<'a> Strip<'a> {
     /// Puts query `i` of the strip in its place, quantised.
     fn set_query(&mut self, i: usize, query: &[f32]) {
         let factor = std::f32::consts::LOG2_E / (query.len() as f32).sqrt();
-        let width = self.layout.key_width();
-        let row = &mut self.query_rows[i * width..][..width];
-        let scale = &mut self.query_scales[i..=i];
+        let width = self.layout.key_width(1);
+        let row = &mut self.query_rows[i * self.terms * width..][..self.terms * width];
         let tier = self.compute.float_tier();
-        // SAFETY: the row is at least as long as the query, one scale for the whole of it.
-        unsafe {
-            let (values, row) = (query.as_ptr(), row.as_mut_ptr());
-            quantize_row(tier, values, query.len(), 0, factor, row, scale);
+        // SAFETY: the row holds `terms` times `width` values, `width` at least as long as the query.
+        let scale = unsafe { quantize_terms(tier, query, factor, Order::Query, width, row) };
+        for (t, scale) in term_scales(self.terms, scale).enumerate() {
+            self.query_scales[t * self.m + i] = scale;
         }
     }
 
     /// Runs the queries over all keys and values of a head; `out` is not yet divided.
     fn attend(&mut self, head: &PackedHead<'_>) {
-        let width = self.layout.key_width();
+        let width = self.layout.key_width(self.terms);
         self.kernel.pack_lhs(self.query_rows, width, self.queries);
-        for (sum, row) in self
-            .query_sums
-            .iter_mut()
-            .zip(self.query_rows.chunks_exact(width))
-        {
-            *sum = row.iter().map(|&v| i32::from(v)).sum();
+        let terms = self.query_rows.chunks_exact(width / self.terms);
+        for (i, term) in terms.enumerate() {
+            let place = i % self.terms * self.m + i / self.terms;
+            self.query_sums[place] = term.iter().map(|&v| i32::from(v)).sum();
         }
         for first_key in (0..self.layout.n_padded()).step_by(KEY_BLOCK) {
             let n_keys = KEY_BLOCK.min(self.layout.n_padded() - first_key);
@@ -220,7 +228,7 @@ impl<'a> Strip<'a> {
 
     /// Writes the scores of `n_keys` keys, a multiple of [`GROUP`].
     fn score(&mut self, head: &PackedHead<'_>, first_key: usize, n_keys: usize) {
-        let width = self.layout.key_width();
+        let width = self.layout.key_width(self.terms);
         let stride = panel_stride(width);
         let tile = Tile {
             rows: self.m,
@@ -231,7 +239,7 @@ impl<'a> Strip<'a> {
             block_scales: &[],
             n_panels: n_keys / PANEL_ROWS,
             k_padded: width,
-            group_len: width,
+            group_len: width / self.terms,
         };
         product(self.kernel, &tile, self.scores, KEY_BLOCK);
         let real = self.layout.n().saturating_sub(first_key).min(n_keys);
@@ -265,11 +273,12 @@ impl<'a> Strip<'a> {
 
     /// Writes the output of query `i`, `[head_dim]`.
     fn output(&self, i: usize, head: &PackedHead<'_>, out: &mut [f32]) {
-        let factor = 1.0 / self.totals[i];
         let row = &self.out[i * out.len()..][..out.len()];
-        for ((out, value), mean) in out.iter_mut().zip(row).zip(head.mean_value) {
-            *out = value * factor + mean;
-        }
+        let (scales, factor) = (&self.scales[i..], 1.0 / self.totals[i]);
+        let (tier, mean) = (self.compute.float_tier(), head.mean_value);
+        // SAFETY: row, mean and out hold head_dim values, there are offsets and scales of every
+        // group.
+        unsafe { add_offsets(tier, row, scales, self.m, head.offsets, factor, mean, out) };
     }
 }
 

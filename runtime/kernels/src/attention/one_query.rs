@@ -4,7 +4,7 @@
 //! widened once for all of them.
 
 use super::{KEY_TILE, KvBlocks};
-use crate::activation::exp_lanes;
+use crate::activation::bounded_exp_lanes;
 use crate::aligned::with_f32_scratch;
 use crate::lanes::{FloatTier, Lanes, load_first, load_vectors, store_first, tiered};
 
@@ -117,7 +117,7 @@ unsafe fn attend<L: Lanes, const H: usize>(
                 while j < n_tile {
                     let left = L::N.min(n_tile - j);
                     let s = load_first::<L>(scores.add(j), left, f32::NEG_INFINITY);
-                    let p = exp_lanes(s.sub(new));
+                    let p = bounded_exp_lanes(s.sub(new));
                     total = total.add(p);
                     store_first(p, scores.add(j), left);
                     j += L::N;

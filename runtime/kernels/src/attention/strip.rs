@@ -14,7 +14,7 @@
 //! keys and values, so that reading (or widening) the tile is paid once for all of them.
 
 use super::KEY_TILE;
-use crate::activation::exp_lanes;
+use crate::activation::bounded_exp_lanes;
 use crate::aligned::with_f32_scratch;
 use crate::lanes::{FloatTier, Lanes, load_vectors, tiered};
 
@@ -286,14 +286,14 @@ unsafe fn attend_vectors<L: Lanes, const QV: usize>(
         let mut sum = load_vectors::<L, QV>(strip.sum.as_ptr());
         let mut correction = [L::splat(0.0); QV];
         for v in 0..QV {
-            correction[v] = exp_lanes(old_maximum[v].sub(maximum[v]));
+            correction[v] = bounded_exp_lanes(old_maximum[v].sub(maximum[v]));
             sum[v] = sum[v].mul(correction[v]);
             maximum[v].store(strip.maximum.as_mut_ptr().add(v * L::N));
         }
         for key in 0..n_keys {
             for (v, (sum, maximum)) in sum.iter_mut().zip(maximum).enumerate() {
                 let at = scores.add(key * width + v * L::N);
-                let p = exp_lanes(L::load(at).sub(maximum));
+                let p = bounded_exp_lanes(L::load(at).sub(maximum));
                 *sum = sum.add(p);
                 p.store(at);
             }

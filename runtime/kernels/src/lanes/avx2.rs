@@ -177,6 +177,31 @@ unsafe impl Lanes for Avx2 {
         })
     }
     #[inline(always)]
+    unsafe fn div_roughly(self, divisor: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.div(divisor) }
+    }
+    #[inline(always)]
+    unsafe fn max_magnitude(self, magnitude: Self) -> Self {
+        // SAFETY: the trait's contract. Bits of numbers without sign are ordered as the numbers.
+        Avx2(unsafe {
+            let own = _mm256_castps_si256(self.abs().0);
+            _mm256_castsi256_ps(_mm256_max_epi32(own, _mm256_castps_si256(magnitude.0)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_magnitude(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let bits = _mm256_castps_si256(self.0);
+            let low = _mm256_castsi256_si128(bits);
+            let four = _mm_max_epi32(low, _mm256_extracti128_si256::<1>(bits));
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+            f32::from_bits(_mm_cvtsi128_si32(one) as u32)
+        }
+    }
+    #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { reduce!(self.0, _mm_add_ps, _mm_add_ss) }

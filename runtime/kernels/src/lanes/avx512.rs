@@ -138,6 +138,24 @@ unsafe impl Lanes for Avx512 {
         Avx512(unsafe { _mm512_scalef_ps(self.0, n.0) })
     }
     #[inline(always)]
+    unsafe fn div_roughly(self, divisor: Self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { self.div(divisor) }
+    }
+    #[inline(always)]
+    unsafe fn max_magnitude(self, magnitude: Self) -> Self {
+        // SAFETY: the trait's contract. Bits of numbers without sign are ordered as the numbers.
+        Avx512(unsafe {
+            let own = _mm512_castps_si512(_mm512_abs_ps(self.0));
+            _mm512_castsi512_ps(_mm512_max_epi32(own, _mm512_castps_si512(magnitude.0)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_magnitude(self) -> f32 {
+        // SAFETY: the trait's contract.
+        f32::from_bits(unsafe { _mm512_reduce_max_epi32(_mm512_castps_si512(self.0)) } as u32)
+    }
+    #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_add_ps(self.0) }

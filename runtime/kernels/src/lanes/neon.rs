@@ -135,6 +135,29 @@ unsafe impl Lanes for Neon {
         })
     }
     #[inline(always)]
+    unsafe fn div_roughly(self, divisor: Self) -> Self {
+        // SAFETY: the trait's contract. The estimate has 8 bits, each step doubles them.
+        Neon(unsafe {
+            let mut inverse = vrecpeq_f32(divisor.0);
+            inverse = vmulq_f32(inverse, vrecpsq_f32(divisor.0, inverse));
+            inverse = vmulq_f32(inverse, vrecpsq_f32(divisor.0, inverse));
+            vmulq_f32(self.0, inverse)
+        })
+    }
+    #[inline(always)]
+    unsafe fn max_magnitude(self, magnitude: Self) -> Self {
+        // SAFETY: the trait's contract. Bits of numbers without sign are ordered as the numbers.
+        Neon(unsafe {
+            let own = vreinterpretq_s32_f32(vabsq_f32(self.0));
+            vreinterpretq_f32_s32(vmaxq_s32(own, vreinterpretq_s32_f32(magnitude.0)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_magnitude(self) -> f32 {
+        // SAFETY: the trait's contract.
+        f32::from_bits(unsafe { vmaxvq_s32(vreinterpretq_s32_f32(self.0)) } as u32)
+    }
+    #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { vaddvq_f32(self.0) }

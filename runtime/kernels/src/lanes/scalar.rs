@@ -138,6 +138,22 @@ unsafe impl Lanes for Scalar {
         })
     }
     #[inline(always)]
+    unsafe fn div_roughly(self, divisor: Self) -> Self {
+        // SAFETY: plain arithmetic.
+        unsafe { self.div(divisor) }
+    }
+    #[inline(always)]
+    unsafe fn max_magnitude(self, magnitude: Self) -> Self {
+        self.zip(magnitude, |own, other| {
+            f32::from_bits(own.abs().to_bits().max(other.to_bits()))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_magnitude(self) -> f32 {
+        let bits = self.0.iter().map(|v| v.to_bits()).max();
+        f32::from_bits(bits.unwrap_or_default())
+    }
+    #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         (self.0[0] + self.0[1]) + (self.0[2] + self.0[3])
     }

@@ -240,7 +240,7 @@ impl VisionAttention {
         let (n, v) = (model.n_patches(), &model.config);
         fill(&[n, model.hidden()], |out| {
             let qkv = f32s(&qkv)?;
-            attention::vision_attention(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
+            attention::vision_attention_int8(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
             Ok(())
         })
     }

@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use ocelli_kernels::attention::{KvBlocks, decoder_attention, kv_layer_len, vision_attention};
+use ocelli_kernels::attention::{KvBlocks, decoder_attention, kv_layer_len, vision_attention_int8};
 use ocelli_kernels::limits::mark;
 use ocelli_kernels::panels::{byte_len, k_padded, pack_int8_rows_into};
 use ocelli_kernels::quantize::n_groups;
@@ -32,8 +32,8 @@ const HEAD_DIM: usize = 64;
 enum Kind {
     /// int8 rows times panels: tokens, output rows, k, activations that share a scale.
     Linear(usize, usize, usize, usize),
-    /// One head over all patches of a tile.
-    VisionAttention,
+    /// One head over all patches of a tile: what queries and keys are multiplied with.
+    VisionAttention(f32),
     /// Queries, position of the first.
     DecoderAttention(usize, usize),
     NormQuantize(usize, usize),
@@ -48,7 +48,8 @@ const KERNELS: &[(&str, Kind)] = &[
     ("vision.fc1", Kind::Linear(PATCHES, 3072, 768, 0)),
     ("vision.fc2", Kind::Linear(PATCHES, 768, 3072, 64)),
     ("connector", Kind::Linear(64, 576, 12_288, 768)),
-    ("vision.attention", Kind::VisionAttention),
+    ("vision.attention", Kind::VisionAttention(1.0)),
+    ("vision.attention.wide", Kind::VisionAttention(4.0)),
     ("vision.norm", Kind::NormQuantize(PATCHES, 768)),
     ("vision.gelu", Kind::GeluQuantize(PATCHES, 3072)),
     ("prefill.qkv", Kind::Linear(PROMPT, 960, 576, 0)),
@@ -71,7 +72,7 @@ impl Kind {
     fn macs(self) -> usize {
         match self {
             Kind::Linear(m, n, k, _) => m * n * k,
-            Kind::VisionAttention => 2 * 1024 * 1024 * HEAD_DIM,
+            Kind::VisionAttention(_) => 2 * 1024 * 1024 * HEAD_DIM,
             Kind::DecoderAttention(m, first) => {
                 2 * 9 * HEAD_DIM * (0..m).map(|i| first + i + 1).sum::<usize>()
             }
@@ -82,12 +83,7 @@ impl Kind {
     fn run(self, compute: &Compute) {
         match self {
             Kind::Linear(m, n, k, group) => run_linear(compute, m, n, k, group),
-            Kind::VisionAttention => {
-                let (n, heads) = (1024, 1);
-                let qkv = wave(n * 3 * heads * HEAD_DIM);
-                let mut out = vec![0.0; n * heads * HEAD_DIM];
-                between_marks(|| vision_attention(compute, &qkv, n, heads, HEAD_DIM, &mut out));
-            }
+            Kind::VisionAttention(factor) => run_vision_attention(compute, factor),
             Kind::DecoderAttention(m, first) => run_decoder_attention(compute, m, first),
             Kind::NormQuantize(m, k) => {
                 let x = wave(m * k);
@@ -140,6 +136,16 @@ fn run_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
     let lhs = Int8Rows::new(&lhs, &lhs_scales, m, k, group).expect("made for this shape");
     let mut out = vec![0.0; m * n];
     between_marks(|| linear(compute, lhs, rhs, &mut out, Store::Overwrite));
+}
+
+fn run_vision_attention(compute: &Compute, factor: f32) {
+    let n = 1024;
+    let mut qkv = wave(n * 3 * HEAD_DIM);
+    for row in qkv.chunks_exact_mut(3 * HEAD_DIM) {
+        row[..2 * HEAD_DIM].iter_mut().for_each(|v| *v *= factor);
+    }
+    let mut out = vec![0.0; n * HEAD_DIM];
+    between_marks(|| vision_attention_int8(compute, &qkv, n, 1, HEAD_DIM, &mut out));
 }
 
 fn run_decoder_attention(compute: &Compute, m: usize, first: usize) {

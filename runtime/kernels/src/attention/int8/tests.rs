@@ -1,4 +1,5 @@
 use super::super::vision_attention;
+use super::terms::terms_for;
 use super::weights::{EXP2_MAX_RELATIVE_ERROR, exp2_lanes};
 use super::*;
 use crate::int8_gemm;
@@ -75,22 +76,48 @@ fn every_kernel_and_number_of_threads_gives_the_same_bits() {
 #[test]
 fn the_error_against_f32_is_as_stated() {
     let compute = Compute::new(1).unwrap();
-    for (shape, scale) in [
-        ((1024, 2, 64), 1.0),
-        ((1024, 2, 64), 2.0),
-        ((729, 1, 72), 1.0),
-        ((144, 3, 64), 1.5),
+    // From a scale of 1.5 on, queries and keys have two terms.
+    for (shape, scale, bound) in [
+        ((1024, 2, 64), 1.0, 0.016),
+        ((729, 1, 72), 1.0, 0.016),
+        ((144, 3, 64), 1.5, 0.0125),
+        ((1024, 2, 64), 2.0, 0.0125),
+        ((200, 1, 24), 3.0, 0.0125),
     ] {
         let (n, heads, head_dim) = shape;
         let mut qkv = normal(n * 3 * heads * head_dim, 7);
         qkv.iter_mut().for_each(|v| *v *= scale);
         let (relative, cosine) = error(&run(&compute, &qkv, shape), &qkv, shape);
         eprintln!("{shape:?} times {scale}: relative error {relative:.5}, cosine {cosine:.6}");
-        let bound = 0.02 * f64::from(scale * scale);
         assert!(
             relative <= bound && cosine >= 1.0 - bound * bound,
             "{relative} {cosine}"
         );
+    }
+}
+
+#[test]
+fn wide_scores_take_two_terms_and_three_products() {
+    assert_eq!(terms_for([1.0, 144.0]), 1);
+    assert_eq!(terms_for([1.0, 144.1]), MAX_TERMS);
+    assert_eq!(terms_for([f32::NAN, 0.0]), MAX_TERMS);
+    let row = [-1.0, 0.5, 0.303, 0.0, 1.0 / 127.0, 0.9999];
+    let width = 16;
+    for (order, again, low) in [(Order::Query, 2, 1), (Order::Key, 1, 2)] {
+        for tier in FloatTier::available() {
+            let mut out = [9_i8; 3 * 16];
+            // SAFETY: three parts of 16 values, the row is shorter.
+            let scale = unsafe { quantize_terms(tier, &row, 2.0, order, width, &mut out) };
+            let scales: Vec<f32> = term_scales(MAX_TERMS, scale).collect();
+            assert_eq!((scales[0], scales[1]), (2.0 / 127.0, 2.0 / 127.0 / 254.0));
+            for (i, x) in row.into_iter().enumerate() {
+                assert_eq!(out[again * width + i], out[i], "{tier:?}");
+                let low = f32::from(out[low * width + i]);
+                let value = f32::from(out[i]) * scales[0] + low * scales[1];
+                assert!((value - 2.0 * x).abs() <= scales[1] * 0.51, "{tier:?} {x}");
+            }
+            assert_eq!(out[6..16], [9; 10], "behind the row");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Softmax weights as int8 values: powers of two of the scores, rounded group by group.
 
 use super::GROUP;
-use crate::lanes::{INTEGER_SHIFT, Lanes, load_first, store_first, tiered};
+use crate::lanes::{INTEGER_SHIFT, Lanes, load_first, load_vectors, store_first, tiered};
 
 /// Largest error of [`exp2_lanes`] relative to `2^x`, for `x` from -100 to 0: some 1300 units in
 /// the last place, of which a rounding to 7 bits keeps nothing.
@@ -10,13 +10,16 @@ pub(super) const EXP2_MAX_RELATIVE_ERROR: f64 = 7.6e-5;
 /// Scores this far below a maximum weigh nothing.
 const LOWEST: f32 = -100.0;
 /// Weight of the largest score of a group.
-const WEIGHT_MAX: f32 = 127.0;
+const WEIGHT_MAX: f32 = 254.0;
+/// What is taken from a weight so that it fits a byte.
+pub(super) const WEIGHT_OFFSET: i32 = 127;
 /// `2^r` on ±1/2, the largest relative error made smallest; highest power first.
 const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
 
 tiered! {
-    /// Turns scores into weights: `round(127 · 2^(score - maximum of the group))`. Of group `g`,
-    /// `maxima[g * stride]` becomes the maximum and `sums[g * stride]` the sum of the weights.
+    /// Turns scores into weights less [`WEIGHT_OFFSET`]: `round(254 · 2^(score - maximum of the
+    /// group)) - 127`. Of group `g`, `maxima[g * stride]` becomes the maximum and `sums[g * stride]`
+    /// the sum of these.
     ///
     /// # Safety
     ///
@@ -40,6 +43,8 @@ unsafe fn weigh_groups_on<L: Lanes>(
 ) {
     // SAFETY: register-only.
     let coefficients = unsafe { coefficients::<L>(WEIGHT_MAX) };
+    // SAFETY: register-only.
+    let shift = unsafe { L::splat(INTEGER_SHIFT - WEIGHT_OFFSET as f32) };
     let groups = scores.as_chunks::<GROUP>().0;
     let weights = weights.as_chunks_mut::<GROUP>().0;
     for (g, (scores, weights)) in groups.iter().zip(weights).enumerate() {
@@ -60,8 +65,7 @@ unsafe fn weigh_groups_on<L: Lanes>(
                 let mut four = [maximum; 4];
                 for (j, weight) in four.iter_mut().enumerate() {
                     let score = L::load(from.add(i + j * L::N));
-                    *weight =
-                        exp2_lanes(score.sub(maximum), coefficients).add(L::splat(INTEGER_SHIFT));
+                    *weight = exp2_lanes(score.sub(maximum), coefficients).add(shift);
                 }
                 L::store_low_bytes(four, weights.as_mut_ptr().add(i));
             }
@@ -72,7 +76,7 @@ unsafe fn weigh_groups_on<L: Lanes>(
 
 tiered! {
     /// Turns the maxima of `n` rows, `[groups, n]`, into scales, `2^(maximum - maximum of the row)`,
-    /// and writes what the weights of each row sum to.
+    /// and writes what the weights of each row sum to; `sums` are those of [`weigh_groups`].
     ///
     /// # Safety
     ///
@@ -96,22 +100,106 @@ unsafe fn add_groups_on<L: Lanes>(n: usize, scales: &mut [f32], sums: &[i32], to
         unsafe {
             let mut maximum = L::splat(LOWEST);
             for g in 0..n_groups {
-                let group = load_first::<L>(scales.as_ptr().add(g * n + first), width, 0.0);
+                let group = load_up_to::<L>(scales.as_ptr().add(g * n + first), width);
                 maximum = if g == 0 { group } else { group.max(maximum) };
             }
             let mut total = L::splat(0.0);
             for g in 0..n_groups {
                 let at = g * n + first;
-                let group = load_first::<L>(scales.as_ptr().add(at), width, 0.0);
+                let group = load_up_to::<L>(scales.as_ptr().add(at), width);
                 let scale = exp2_lanes(group.sub(maximum), coefficients);
                 let mut sum = [0.0; crate::lanes::MAX_LANES];
                 for (sum, value) in sum.iter_mut().zip(&sums[at..at + width]) {
-                    *sum = *value as f32;
+                    *sum = (*value + WEIGHT_OFFSET * GROUP as i32) as f32;
                 }
                 total = L::load(sum.as_ptr()).fused_mul_add(scale, total);
                 store_first(scale, scales.as_mut_ptr().add(at), width);
             }
             store_first(total, totals.as_mut_ptr().add(first), width);
+        }
+    }
+}
+
+tiered! {
+    /// `out = (row + Σ_g scales[g * stride] · offsets[g]) · factor + mean`, all but the scales as
+    /// long as `row`: the values that [`WEIGHT_OFFSET`] took away come back.
+    ///
+    /// # Safety
+    ///
+    /// * `mean` and `out` are as long as `row`, `offsets` a multiple of it, the multiple being the
+    ///   number of groups to whose last `scales` reaches.
+    pub(super) unsafe fn add_offsets(
+        row: &[f32], scales: &[f32], stride: usize, offsets: &[f32], factor: f32, mean: &[f32],
+        out: &mut [f32],
+    ) = add_offsets_on
+}
+
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; the rest as in [`add_offsets`].
+#[inline(always)]
+unsafe fn add_offsets_on<L: Lanes>(
+    row: &[f32],
+    scales: &[f32],
+    stride: usize,
+    offsets: &[f32],
+    factor: f32,
+    mean: &[f32],
+    out: &mut [f32],
+) {
+    /// Vectors whose sums run side by side.
+    const VECTORS: usize = 4;
+    let len = row.len();
+    let n_groups = offsets.len() / len;
+    let (row, offsets, mean) = (row.as_ptr(), offsets.as_ptr(), mean.as_ptr());
+    let (scales, out) = (scales.as_ptr(), out.as_mut_ptr());
+    let mut first = 0;
+    // SAFETY: every access is below len, n_groups, or the scale of a group.
+    unsafe {
+        let factor = L::splat(factor);
+        while first + VECTORS * L::N <= len {
+            let mut sums = load_vectors::<L, VECTORS>(row.add(first));
+            for g in 0..n_groups {
+                let scale = L::splat(*scales.add(g * stride));
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let offset = L::load(offsets.add(g * len + first + v * L::N));
+                    *sum = offset.fused_mul_add(scale, *sum);
+                }
+            }
+            for (v, sum) in sums.into_iter().enumerate() {
+                let at = first + v * L::N;
+                let value = sum.fused_mul_add(factor, L::load(mean.add(at)));
+                value.store(out.add(at));
+            }
+            first += VECTORS * L::N;
+        }
+        while first < len {
+            let width = L::N.min(len - first);
+            let mut sum = load_first::<L>(row.add(first), width, 0.0);
+            for g in 0..n_groups {
+                let offset = load_first::<L>(offsets.add(g * len + first), width, 0.0);
+                sum = offset.fused_mul_add(L::splat(*scales.add(g * stride)), sum);
+            }
+            let mean = load_first::<L>(mean.add(first), width, 0.0);
+            store_first(sum.fused_mul_add(factor, mean), out.add(first), width);
+            first += L::N;
+        }
+    }
+}
+
+/// The first `len` lanes, the others 0.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; `len <= N` values are readable at `from`.
+#[inline(always)]
+unsafe fn load_up_to<L: Lanes>(from: *const f32, len: usize) -> L {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if len == L::N {
+            L::load(from)
+        } else {
+            load_first::<L>(from, len, 0.0)
         }
     }
 }
