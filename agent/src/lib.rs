@@ -18,6 +18,7 @@
 //! | [`notify`] | what systemd hears |
 //! | [`authorities`] | certificates |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
+//! | [`hub`] | published models, fetched |
 //! | [`inventory`] | what a rule file is held against |
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod entry;
 pub mod fault;
 pub mod hook;
+pub mod hub;
 pub mod inventory;
 pub mod journal;
 pub mod link;
