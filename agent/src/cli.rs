@@ -1,7 +1,9 @@
 //! The command line: one definition for parsing, help, completions and the man page.
 
+mod models;
 mod records;
 
+pub use models::{AddArgs, KeyArgs, ModelsArgs, ModelsVerb, PullArgs};
 pub use records::{
     CheckArgs, EntryKind, ExplainArgs, ExportFormat, InventoryArgs, JournalArgs, JournalVerb,
     ReplayArgs, RulesArgs, RulesVerb, ShowArgs,
@@ -134,7 +136,9 @@ pub enum Verb {
     Replay(ReplayArgs),
     /// Turn a model directory or a GGUF file into a pack
     Pack(PackArgs),
-    /// List the models at hand, or look at some of them
+    /// Fetch a model from a hub and pack it for this board
+    Pull(Box<PullArgs>),
+    /// List the models at hand, look at some of them, verify, add or remove them
     Models(ModelsArgs),
     /// Measure encode, prefill, decode, memory and start
     Bench(BenchArgs),
@@ -400,17 +404,6 @@ pub struct PackArgs {
     /// nearest [default: the text that comes with the program]
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
-}
-
-/// Arguments of `models`.
-#[derive(Debug, Args)]
-pub struct ModelsArgs {
-    /// Models to look at [default: all that are at hand]
-    #[arg(value_name = "M")]
-    pub names: Vec<String>,
-    /// Compare every tensor with its checksum
-    #[arg(long)]
-    pub verify: bool,
 }
 
 /// Arguments of `bench`.

@@ -1,8 +1,11 @@
 //! What ends a verb early, and the exit code it means.
 
+use crate::hub::HubError;
 use crate::link::mqtt::MqttError;
+use crate::room::RoomError;
 use crate::run::recorder::RecorderError;
 use crate::run::settings::SettingsError;
+use crate::signature::SignatureError;
 use ocelli_boards::PinError;
 use ocelli_camera::source::{self, SourceError};
 use ocelli_reflex::diagnostic::Rejected;
@@ -54,6 +57,15 @@ pub enum Fault {
     /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The model cannot be fetched.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// There is not enough room.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// A pack is not trusted, or the keys cannot be read.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The question cannot be answered.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -155,6 +167,11 @@ impl Fault {
             Fault::Pin(_) => 2,
             Fault::Journal { .. } | Fault::Replay { .. } => 1,
             Fault::NoModel { .. } => 3,
+            Fault::Hub(error) => error.exit_code(),
+            Fault::Room(_) => 1,
+            Fault::Signature(SignatureError::Key { .. } | SignatureError::Settings { .. }) => 2,
+            Fault::Signature(SignatureError::File { .. }) => 1,
+            Fault::Signature(_) => 3,
             Fault::Load(
                 LoadError::Compute(_)
                 | LoadError::NoFloatWeights { .. }

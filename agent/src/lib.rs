@@ -2,6 +2,7 @@
 //!
 //! | file | defines |
 //! |---|---|
+//! | [`catalogue`] | models known by name, and what fits which board |
 //! | [`cli`] | every flag and verb, once |
 //! | [`verbs`] | what each verb does |
 //! | [`model`] | which model a name means |
@@ -19,6 +20,7 @@
 //! | [`authorities`] | certificates |
 //! | [`mailbox`], [`secret`] | a queue a loop can sleep on, a text that does not show itself |
 //! | [`hub`] | published models, fetched |
+//! | [`install`], [`room`], [`signature`] | packs put in place: whole, with room, from whom |
 //! | [`inventory`] | what a rule file is held against |
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
@@ -29,11 +31,13 @@
 
 pub mod answer;
 pub mod authorities;
+pub mod catalogue;
 pub mod cli;
 pub mod entry;
 pub mod fault;
 pub mod hook;
 pub mod hub;
+pub mod install;
 pub mod inventory;
 pub mod journal;
 pub mod link;
@@ -46,8 +50,10 @@ pub mod page;
 pub mod progress;
 pub mod remote;
 pub mod replay;
+pub mod room;
 pub mod run;
 pub mod secret;
+pub mod signature;
 pub mod verbs;
 pub mod wall_clock;
 pub mod watch;

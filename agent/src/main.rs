@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Verb::Journal(args) => verbs::journal::run(&cli.global, args),
         Verb::Replay(args) => verbs::replay::run(&cli.global, args),
         Verb::Pack(args) => verbs::pack::run(&cli.global, args),
+        Verb::Pull(args) => verbs::pull::run(&cli.global, args),
         Verb::Models(args) => verbs::models::run(&cli.global, args),
         Verb::Bench(args) => verbs::bench::run(&cli.global, args),
         Verb::Doctor => verbs::doctor::run(&cli.global),

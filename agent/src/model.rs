@@ -17,6 +17,9 @@ static DEFAULT_PACK: &Aligned<[u8]> = &Aligned(*include_bytes!("../../models/def
 /// Name of the built-in model.
 pub const DEFAULT: &str = "default";
 
+/// Memory a model needs beyond its file, in bytes: scratch and the KV cache of one conversation.
+pub const WORKING_BYTES: u64 = 64 << 20;
+
 /// Extension of installed packs.
 pub const EXTENSION: &str = "ocelli";
 

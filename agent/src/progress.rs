@@ -19,6 +19,11 @@ impl Progress {
         }
     }
 
+    /// Whether anybody sees it.
+    pub fn is_shown(&self) -> bool {
+        self.enabled
+    }
+
     /// Shows a text instead of the last one.
     pub fn show(&mut self, text: &str) {
         if self.enabled {

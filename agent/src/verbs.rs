@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod journal;
 pub mod models;
 pub mod pack;
+pub mod pull;
 pub mod replay;
 pub mod rules;
 pub mod run;

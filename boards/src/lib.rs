@@ -43,6 +43,6 @@ pub use pins::{
     PinId, PinPlan, PinRequest, PinUse, Pins, plan,
 };
 pub use pressure::{MemoryPressure, Pressure, PressureGauge, ThermalPressure};
-pub use report::{Finding, Level, Needs, report};
+pub use report::{Finding, Level, Needs, fits_in_memory, report};
 pub use tree::Tree;
 pub use watchdog::{Fed, Pace, Watchdog, WatchdogError};

@@ -63,6 +63,12 @@ const CLOCK_FLOOR: Duration = Duration::from_secs(1_735_689_600);
 /// Memory that a model may use of all, in percent.
 const MODEL_SHARE_PERCENT: u64 = 70;
 
+/// Whether a model that needs so many bytes suits a board with so much memory: the rest is for the
+/// system and its other programs.
+pub fn fits_in_memory(need: u64, ram_bytes: u64) -> bool {
+    need.saturating_mul(100) <= ram_bytes.saturating_mul(MODEL_SHARE_PERCENT)
+}
+
 type Look = fn(&Scene<'_>, &mut Vec<Finding>);
 
 /// Every question, in the order of the answers.
@@ -138,7 +144,7 @@ fn memory(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
     let Some(ram) = scene.facts.ram_bytes else {
         return;
     };
-    if need.saturating_mul(100) > ram.saturating_mul(MODEL_SHARE_PERCENT) {
+    if !fits_in_memory(need, ram) {
         let what = format!(
             "the model needs {} MB, the board has {} MB",
             need / MB,

@@ -38,7 +38,7 @@ use std::io::{Seek, Write};
 use std::path::Path;
 
 pub use calibration::CalibrationText;
-pub use plan::{GROUP, plan};
+pub use plan::{GROUP, pack_bytes, plan, working_bytes};
 
 /// Seed of the decoder's rotation.
 const TEXT_SEED: u64 = 0x0CE1_1100;

@@ -66,8 +66,13 @@ where
     S: AsRef<OsStr>,
 {
     let mut command = Command::new(binary());
+    command.args(args);
+    ocelli_with(command)
+}
+
+/// Runs a command of [`binary`] with no standard input, to its end or the time limit.
+pub fn ocelli_with(mut command: Command) -> Outcome {
     command
-        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

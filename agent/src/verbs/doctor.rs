@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::fault::Fault;
-use crate::model;
+use crate::model::{self, WORKING_BYTES};
 use ocelli_boards::{Board, Facts, Health, Level, Needs, Tree, detect, report};
 use ocelli_camera::device::{self, Device};
 use ocelli_kernels::Compute;
@@ -10,9 +10,6 @@ use ocelli_runtime::ModelSource;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::SystemTime;
-
-/// Memory a model needs beyond its file, in bytes: scratch and the KV cache of one conversation.
-const WORKING_BYTES: u64 = 64 << 20;
 
 /// Runs the verb.
 ///

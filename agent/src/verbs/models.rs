@@ -1,14 +1,42 @@
-//! `ocelli models`: what is at hand, and whether it is whole.
+//! `ocelli models`: what is at hand, whether it is whole and from whom, what comes and goes.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`add`], [`remove`] | what comes and goes |
+//! | [`catalogue`] | what could be pulled |
 
-use crate::cli::{Global, ModelsArgs};
+pub mod add;
+pub mod catalogue;
+pub mod remove;
+
+use crate::cli::{Global, ModelsArgs, ModelsVerb};
 use crate::fault::Fault;
+use crate::install::{Record, check_signature};
 use crate::model::{self, DEFAULT};
+use crate::signature::{Keys, Signed};
+use crate::wall_clock;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::Pack;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadError, ModelSource};
 use serde_json::json;
+use std::env;
 use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// What is looked for.
+struct Look {
+    /// Whether checksums and signatures are compared.
+    verify: bool,
+    keys: Keys,
+}
+
+/// A model that was looked at.
+struct Found {
+    pack: Pack,
+    record: Option<Record>,
+    signed: Option<Signed>,
+}
 
 /// Runs the verb.
 ///
@@ -16,16 +44,31 @@ use std::io::{self, Write};
 ///
 /// See [`Fault`]. While listing all models a damaged one is reported in its line.
 pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
-    if !args.names.is_empty() {
-        for name in &args.names {
-            print(global, name, &open(name, args.verify)?, args.verify)?;
+    match &args.verb {
+        None if args.catalogue => catalogue::run(global),
+        None => list(global, &args.names, args.verify, &[]),
+        Some(ModelsVerb::Verify { names, key }) => list(global, names, true, key),
+        Some(ModelsVerb::Remove { names, yes }) => remove::run(global, names, *yes),
+        Some(ModelsVerb::Add(args)) => add::run(global, args),
+    }
+}
+
+fn list(global: &Global, names: &[String], verify: bool, key: &[String]) -> Result<(), Fault> {
+    let keys = match verify {
+        true => Keys::configured(key, |name| env::var_os(name))?,
+        false => Keys::default(),
+    };
+    let look = Look { verify, keys };
+    if !names.is_empty() {
+        for name in names {
+            print(global, name, &open(name, &look)?, verify)?;
         }
         return Ok(());
     }
     let mut first_fault = None;
     for name in std::iter::once(DEFAULT.to_owned()).chain(model::installed_names()) {
-        match open(&name, args.verify) {
-            Ok(pack) => print(global, &name, &pack, args.verify)?,
+        match open(&name, &look) {
+            Ok(found) => print(global, &name, &found, verify)?,
             Err(fault) => {
                 fault.report();
                 first_fault.get_or_insert(fault);
@@ -35,11 +78,14 @@ pub fn run(global: &Global, args: &ModelsArgs) -> Result<(), Fault> {
     first_fault.map_or(Ok(()), Err)
 }
 
-fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
-    let pack = match model::resolve(name)? {
-        ModelSource::Embedded(name, bytes) => Pack::from_region(
-            Region::from_static(bytes),
-            &format!("the embedded model {name}"),
+fn open(name: &str, look: &Look) -> Result<Found, Fault> {
+    let (pack, path): (_, Option<PathBuf>) = match model::resolve(name)? {
+        ModelSource::Embedded(name, bytes) => (
+            Pack::from_region(
+                Region::from_static(bytes),
+                &format!("the embedded model {name}"),
+            ),
+            None,
         ),
         ModelSource::Path(path)
         | ModelSource::WithProjector(path, _)
@@ -53,16 +99,39 @@ fn open(name: &str, verify: bool) -> Result<Pack, Fault> {
         }
         ModelSource::Path(path)
         | ModelSource::WithProjector(path, _)
-        | ModelSource::WithVariant(path, _) => Pack::open(&path),
+        | ModelSource::WithVariant(path, _) => (Pack::open(&path), Some(path)),
     };
     let pack = pack.map_err(LoadError::from)?;
-    if verify {
+    if look.verify {
         pack.verify().map_err(LoadError::from)?;
     }
-    Ok(pack)
+    let Some(path) = path else {
+        return Ok(Found {
+            pack,
+            record: None,
+            signed: None,
+        });
+    };
+    let record = Record::of(&model::installed_dir(), &pack);
+    let signed = check_signature(&path, record.as_ref(), &look.keys)?;
+    Ok(Found {
+        pack,
+        record,
+        signed,
+    })
 }
 
-fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result<()> {
+/// When it was installed, in UTC.
+fn installed_at(record: &Record) -> Option<String> {
+    wall_clock::of_seconds(record.installed_at).map(wall_clock::text)
+}
+
+fn print(global: &Global, name: &str, found: &Found, verified: bool) -> io::Result<()> {
+    let Found {
+        pack,
+        record,
+        signed,
+    } = found;
     let header = pack.header();
     let config = &header.config;
     let mut out = io::stdout();
@@ -91,6 +160,12 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
             }),
             "text": { "hidden": config.text.hidden_size, "layers": config.text.n_layers },
             "sources": sources,
+            "source": record.as_ref().map(|record| &record.source),
+            "commit": record.as_ref().and_then(|record| record.commit.as_ref()),
+            "format": record.as_ref().and_then(|record| record.format.as_ref()),
+            "licence": record.as_ref().and_then(|record| record.licence.as_ref()),
+            "installed_at": record.as_ref().and_then(installed_at),
+            "signed_by": signed.as_ref().map(|signed| &signed.key),
         });
         return writeln!(out, "{report}");
     }
@@ -104,7 +179,7 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
             vision.n_layers
         ),
     };
-    writeln!(
+    write!(
         out,
         "{name:24} {:8.1} MB  {} weights, {vision}, text {}x{}, context {}{}",
         pack.len() as f64 / 1e6,
@@ -113,5 +188,21 @@ fn print(global: &Global, name: &str, pack: &Pack, verified: bool) -> io::Result
         config.text.n_layers,
         config.text.max_positions,
         if verified { ", checksums good" } else { "" }
-    )
+    )?;
+    if let Some(signed) = signed {
+        write!(out, ", signed by key {}", signed.key)?;
+    }
+    if let Some(record) = record {
+        let commit = record.commit.as_deref().unwrap_or_default();
+        let at = if commit.is_empty() { "" } else { "@" };
+        write!(out, "; {}{at}{:.7}", record.source, commit)?;
+        for part in [record.licence.clone(), installed_at(record)] {
+            write!(
+                out,
+                "{}",
+                part.map_or(String::new(), |part| format!(", {part}"))
+            )?;
+        }
+    }
+    writeln!(out)
 }

@@ -58,20 +58,17 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(file_fault)?;
-    let out = BufWriter::new(partial.as_file());
-    let (files, weights) = (&model.files, &*model.weights);
-    let weights_wanted = global.weights.map(WeightScheme::from);
     let options = PackOptions {
         calibration,
-        ..PackOptions::from(weights_wanted.unwrap_or_default())
+        ..options(global)
     };
-    let out = packer::pack_model(&name, files, weights, &options, out, &mut |done, total| {
-        progress.show(&format!("quantising {done}/{total} tensors"));
-    })?;
-    out.into_inner()
-        .map_err(|error| file_fault(error.into_error()))?;
-    partial.as_file().sync_all().map_err(file_fault)?;
-    let len = partial.as_file().metadata().map_err(file_fault)?.len();
+    let len = write(
+        &name,
+        &model,
+        &options,
+        (partial.as_file(), &args.output),
+        &mut progress,
+    )?;
     partial
         .persist(&args.output)
         .map_err(|error| file_fault(error.error))?;
@@ -115,4 +112,44 @@ fn calibration(args: &PackArgs) -> Result<CalibrationText, Fault> {
             Ok(CalibrationText::Own(text))
         }
     }
+}
+
+/// How `--weights` wants the decoder's weights to be stored.
+pub fn options(global: &Global) -> PackOptions {
+    let weights = global.weights.map(WeightScheme::from);
+    PackOptions::from(weights.unwrap_or_default())
+}
+
+/// Packs a model into an empty file and syncs it; `path` names the file in errors. Returns its
+/// length in bytes.
+///
+/// # Errors
+///
+/// Weights that cannot be read or packed, a file that cannot be written.
+pub fn write(
+    name: &str,
+    model: &Published,
+    options: &PackOptions,
+    (file, path): (&File, &Path),
+    progress: &mut Progress,
+) -> Result<u64, Fault> {
+    let file_fault = |source| Fault::File {
+        path: path.to_owned(),
+        source,
+    };
+    let (files, weights) = (&model.files, &*model.weights);
+    let out = packer::pack_model(
+        name,
+        files,
+        weights,
+        options,
+        BufWriter::new(file),
+        &mut |done, total| {
+            progress.show(&format!("quantising {done}/{total} tensors"));
+        },
+    )?;
+    out.into_inner()
+        .map_err(|error| file_fault(error.into_error()))?;
+    file.sync_all().map_err(file_fault)?;
+    Ok(file.metadata().map_err(file_fault)?.len())
 }

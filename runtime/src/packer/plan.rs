@@ -3,6 +3,7 @@
 use super::{PackModelError, PackOptions};
 use crate::config::{ModelConfig, TextConfig};
 use crate::pack::{Layout, PlannedTensor, WeightScheme};
+use crate::weights::ALIGNMENT;
 use ocelli_kernels::int4_panels::BLOCK;
 
 /// Activations along k that share a scale where no rotation reaches them: in front of
@@ -181,6 +182,29 @@ pub fn plan(
     let head = decoder_layout(options, "text.head", WeightScheme::Int8);
     plan.push(tensor("text.head".into(), head, t.vocab_size, th, 0));
     plan
+}
+
+/// Bytes of the tensors of a pack of this shape; its header comes on top.
+pub fn pack_bytes(config: &ModelConfig, tokenizer_len: usize, options: &PackOptions) -> u64 {
+    let bytes = |tensor: &PlannedTensor| {
+        let len = tensor.layout.byte_len(tensor.shape).unwrap_or(u64::MAX);
+        len.checked_next_multiple_of(ALIGNMENT as u64)
+            .unwrap_or(u64::MAX)
+    };
+    let plan = plan(config, tokenizer_len, options);
+    plan.iter().map(bytes).fold(0, u64::saturating_add)
+}
+
+/// Memory that packing weights of this shape may take beside the mapped files, in bytes: the
+/// largest tensor as f32, three tenths more, and 150 MB.
+pub fn working_bytes(config: &ModelConfig) -> u64 {
+    let elements = |tensor: &PlannedTensor| tensor.shape[0].saturating_mul(tensor.shape[1]) as u64;
+    let largest = plan(config, 0, &PackOptions::default())
+        .iter()
+        .map(elements)
+        .max()
+        .unwrap_or(0);
+    largest.saturating_mul(4).saturating_mul(13) / 10 + 150_000_000
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! `ocelli models remove`: installed models are taken away.
+
+use crate::cli::Global;
+use crate::fault::Fault;
+use crate::install;
+use crate::model::{self, DEFAULT};
+use serde_json::json;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// Runs the verb: all names are checked before one is removed.
+///
+/// # Errors
+///
+/// A name that is not installed, the built-in model, an answer that is no yes.
+pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
+    let installed = model::installed_names();
+    for name in names {
+        if name == DEFAULT {
+            return Err(Fault::Argument(format!(
+                "{DEFAULT} is built into the program and cannot be removed"
+            )));
+        }
+        if !installed.contains(name) {
+            let installed = match installed.is_empty() {
+                true => "nothing is installed".to_owned(),
+                false => format!("installed: {}", installed.join(", ")),
+            };
+            return Err(Fault::Argument(format!(
+                "{name} is not installed in {} ({installed}); packs elsewhere are removed as any file",
+                model::installed_dir().display()
+            )));
+        }
+    }
+    if !yes && !confirmed(names)? {
+        return Err(Fault::Argument("nothing was removed".to_owned()));
+    }
+    for name in names {
+        install::remove(global, name)?;
+        if global.json {
+            writeln!(
+                io::stdout(),
+                "{}",
+                json!({ "event": "removed", "name": name })
+            )?;
+        } else if !global.quiet {
+            eprintln!("ocelli: {name} removed");
+        }
+    }
+    Ok(())
+}
+
+/// Asks a person; without one the answer has to stand on the command line.
+fn confirmed(names: &[String]) -> Result<bool, Fault> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return Err(Fault::Argument(
+            "there is nobody to ask; give --yes to remove without asking".to_owned(),
+        ));
+    }
+    eprint!("remove {}? [y/N] ", names.join(", "));
+    let mut answer = String::new();
+    input.lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
