@@ -109,7 +109,7 @@ fn an_added_pack_is_held_against_the_keys_of_the_settings_file() {
     let verified = home.run(&["models", "verify", "porch"]);
     assert_done(&verified);
     assert!(verified.stdout.contains("signed by key"), "{verified:?}");
-    // A pack that was put there by hand has no signature.
+    // The same header, but not the file that was signed.
     fs::write(
         home.models().join("hand.ocelli"),
         [tiny_pack(), &[0; 64]].concat(),
@@ -117,4 +117,5 @@ fn an_added_pack_is_held_against_the_keys_of_the_settings_file() {
     .expect("a file");
     let all = home.run(&["models", "verify"]);
     assert!(all.stdout.contains("porch"), "{all:?}");
+    assert_fails(&all, 3, &["hand", "does not fit"]);
 }
