@@ -2,7 +2,7 @@
 
 use crate::names;
 use crate::server::{Body, COMMIT, Published, Reply, Server, content, sha256};
-use ocelli_runtime::packer;
+use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_tests::checkpoint::Checkpoint;
 use ocelli_tests::command::{Outcome, binary, ocelli_with};
 use serde_json::Value;
@@ -41,7 +41,12 @@ pub(crate) fn tiny_pack() -> &'static [u8] {
         Checkpoint::of_fixture("tiny")
             .write(dir.path())
             .expect("the folder can be written");
-        let pack = packer::pack_directory(dir.path(), Cursor::new(Vec::new()), &mut |_, _| {});
+        let pack = packer::pack_directory(
+            dir.path(),
+            &PackOptions::default(),
+            Cursor::new(Vec::new()),
+            &mut |_, _| {},
+        );
         pack.expect("it can be packed").into_inner()
     })
 }
