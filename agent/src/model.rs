@@ -135,6 +135,19 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
     })?;
     let elapsed = start.elapsed();
     progress.clear();
+    if !global.quiet
+        && let Some(shortage) = vlm.shortage()
+    {
+        eprintln!(
+            "ocelli: the model has {:.0} MB and {:.0} MB of memory are free: its pages are read \
+             from storage again and again, which is slow; end other programs or take a smaller model",
+            shortage.pack as f64 / 1e6,
+            shortage.available as f64 / 1e6
+        );
+    }
+    if global.verbose && !vlm.tokenizer().is_prepared() {
+        eprintln!("ocelli: the model holds no prepared tokenizer, tokenizer.json was parsed");
+    }
     if global.verbose {
         eprintln!(
             "ocelli: model {}, {} weights, kernel {}, {} threads, loaded in {:.0} ms",

@@ -15,7 +15,7 @@
 //!
 //! The way of a model: [`config`] and [`import`] read published files, [`packer`]
 //! folds, rotates and quantises, [`pack`] writes and maps the result, [`weights`]
-//! holds its bytes.
+//! holds its bytes; [`memory`] says whether they fit.
 //!
 //! Beside the model, `detector` runs ordinary ONNX files (feature `onnx`).
 //!
@@ -33,6 +33,7 @@ pub mod generate;
 pub mod image;
 pub mod import;
 pub mod kv_cache;
+pub mod memory;
 pub mod pack;
 pub mod packer;
 pub mod prompt;

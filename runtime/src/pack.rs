@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// First bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"OCELLIPK";
@@ -392,6 +394,11 @@ impl Pack {
         Ok(entry)
     }
 
+    /// Maps everything from the first to the second matrix in one go, where it is a mapped file.
+    pub fn populate(&self, first: &Matrix, last: &Matrix) {
+        self.region.populate(first.start..last.start + last.len);
+    }
+
     /// The bytes of a tensor of the given layout and shape.
     ///
     /// # Errors
@@ -416,6 +423,45 @@ impl Pack {
             Some(entry) if entry.layout == Layout::Bytes => Ok(self.bytes_of(entry)),
             _ => Err(self.damaged(format!("blob {name} is missing"))),
         }
+    }
+
+    /// The bytes of a named blob, which keep the pack open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing.
+    pub fn shared_blob(self: &Arc<Self>, name: &str) -> Result<Blob, OpenError> {
+        let bytes = self.blob(name)?;
+        let start = bytes.as_ptr().addr() - self.region.as_ptr().addr();
+        Ok(Blob(Holder::Pack(self.clone(), start..start + bytes.len())))
+    }
+}
+
+/// Bytes of a pack, or bytes like those.
+#[derive(Clone, Debug)]
+pub struct Blob(Holder);
+
+#[derive(Clone, Debug)]
+enum Holder {
+    /// A range of the pack's region.
+    Pack(Arc<Pack>, Range<usize>),
+    Memory(Arc<[u8]>),
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Holder::Pack(pack, range) => &pack.region[range.clone()],
+            Holder::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Blob {
+        Blob(Holder::Memory(bytes.into()))
     }
 }
 

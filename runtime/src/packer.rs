@@ -26,7 +26,7 @@ use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
 use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme};
 use crate::rotation::Rotation;
-use crate::tokenizer::TokenizerError;
+use crate::tokenizer::{self, Refusal, TokenizerError};
 use arithmetic::Arithmetic;
 use calibration::Calibration;
 use feedback::{Feedback, Moments};
@@ -145,7 +145,8 @@ pub fn pack_model<W: Write + Seek>(
 ) -> Result<W, PackModelError> {
     let config = &files.config;
     check_shapes(config, options)?;
-    let plan = plan(config, files.tokenizer_json.len(), options);
+    let tokenizer = TokenizerBlobs::new(&files.tokenizer_json);
+    let plan = plan(config, &tokenizer, options);
     plan::check_exceptions(&plan, options)?;
     let header = Header {
         name: name.to_owned(),
@@ -172,12 +173,44 @@ pub fn pack_model<W: Write + Seek>(
         done: 0,
         progress,
     };
-    packer.blob("tokenizer.json", &files.tokenizer_json)?;
+    for (name, bytes) in tokenizer.iter() {
+        packer.blob(name, bytes)?;
+    }
     if let (Some(vision), Some(preprocess)) = (&config.vision, &files.preprocess) {
         packer.vision(vision, preprocess)?;
     }
     packer.text(&options.calibration)?;
     Ok(packer.writer.finish()?)
+}
+
+/// The tokenizer as a pack holds it: the published file, and the tables that are used instead
+/// where they can be made.
+#[derive(Clone, Debug)]
+pub struct TokenizerBlobs<'a> {
+    json: &'a [u8],
+    tables: Result<Vec<u8>, Refusal>,
+}
+
+impl<'a> TokenizerBlobs<'a> {
+    /// Prepares the tables of a `tokenizer.json`.
+    pub fn new(json: &'a [u8]) -> TokenizerBlobs<'a> {
+        TokenizerBlobs {
+            json,
+            tables: tokenizer::build_tables(json),
+        }
+    }
+
+    /// Why there are no tables.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.tables.as_ref().err()
+    }
+
+    /// Names and bytes, in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let tables = self.tables.as_deref().ok();
+        let tables = tables.map(|tables| (tokenizer::TABLES_BLOB, tables));
+        std::iter::once((tokenizer::JSON_BLOB, self.json)).chain(tables)
+    }
 }
 
 /// Provenance: every file the pack is made from.

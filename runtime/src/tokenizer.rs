@@ -1,13 +1,32 @@
-//! Text to token ids and back, by the model's own `tokenizer.json`.
+//! Text to token ids and back, by the model's own tokenizer.
+//!
+//! | file | defines |
+//! |---|---|
+//! | `tables` | the tokenizer the packer prepared: tables used as they are mapped |
+//! | `tables/build` | how it is made of a `tokenizer.json`, and compared with the library |
+//! | `classes` | classes of characters, and words |
+//! | `merging` | byte-pair encoding of a word |
+//! | `library` | every other tokenizer, read by the library `tokenizers` |
 
+mod classes;
+mod library;
+mod merging;
+mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashMap;
-
-use tokenizers::DecoderWrapper;
+pub use tables::build::{Refusal, build as build_tables};
 
 use crate::config::{GenerationConfig, ModelConfig};
+use crate::pack::{OpenError, Pack};
+use library::Library;
+use std::sync::Arc;
+use tables::Tables;
+
+/// Name of the published file in a pack.
+pub const JSON_BLOB: &str = "tokenizer.json";
+/// Name of the prepared tables in a pack.
+pub const TABLES_BLOB: &str = "tokenizer.tables";
 
 /// Placeholder of one row of image features.
 pub const IMAGE_TOKEN: &str = "<image>";
@@ -77,6 +96,15 @@ pub enum TokenizerError {
         /// The id.
         id: u32,
     },
+    /// The tables in the pack are damaged.
+    #[error("tokenizer.tables: {what}; pack or copy the model again")]
+    Tables {
+        /// The broken rule.
+        what: String,
+    },
+    /// The pack holds no tokenizer.
+    #[error(transparent)]
+    Pack(#[from] OpenError),
     /// The text cannot be encoded.
     #[error("the text cannot be encoded with this tokenizer")]
     Encode {
@@ -91,20 +119,23 @@ pub enum TokenizerError {
 /// Encoding never adds tokens: the chat template writes every special token itself, and the
 /// published files have no post-processor.
 #[derive(Clone, Debug)]
-pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    pieces: Vec<Piece>,
-    /// Contents of the added tokens, longest first.
-    added: Vec<String>,
+pub struct Tokenizer(Form);
+
+/// The two forms of a tokenizer.
+#[derive(Clone, Debug)]
+enum Form {
+    Tables(Tables),
+    Library(Box<Library>),
 }
 
-/// What one token id stands for.
-#[derive(Clone, Debug, Default)]
-struct Piece {
-    bytes: Box<[u8]>,
-    special: bool,
-    /// Written exactly like this in the file's list of added tokens.
-    added: bool,
+/// Calls a method that both forms have.
+macro_rules! either {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match &$self.0 {
+            Form::Tables(tables) => tables.$method($($argument),*),
+            Form::Library(library) => library.$method($($argument),*),
+        }
+    };
 }
 
 impl Tokenizer {
@@ -121,41 +152,40 @@ impl Tokenizer {
         config: &ModelConfig,
         generation: &GenerationConfig,
     ) -> Result<Tokenizer, TokenizerError> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|source| TokenizerError::Syntax { source })?;
-        inner
-            .with_truncation(None)
-            .map_err(|source| TokenizerError::Syntax { source })?;
-        inner.with_padding(None);
-        match inner.get_decoder() {
-            Some(DecoderWrapper::ByteLevel(_)) => {}
-            other => {
-                let found = format!("{other:?}");
-                let found = found
-                    .split(['(', ' '])
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned();
-                return Err(TokenizerError::Decoder { found });
-            }
-        }
-        let vocab_size = config.text.vocab_size;
-        let pieces = pieces(&inner, vocab_size)?;
-        let mut added: Vec<String> = inner
-            .get_added_tokens_decoder()
-            .into_values()
-            .map(|token| token.content)
-            .collect();
-        added.sort_by_key(|content| (std::cmp::Reverse(content.len()), content.clone()));
-        let tokenizer = Tokenizer {
-            inner,
-            pieces,
-            added,
-        };
+        let library = Library::new(json, config.text.vocab_size)?;
+        Tokenizer(Form::Library(Box::new(library))).checked(config, generation)
+    }
 
+    /// Takes the tokenizer of a pack: its tables where it has them, else its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_bytes`], and [`TokenizerError::Tables`] for damaged tables.
+    pub fn from_pack(pack: &Arc<Pack>) -> Result<Tokenizer, TokenizerError> {
+        let (config, generation) = (&pack.header().config, &pack.header().generation);
+        match pack.shared_blob(TABLES_BLOB) {
+            Ok(blob) => Tokenizer(Form::Tables(Tables::open(blob)?)).checked(config, generation),
+            Err(_) => Tokenizer::from_bytes(pack.blob(JSON_BLOB)?, config, generation),
+        }
+    }
+
+    fn checked(
+        self,
+        config: &ModelConfig,
+        generation: &GenerationConfig,
+    ) -> Result<Tokenizer, TokenizerError> {
+        let vocab_size = config.text.vocab_size;
+        if let Some(id) = (vocab_size..self.n_tokens()).next_back() {
+            let id = id as u32;
+            let token = String::from_utf8_lossy(self.token_bytes(id).unwrap_or_default());
+            return Err(TokenizerError::IdOutOfRange {
+                token: token.into_owned(),
+                id,
+                vocab_size,
+            });
+        }
         if let Some(expected) = config.image_token_id() {
-            tokenizer.added_token(FAKE_TOKEN_AROUND_IMAGE)?;
-            let found = tokenizer.added_token(IMAGE_TOKEN)?;
+            self.added_token(FAKE_TOKEN_AROUND_IMAGE)?;
+            let found = self.added_token(IMAGE_TOKEN)?;
             if found != expected {
                 return Err(TokenizerError::WrongId {
                     token: IMAGE_TOKEN.to_owned(),
@@ -165,55 +195,72 @@ impl Tokenizer {
             }
         }
         for &id in &generation.stop_token_ids {
-            if tokenizer.token_bytes(id).is_none() {
+            if self.token_bytes(id).is_none() {
                 return Err(TokenizerError::UnknownStopToken { id });
             }
         }
-        Ok(tokenizer)
+        Ok(self)
+    }
+
+    /// Whether it is used as the packer prepared it; if not, it was parsed at this start.
+    pub fn is_prepared(&self) -> bool {
+        matches!(self.0, Form::Tables(_))
     }
 
     /// Id of the token written exactly `token`. Ordinary tokens are written in the byte-level
     /// alphabet, with `Ġ` for a leading space.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        let tables = match &self.0 {
+            Form::Tables(tables) => tables,
+            Form::Library(library) => return library.inner.token_to_id(token),
+        };
+        let added = self.added().find(|(_, added)| *added == token);
+        added.map(|(id, _)| id).or_else(|| {
+            let byte = |c: char| byte_level_alphabet().find(|(own, _)| *own == c);
+            let bytes = token.chars().map(|c| byte(c).map(|(_, byte)| byte));
+            tables.word(&bytes.collect::<Option<Vec<u8>>>()?)
+        })
     }
 
     /// The bytes `id` stands for: UTF-8 text, or a part of a character. `None` if there is no such
     /// token.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
-        let piece = self.pieces.get(usize::try_from(id).ok()?)?;
-        (!piece.bytes.is_empty()).then_some(&*piece.bytes)
+        let bytes = either!(self.token_bytes(id));
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Whether `id` is a special token, which is no part of an answer's text.
     pub fn is_special(&self, id: u32) -> bool {
-        usize::try_from(id)
-            .ok()
-            .and_then(|id| self.pieces.get(id))
-            .is_some_and(|piece| piece.special)
+        either!(self.is_special(id))
     }
 
     /// The tokens that ordinary text is made of, with their bytes, by id.
     pub fn text_tokens(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        (0u32..)
-            .zip(&self.pieces)
-            .filter(|(_, piece)| !piece.added && !piece.bytes.is_empty())
-            .map(|(id, piece)| (id, &*piece.bytes))
+        (0..self.n_tokens() as u32)
+            .filter(|id| !either!(self.is_added(*id)))
+            .filter_map(|id| Some((id, self.token_bytes(id)?)))
     }
 
     /// One more than the highest token id.
     pub fn n_tokens(&self) -> usize {
-        self.pieces.len()
+        either!(self.n_tokens())
     }
 
     /// The first special (or otherwise added) token that `text` would be encoded to.
     ///
     /// Text from outside must have none: it could place images or end turns.
     pub fn added_token_in<'a>(&'a self, text: &str) -> Option<&'a str> {
-        self.added
-            .iter()
-            .find(|token| text.contains(token.as_str()))
-            .map(String::as_str)
+        self.added()
+            .map(|(_, token)| token)
+            .find(|token| text.contains(token))
+    }
+
+    /// Id and text of the added tokens, longest first.
+    fn added(&self) -> Box<dyn Iterator<Item = (u32, &str)> + '_> {
+        match &self.0 {
+            Form::Tables(tables) => Box::new(tables.added()),
+            Form::Library(library) => Box::new(library.added()),
+        }
     }
 
     /// Token ids of `text`; special tokens written in it become their ids.
@@ -221,11 +268,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Encode`] if the tokenizer's own rules fail on the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|source| TokenizerError::Encode { source })?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.0 {
+            Form::Tables(tables) => Ok(tables.encode(text)),
+            Form::Library(library) => library.encode(text),
+        }
     }
 
     /// Text of `ids`. Ids without a token are left out; bytes that are no UTF-8 become `U+FFFD`.
@@ -242,50 +288,12 @@ impl Tokenizer {
 
     /// Id of a token that must be matched as a whole wherever it is written.
     fn added_token(&self, token: &str) -> Result<u32, TokenizerError> {
+        let found = self.added().find(|(_, added)| *added == token);
         let missing = || TokenizerError::MissingToken {
             token: token.to_owned(),
         };
-        let vocabulary = self.inner.get_added_vocabulary().get_vocab();
-        vocabulary.get(token).copied().ok_or_else(missing)
+        found.map(|(id, _)| id).ok_or_else(missing)
     }
-}
-
-/// The table of [`Piece`]s by id; fails if an id is not below `vocab_size`.
-fn pieces(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Vec<Piece>, TokenizerError> {
-    let alphabet: HashMap<char, u8> = byte_level_alphabet().collect();
-    let added = inner.get_added_tokens_decoder();
-    let mut pieces = Vec::new();
-    for (token, id) in inner.get_vocab(true) {
-        let index = id as usize;
-        if index >= vocab_size {
-            return Err(TokenizerError::IdOutOfRange {
-                token,
-                id,
-                vocab_size,
-            });
-        }
-        if pieces.len() <= index {
-            pieces.resize_with(index + 1, Piece::default);
-        }
-        pieces[index] = match added.get(&id) {
-            Some(added) => Piece {
-                bytes: added.content.as_bytes().into(),
-                special: added.special,
-                added: true,
-            },
-            None => {
-                let mapped: Option<Box<[u8]>> =
-                    token.chars().map(|c| alphabet.get(&c).copied()).collect();
-                // A token outside the alphabet stands for its own text.
-                Piece {
-                    bytes: mapped.unwrap_or_else(|| token.as_bytes().into()),
-                    special: false,
-                    added: false,
-                }
-            }
-        };
-    }
-    Ok(pieces)
 }
 
 /// The alphabet of byte-level BPE: printable Latin-1 characters stand for their own byte, the other

@@ -6,6 +6,7 @@ use crate::engine::int8::Int8Model;
 use crate::error::LoadError;
 use crate::import::onnx::Variant;
 use crate::import::{ImportError, Published};
+use crate::memory::Shortage;
 use crate::pack::{Pack, WeightScheme};
 use crate::packer::{self, CalibrationText, PackOptions};
 use crate::prompt::ChatTemplate;
@@ -176,11 +177,7 @@ impl Vlm {
     pub fn from_pack(pack: Arc<Pack>, compute: Arc<Compute>) -> Result<Vlm, LoadError> {
         let header = pack.header();
         let model = Model {
-            tokenizer: Tokenizer::from_bytes(
-                pack.blob("tokenizer.json")?,
-                &header.config,
-                &header.generation,
-            )?,
+            tokenizer: Tokenizer::from_pack(&pack)?,
             template: ChatTemplate::new(header.chat_template.clone())?,
             config: header.config.clone(),
             preprocess: header.preprocess.clone(),
@@ -268,6 +265,13 @@ impl Vlm {
     /// How the weights are stored: `int8`, `int4` or `f32`. Of `int4` only the decoder's are.
     pub fn weights_name(&self) -> &'static str {
         self.pack().map_or("f32", |pack| pack.weights().name())
+    }
+
+    /// Whether memory cannot hold the pack now. Work goes on, but its pages are read again and
+    /// again.
+    pub fn shortage(&self) -> Option<Shortage> {
+        let pack = self.pack().filter(|pack| pack.is_file_backed())?;
+        Shortage::of(pack.len())
     }
 
     /// SHA-256 that names the model: of the pack's header, in which every weight has its checksum.

@@ -5,7 +5,7 @@ use crate::fault::Fault;
 use crate::progress::Progress;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
-use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions};
+use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions, TokenizerBlobs};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -58,6 +58,12 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(file_fault)?;
+    if !global.quiet
+        && let Some(refusal) = TokenizerBlobs::new(&model.files.tokenizer_json).refusal()
+    {
+        progress.clear();
+        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
+    }
     let options = PackOptions {
         calibration,
         ..options(global)

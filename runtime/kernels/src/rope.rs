@@ -9,17 +9,24 @@
 //! ```
 
 use std::fmt;
+use std::sync::OnceLock;
 
-/// Cosines and sines of all positions of a context.
+/// Positions that are computed together.
+const BLOCK: usize = 128;
+
+/// Cosines and sines of a context's positions, computed by blocks when a position is first asked
+/// for: a whole context would take longer than a short prompt.
 #[derive(Clone)]
 pub struct RopeTable {
     head_dim: usize,
-    /// `[n_positions, head_dim / 2]` pairs of cosine and sine rows: cosines, then sines.
-    table: Vec<f32>,
+    n_positions: usize,
+    inv_freq: Vec<f32>,
+    /// `[BLOCK, head_dim / 2]` pairs of cosine and sine rows each: cosines, then sines.
+    blocks: Vec<OnceLock<Box<[f32]>>>,
 }
 
 impl RopeTable {
-    /// Computes the table for positions `0..n_positions`.
+    /// A table for positions `0..n_positions`.
     ///
     /// # Panics
     ///
@@ -30,16 +37,25 @@ impl RopeTable {
             "head_dim must be even"
         );
         let half = head_dim / 2;
-        let inv_freq: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (theta.powf(f64::from((2 * i) as f32 / head_dim as f32)) as f32))
-            .collect();
-        let mut table = Vec::with_capacity(n_positions * head_dim);
-        for position in 0..n_positions {
-            let angle = |f: &f32| f64::from(position as f32 * f);
-            table.extend(inv_freq.iter().map(|f| angle(f).cos() as f32));
-            table.extend(inv_freq.iter().map(|f| angle(f).sin() as f32));
+        RopeTable {
+            head_dim,
+            n_positions,
+            inv_freq: (0..half)
+                .map(|i| 1.0 / (theta.powf(f64::from((2 * i) as f32 / head_dim as f32)) as f32))
+                .collect(),
+            blocks: vec![OnceLock::new(); n_positions.div_ceil(BLOCK)],
         }
-        RopeTable { head_dim, table }
+    }
+
+    fn block(&self, first: usize) -> Box<[f32]> {
+        let last = self.n_positions.min(first + BLOCK);
+        let mut table = Vec::with_capacity((last - first) * self.head_dim);
+        for position in first..last {
+            let angle = |f: &f32| f64::from(position as f32 * f);
+            table.extend(self.inv_freq.iter().map(|f| angle(f).cos() as f32));
+            table.extend(self.inv_freq.iter().map(|f| angle(f).sin() as f32));
+        }
+        table.into()
     }
 
     /// Values per head.
@@ -49,7 +65,7 @@ impl RopeTable {
 
     /// Positions in the table.
     pub fn n_positions(&self) -> usize {
-        self.table.len() / self.head_dim
+        self.n_positions
     }
 
     /// Cosines and sines of one position, `[head_dim / 2]` each.
@@ -58,7 +74,9 @@ impl RopeTable {
     ///
     /// Panics if the position is not in the table.
     pub fn cos_sin(&self, position: usize) -> (&[f32], &[f32]) {
-        self.table[position * self.head_dim..][..self.head_dim].split_at(self.head_dim / 2)
+        let (block, row) = (position / BLOCK, position % BLOCK);
+        let table = self.blocks[block].get_or_init(|| self.block(block * BLOCK));
+        table[row * self.head_dim..][..self.head_dim].split_at(self.head_dim / 2)
     }
 
     /// Rotates the first `n_heads` heads of each row in place. Row `i` starts at
@@ -110,12 +128,19 @@ mod tests {
 
     #[test]
     fn rotation_matches_complex_multiplication() {
-        let table = RopeTable::new(8, 10_000.0, 50);
+        let table = RopeTable::new(8, 10_000.0, 150);
+        for position in [37, 127, 128, 149] {
+            check_rotation(&table, position);
+        }
+    }
+
+    /// One head of 8 against complex numbers; 10 000 is the table's theta.
+    fn check_rotation(table: &RopeTable, position: usize) {
         let mut row: Vec<f32> = (0..8).map(|i| i as f32 - 3.0).collect();
         let before = row.clone();
-        table.apply(&mut row, 8, 1, 37);
+        table.apply(&mut row, 8, 1, position);
         for i in 0..4 {
-            let angle = 37.0 / 10_000_f64.powf(2.0 * i as f64 / 8.0);
+            let angle = position as f64 / 10_000_f64.powf(2.0 * i as f64 / 8.0);
             let (a, b) = (f64::from(before[i]), f64::from(before[i + 4]));
             let (re, im) = (
                 a * angle.cos() - b * angle.sin(),

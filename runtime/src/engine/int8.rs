@@ -5,6 +5,7 @@ use super::ops::decoder::{DecoderModel, SharedKv, lock};
 use super::ops::vision::VisionModel;
 use crate::error::{LoadError, RunError};
 use crate::kv_cache::KvCache;
+use crate::memory::Shortage;
 use crate::pack::Pack;
 use crate::rotation::Rotation;
 use ocelli_kernels::Compute;
@@ -46,7 +47,11 @@ impl Int8Model {
             }
             None => None,
         };
+        let fits = Shortage::of(pack.len()).is_none();
         let model = Arc::new(DecoderModel::new(pack, compute)?);
+        if fits {
+            model.populate();
+        }
         Ok(Int8Model {
             vision,
             decoder: plan("decoder", model.typed_model())?,

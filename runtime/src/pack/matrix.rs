@@ -6,8 +6,8 @@ use ocelli_kernels::{Int4Panels, Panels};
 /// Place and shape of a weight matrix inside a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    start: usize,
-    len: usize,
+    pub(super) start: usize,
+    pub(super) len: usize,
     layout: Layout,
     /// Output rows.
     pub n: usize,

@@ -1,6 +1,6 @@
 //! Which tensors a pack of a shape has, in which layouts.
 
-use super::{PackModelError, PackOptions};
+use super::{PackModelError, PackOptions, TokenizerBlobs};
 use crate::config::{ModelConfig, TextConfig};
 use crate::pack::{Layout, PlannedTensor, WeightScheme};
 use crate::weights::ALIGNMENT;
@@ -98,9 +98,21 @@ fn decoder_layout(options: &PackOptions, name: &str, usual: WeightScheme) -> Lay
 /// Every tensor of a pack of this shape, in file order.
 pub fn plan(
     config: &ModelConfig,
-    tokenizer_len: usize,
+    tokenizer: &TokenizerBlobs<'_>,
     options: &PackOptions,
 ) -> Vec<PlannedTensor> {
+    let blob = |(name, bytes): (&str, &[u8])| PlannedTensor {
+        name: name.to_owned(),
+        layout: Layout::Bytes,
+        shape: [1, bytes.len()],
+        group: 0,
+    };
+    let weights = weights(config, options);
+    tokenizer.iter().map(blob).chain(weights).collect()
+}
+
+/// The tensors that hold weights.
+fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
     let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
         name,
         layout,
@@ -123,13 +135,7 @@ pub fn plan(
     };
     let t = &config.text;
     let th = t.hidden_size;
-    let mut plan = vec![tensor(
-        "tokenizer.json".into(),
-        Layout::Bytes,
-        1,
-        tokenizer_len,
-        0,
-    )];
+    let mut plan = Vec::new();
     if let Some(v) = &config.vision {
         let vh = v.hidden_size;
         plan.extend([
@@ -184,22 +190,27 @@ pub fn plan(
     plan
 }
 
-/// Bytes of the tensors of a pack of this shape; its header comes on top.
+/// Bytes of the tensors of a pack of this shape at most; its header comes on top. The tables made of
+/// a `tokenizer.json` are smaller than it.
 pub fn pack_bytes(config: &ModelConfig, tokenizer_len: usize, options: &PackOptions) -> u64 {
     let bytes = |tensor: &PlannedTensor| {
         let len = tensor.layout.byte_len(tensor.shape).unwrap_or(u64::MAX);
         len.checked_next_multiple_of(ALIGNMENT as u64)
             .unwrap_or(u64::MAX)
     };
-    let plan = plan(config, tokenizer_len, options);
-    plan.iter().map(bytes).fold(0, u64::saturating_add)
+    let weights = weights(config, options);
+    let tokenizer = 2 * tokenizer_len as u64;
+    weights
+        .iter()
+        .map(bytes)
+        .fold(tokenizer, u64::saturating_add)
 }
 
 /// Memory that packing weights of this shape may take beside the mapped files, in bytes: the
 /// largest tensor as f32, three tenths more, and 150 MB.
 pub fn working_bytes(config: &ModelConfig) -> u64 {
     let elements = |tensor: &PlannedTensor| tensor.shape[0].saturating_mul(tensor.shape[1]) as u64;
-    let largest = plan(config, 0, &PackOptions::default())
+    let largest = weights(config, &PackOptions::default())
         .iter()
         .map(elements)
         .max()
@@ -259,7 +270,7 @@ mod tests {
             (96, WeightScheme::Int8, 16),
             (96, WeightScheme::Int4, 32),
         ] {
-            let plan = plan(&config(64, 2, inter), 1, &weights.into());
+            let plan = self::weights(&config(64, 2, inter), &weights.into());
             let down = plan.iter().find(|t| t.name == "text.0.down").unwrap();
             assert_eq!(down.group, group, "{inter} {weights:?}");
         }
@@ -272,7 +283,7 @@ mod tests {
                 exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
                 ..PackOptions::default()
             };
-            let plan = plan(&config(64, 2, 128), 1, &options);
+            let plan = self::weights(&config(64, 2, 128), &options);
             check_exceptions(&plan, &options).map(|()| {
                 let int4 = plan.iter().filter(|t| t.layout == Layout::Int4Panels);
                 int4.map(|t| t.name.clone()).collect::<Vec<_>>()

@@ -9,7 +9,7 @@ use ocelli_runtime::config::{
     VisionConfig,
 };
 use ocelli_runtime::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, WeightScheme};
-use ocelli_runtime::packer;
+use ocelli_runtime::packer::{self, TokenizerBlobs};
 use ocelli_runtime::rotation::Rotation;
 use std::io::{Seek, Write};
 use std::str::FromStr;
@@ -157,13 +157,14 @@ pub(super) fn write_pack<W: Write + Seek>(
     progress: packer::Progress<'_>,
 ) -> Result<W, PackError> {
     let tokenizer = tokenizer_json(config.text.vocab_size);
-    let plan = packer::plan(config, tokenizer.len(), &weights.into());
+    let tokenizer = TokenizerBlobs::new(tokenizer.as_bytes());
+    let plan = packer::plan(config, &tokenizer, &weights.into());
     let mut writer = PackWriter::new(out, header(name, config), &plan)?;
     let mut random = Xorshift(SEED);
     for (done, tensor) in plan.iter().enumerate() {
-        match tensor.layout {
-            Layout::Bytes => writer.write(&tensor.name, tokenizer.as_bytes())?,
-            _ => writer.write(&tensor.name, &random_bytes(tensor, &mut random))?,
+        match tokenizer.iter().find(|(name, _)| *name == tensor.name) {
+            Some((name, bytes)) => writer.write(name, bytes)?,
+            None => writer.write(&tensor.name, &random_bytes(tensor, &mut random))?,
         }
         progress(done + 1, plan.len());
     }
@@ -418,7 +419,7 @@ mod tests {
             crc32: [0; 4],
         };
         let mut header = header("256m", &config);
-        header.tensors = packer::plan(&config, 1, &weights.into())
+        header.tensors = packer::plan(&config, &TokenizerBlobs::new(b"{}"), &weights.into())
             .iter()
             .map(entry)
             .collect();
@@ -443,7 +444,7 @@ mod tests {
     fn a_token_of_the_256m_shape_reads_at_most_2_percent_more_than_its_weights_and_scales() {
         let config = Shape::Smolvlm256m.config(None);
         let ideal = |weights: WeightScheme| -> f64 {
-            let plan = packer::plan(&config, 1, &weights.into());
+            let plan = packer::plan(&config, &TokenizerBlobs::new(b"{}"), &weights.into());
             let matrices = plan.iter().filter(|t| t.name.starts_with("text."));
             let bytes = matrices.map(|t| match (t.layout, t.shape) {
                 (Layout::Panels, [n, k]) => n * k + 4 * n,

@@ -160,6 +160,13 @@ impl DecoderModel {
         Ok(graph)
     }
 
+    /// Maps the weights that every token reads.
+    pub(in crate::engine) fn populate(&self) {
+        if let Some(first) = self.layers.first() {
+            self.pack.populate(&first.qkv, &self.head);
+        }
+    }
+
     /// Shape of the decoder.
     pub(in crate::engine) fn config(&self) -> &TextConfig {
         &self.config
