@@ -134,14 +134,14 @@ impl Download<'_> {
         let mut is_inherited = partial.len > 0;
         loop {
             let before = partial.len;
-            if target.size != Some(partial.len) || partial.len == 0 {
-                if let Err(failure) = self.transfer(target, &mut partial, watcher) {
-                    if partial.len >= before.saturating_add(PROGRESS_BYTES) {
-                        patience.renew();
-                    }
-                    patience.pause(failure, watcher)?;
-                    continue;
+            if (target.size != Some(partial.len) || partial.len == 0)
+                && let Err(failure) = self.transfer(target, &mut partial, watcher)
+            {
+                if partial.len >= before.saturating_add(PROGRESS_BYTES) {
+                    patience.renew();
                 }
+                patience.pause(failure, watcher)?;
+                continue;
             }
             partial
                 .file

@@ -42,7 +42,7 @@ fn all() -> &'static [Both] {
         let mut default = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         default.push("../models/default/tokenizer.json");
         let default = std::fs::read(default).expect("the default model is there");
-        let mut files: Vec<Vec<u8>> = FIXTURES.map(|name| fixture_bytes(name)).into();
+        let mut files: Vec<Vec<u8>> = FIXTURES.map(fixture_bytes).into();
         files.extend([gpt2.to_string().into_bytes(), default]);
         if let Some(published) = published() {
             files.push(published);
