@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Writes a GGUF with SmolVLM-256M's decoder shape and random Q8_0 weights: for speed, not for sense.
+"""Writes a GGUF with SmolVLM-256M's decoder shape and random weights: for speed, not for sense.
 
-    tools/armcost/random_gguf.py OUT [LAYERS]
+    tools/armcost/random_gguf.py OUT [LAYERS [q8_0|q4_0]]
+
+q4_0 leaves embedding and head at Q8_0, as llama.cpp's own quantisation does at this width, which
+its smaller types of 256 values do not divide.
 """
 
 import random
@@ -11,11 +14,12 @@ import sys
 HIDDEN, INTER, LAYERS, HEADS, KV_HEADS, VOCAB = 576, 1536, 30, 9, 3, 49280
 ALIGNMENT = 32
 U32, F32, STRING = 4, 6, 8
-TYPE_F32, TYPE_Q8_0 = 0, 8
-# A block of Q8_0: an f16 scale, 32 int8 values.
+TYPE_F32 = 0
+# Values of a block. In both types an f16 scale precedes them.
 BLOCK = 32
-BLOCK_BYTES = 34
-SCALE = struct.pack("<e", 0.0006)
+# Type in the file, bytes of a block, scale.
+Q8_0 = (8, 34, 0.0006)
+Q4_0 = (2, 18, 0.01)
 
 
 def text(value):
@@ -67,17 +71,22 @@ def tensors(layers):
     yield "output.weight", HIDDEN, VOCAB
 
 
-def data_bytes(columns, rows):
-    return 4 * columns if rows == 1 else rows * columns // BLOCK * BLOCK_BYTES
+def blocks_of(name, small):
+    """How a matrix is stored: in `small` blocks inside the layers."""
+    return small if name.startswith("blk.") else Q8_0
 
 
-def data(columns, rows, source):
+def data_bytes(columns, rows, block_bytes):
+    return 4 * columns if rows == 1 else rows * columns // BLOCK * block_bytes
+
+
+def data(columns, rows, blocks, source):
     if rows == 1:
         return struct.pack("<f", 1.0) * columns
-    out = bytearray(source.randbytes(data_bytes(columns, rows)))
-    blocks = len(out) // BLOCK_BYTES
-    for i, byte in enumerate(SCALE):
-        out[i::BLOCK_BYTES] = bytes([byte]) * blocks
+    _, block_bytes, scale = blocks
+    out = bytearray(source.randbytes(data_bytes(columns, rows, block_bytes)))
+    for i, byte in enumerate(struct.pack("<e", scale)):
+        out[i::block_bytes] = bytes([byte]) * (len(out) // block_bytes)
     return out
 
 
@@ -85,28 +94,33 @@ def aligned(size):
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def write(path, layers=LAYERS):
-    plan = list(tensors(layers))
+def write(path, layers=LAYERS, small=Q8_0):
+    plan = [(name, columns, rows, blocks_of(name, small)) for name, columns, rows in tensors(layers)]
     n_settings, header = settings(layers)
     table, offset = b"", 0
-    for name, columns, rows in plan:
+    for name, columns, rows, blocks in plan:
         shape = [columns] if rows == 1 else [columns, rows]
-        kind = TYPE_F32 if rows == 1 else TYPE_Q8_0
+        kind = TYPE_F32 if rows == 1 else blocks[0]
         table += text(name) + struct.pack("<I", len(shape))
         table += b"".join(struct.pack("<Q", size) for size in shape)
         table += struct.pack("<IQ", kind, offset)
-        offset += aligned(data_bytes(columns, rows))
+        offset += aligned(data_bytes(columns, rows, blocks[1]))
     source = random.Random(1)
     with open(path, "wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(plan), n_settings) + header + table)
         file.write(bytes(aligned(file.tell()) - file.tell()))
-        for _, columns, rows in plan:
-            bytes_ = data(columns, rows, source)
+        for _, columns, rows, blocks in plan:
+            bytes_ = data(columns, rows, blocks, source)
             file.write(bytes_)
             file.write(bytes(aligned(len(bytes_)) - len(bytes_)))
 
 
-if __name__ == "__main__":
-    if not 2 <= len(sys.argv) <= 3:
+def main(arguments):
+    if not 1 <= len(arguments) <= 3 or arguments[2:] not in ([], ["q8_0"], ["q4_0"]):
         sys.exit(__doc__)
-    write(sys.argv[1], int(sys.argv[2]) if len(sys.argv) == 3 else LAYERS)
+    layers = int(arguments[1]) if len(arguments) > 1 else LAYERS
+    write(arguments[0], layers, Q4_0 if arguments[2:] == ["q4_0"] else Q8_0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -125,7 +125,7 @@ class RandomGguf(unittest.TestCase):
             path = os.path.join(folder, "one.gguf")
             random_gguf.write(path, 1)
             plan = list(random_gguf.tensors(1))
-            size = sum(random_gguf.aligned(random_gguf.data_bytes(c, r)) for _, c, r in plan)
+            size = sum(random_gguf.aligned(random_gguf.data_bytes(c, r, random_gguf.Q8_0[1])) for _, c, r in plan)
             with open(path, "rb") as file:
                 head = file.read(16)
             self.assertEqual(head[:8], b"GGUF\x03\0\0\0")
