@@ -72,7 +72,27 @@ impl Classes<'_> {
         let Some(end) = end else { return text.len() };
         match text[..end].char_indices().next_back() {
             Some((last, _)) if last > 0 => last,
-            _ => end,
+            // Damaged classes may hold the space itself for no space; a word is never empty.
+            _ => end.max(text.chars().next().map_or(0, char::len_utf8)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_in_which_a_space_is_none_still_come_to_an_end() {
+        // Everything from `x` on is white space, the space is nothing.
+        let ranges = [(u32::from('x') << CLASS_BITS | SPACE).to_le_bytes()];
+        for (text, expected) in [(" x", [" ", "x"]), (" y", [" ", "y"])] {
+            let mut words = Vec::new();
+            Classes(&ranges).words(text, false, |word| {
+                assert!(words.len() < 9, "{words:?}");
+                words.push(word.to_owned());
+            });
+            assert_eq!(words, expected);
         }
     }
 }
