@@ -10,7 +10,7 @@ use ocelli_runtime::weights::Region;
 
 use crate::{Expected, checkpoint, folder};
 
-fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     ModelFiles::read(checkpoint().path())
         .expect("sound files")
         .config
@@ -20,7 +20,7 @@ fn decoder(graph: Result<Graph, OnnxError>, config: &ModelConfig) -> Result<Onnx
     OnnxModel::of(vec![(Part::Decoder, graph?)], config)
 }
 
-fn message(found: Result<OnnxModel, OnnxError>) -> String {
+pub(crate) fn message(found: Result<OnnxModel, OnnxError>) -> String {
     found.map_or_else(|error| error.to_string(), |_| "believed".to_owned())
 }
 

@@ -277,8 +277,9 @@ impl Stored {
         blocks: usize,
     ) -> Result<Stored, OnnxError> {
         let n_blocks = n.checked_mul(blocks);
-        let row_bytes = (k.div_ceil(block) * block)
-            .checked_mul(bits)
+        let padded = blocks.checked_mul(block);
+        let row_bytes = padded
+            .and_then(|k| k.checked_mul(bits))
             .map(|bits| bits / 8);
         // Tables of GatherBlockQuantized end a row where it ends, not at a whole block.
         let row_bytes = match graph.constant(values) {

@@ -170,12 +170,21 @@ impl Tensor {
 
     /// Reads a `TensorProto`. The error is the broken rule.
     pub(super) fn read(bytes: &[u8], message: Range<usize>) -> Result<Tensor, String> {
-        let (mut name, mut number, mut dims) = (String::new(), 0, Vec::new());
+        let (mut name, mut number) = (String::new(), 0);
+        let (mut dims, mut n_dims) = (Vec::new(), 0usize);
         let (mut raw, mut typed, mut elsewhere) = (None, None, None);
         for field in Fields::new(bytes, message) {
             let (field, value) = field?;
             match (field, &value) {
-                (1, _) => dims.extend(varints(bytes, &value)?),
+                (1, _) => {
+                    for dim in varints(bytes, &value) {
+                        let dim = dim?;
+                        n_dims += 1;
+                        if n_dims <= MAX_RANK {
+                            dims.push(dim);
+                        }
+                    }
+                }
                 (2, Wire::Varint(value)) => number = *value as i64,
                 (8, Wire::Bytes(range)) => name = text(bytes, range)?,
                 (9, Wire::Bytes(range)) => raw = Some(range.clone()),
@@ -195,10 +204,9 @@ impl Tensor {
         }
         let data_type = DataType::from_number(number)
             .ok_or_else(|| format!("tensor {name} has data type {number}, which is not known"))?;
-        if dims.len() > MAX_RANK {
+        if n_dims > MAX_RANK {
             return Err(format!(
-                "tensor {name} has {} dimensions, the limit is {MAX_RANK}",
-                dims.len()
+                "tensor {name} has {n_dims} dimensions, the limit is {MAX_RANK}"
             ));
         }
         let dim = |dim: &i64| {
@@ -263,14 +271,14 @@ fn append(
     data_type: i64,
 ) -> Result<(), String> {
     if matches!(field, 4 | 10) {
-        out.extend(fixed_bytes(bytes, value)?);
+        out.extend_from_slice(fixed_bytes(bytes, value)?);
         return Ok(());
     }
     // Whole numbers of every width share a field; 4-bit ones come two to a byte.
     let bits = DataType::from_number(data_type).map_or(64, DataType::bits);
     let width = bits.div_ceil(8).clamp(1, 8);
-    for value in varints(bytes, value)? {
-        out.extend_from_slice(&value.to_le_bytes()[..width]);
+    for value in varints(bytes, value) {
+        out.extend_from_slice(&value?.to_le_bytes()[..width]);
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ const ABOUT: [&str; 15] = [
 /// Ops that pick rows of their first input.
 const PICKS: [&str; 5] = ["Compress", "Gather", "GatherElements", "GatherND", "Slice"];
 
-/// Most nodes that are looked through on one way, and deepest expression that is evaluated.
+/// Most nodes that compute on one way, and deepest expression that is evaluated.
 const MAX_DEPTH: usize = 64;
 /// Most values that are looked at to find out one number.
 const MAX_VISITS: usize = 256;
@@ -74,6 +74,10 @@ pub(super) enum Stream {
 pub(super) struct Walk<'g> {
     pub(super) graph: &'g Graph,
     carried: Vec<bool>,
+    /// For each value, the one behind everything that only moves or converts.
+    stripped: Vec<ValueId>,
+    /// The same, looking through picked rows too.
+    unpicked: Vec<ValueId>,
     /// Entries of the last axis wherever a scale is computed from a shape.
     pub(super) head_dim: usize,
 }
@@ -85,8 +89,21 @@ impl<'g> Walk<'g> {
         for input in inputs {
             carried[*input] = true;
         }
+        let mut stripped: Vec<ValueId> = (0..graph.n_values()).collect();
+        let mut unpicked = stripped.clone();
         for id in graph.order() {
             let node = &graph.nodes()[*id];
+            let first = node.outputs.first().copied().flatten();
+            let open = first.filter(|output| graph.constant(*output).is_none());
+            if let (Some(output), Some(input)) = (open, node.input(0)) {
+                let moves = MOVES.contains(&node.op.as_str());
+                if moves {
+                    stripped[output] = stripped[input];
+                }
+                if moves || PICKS.contains(&node.op.as_str()) {
+                    unpicked[output] = unpicked[input];
+                }
+            }
             let inputs = node.inputs.iter().flatten();
             if !ABOUT.contains(&node.op.as_str()) && inputs.copied().any(|v| carried[v]) {
                 for output in node.outputs.iter().flatten() {
@@ -97,6 +114,8 @@ impl<'g> Walk<'g> {
         Walk {
             graph,
             carried,
+            stripped,
+            unpicked,
             head_dim,
         }
     }
@@ -119,25 +138,12 @@ impl<'g> Walk<'g> {
 
     /// Looks through what only moves or converts.
     pub(super) fn strip(&self, value: ValueId) -> ValueId {
-        self.through(value, |op| MOVES.contains(&op))
+        self.stripped[value]
     }
 
-    /// Looks through that and through what picks rows by something that is not carried.
+    /// Looks through that and through what picks rows.
     pub(super) fn strip_picks(&self, value: ValueId) -> ValueId {
-        self.through(value, |op| MOVES.contains(&op) || PICKS.contains(&op))
-    }
-
-    fn through(&self, mut value: ValueId, passes: impl Fn(&str) -> bool) -> ValueId {
-        // The graph has no circles, so this ends.
-        while let Some((node, 0)) = self.node(value) {
-            match node.input(0) {
-                Some(input) if passes(&node.op) && self.graph.constant(value).is_none() => {
-                    value = input;
-                }
-                _ => break,
-            }
-        }
-        value
+        self.unpicked[value]
     }
 
     /// The two inputs of a node of two inputs.

@@ -111,28 +111,30 @@ impl Iterator for Fields<'_> {
     }
 }
 
-/// The whole numbers of a repeated field, packed or single.
-pub(super) fn varints(bytes: &[u8], value: &Wire) -> Result<Vec<i64>, String> {
-    match value {
-        Wire::Varint(value) => Ok(vec![*value as i64]),
-        Wire::Bytes(range) => {
-            let mut fields = Fields::new(bytes, range.clone());
-            let mut values = Vec::new();
-            while !fields.is_done() {
-                values.push(fields.varint()? as i64);
-            }
-            Ok(values)
-        }
-        other => Err(format!("{other:?} is no list of whole numbers")),
-    }
+/// The whole numbers of a repeated field, packed or single, read one by one.
+pub(super) fn varints<'a>(
+    bytes: &'a [u8],
+    value: &Wire,
+) -> impl Iterator<Item = Result<i64, String>> + use<'a> {
+    let (single, list) = match value {
+        Wire::Varint(value) => (Some(Ok(*value as i64)), 0..0),
+        Wire::Bytes(range) => (None, range.clone()),
+        other => (
+            Some(Err(format!("{other:?} is no list of whole numbers"))),
+            0..0,
+        ),
+    };
+    let mut fields = Fields::new(bytes, list);
+    let next = move || (!fields.is_done()).then(|| Ok(fields.varint()? as i64));
+    single.into_iter().chain(std::iter::from_fn(next))
 }
 
 /// The bytes of a repeated field of fixed width, packed or single.
-pub(super) fn fixed_bytes(bytes: &[u8], value: &Wire) -> Result<Vec<u8>, String> {
+pub(super) fn fixed_bytes<'a>(bytes: &'a [u8], value: &'a Wire) -> Result<&'a [u8], String> {
     match value {
-        Wire::Fixed32(value) => Ok(value.to_vec()),
-        Wire::Fixed64(value) => Ok(value.to_vec()),
-        Wire::Bytes(range) => Ok(bytes[range.clone()].to_vec()),
+        Wire::Fixed32(value) => Ok(value),
+        Wire::Fixed64(value) => Ok(value),
+        Wire::Bytes(range) => Ok(&bytes[range.clone()]),
         Wire::Varint(value) => Err(format!("{value} is no list of floats")),
     }
 }
@@ -180,8 +182,10 @@ mod tests {
     #[test]
     fn lists_are_read_packed_and_single() {
         let bytes = [1, 0x96, 0x01, 3];
-        assert_eq!(varints(&bytes, &Wire::Bytes(0..4)).unwrap(), [1, 150, 3]);
-        assert_eq!(varints(&bytes, &Wire::Varint(u64::MAX)).unwrap(), [-1]);
-        assert!(varints(&bytes, &Wire::Bytes(1..2)).is_err());
+        let list = |value: Wire| varints(&bytes, &value).collect::<Result<Vec<i64>, _>>();
+        assert_eq!(list(Wire::Bytes(0..4)).unwrap(), [1, 150, 3]);
+        assert_eq!(list(Wire::Varint(u64::MAX)).unwrap(), [-1]);
+        assert!(list(Wire::Bytes(1..2)).is_err());
+        assert!(list(Wire::Fixed32([0; 4])).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! A model's bytes as nodes, values and tensors.
 
-use super::{Attribute, MAX_NODES, Node, Port, Value, ValueId};
+use super::{Attribute, MAX_NODES, MAX_PARTS, Node, Port, Value, ValueId};
 use crate::import::onnx::tensor::{DataType, Tensor, text};
 use crate::import::onnx::wire::{Fields, Wire, fixed_bytes, varints};
 use std::collections::HashMap;
@@ -14,6 +14,8 @@ pub(super) struct Parts {
     pub(super) tensors: Vec<Tensor>,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
+    /// How many of [`MAX_PARTS`] have been read.
+    n_parts: usize,
 }
 
 /// Values by name while a graph is read.
@@ -92,7 +94,17 @@ impl Parts {
         }
     }
 
+    /// Counts one more part of the graph.
+    fn count(&mut self) -> Result<(), String> {
+        self.n_parts += 1;
+        match self.n_parts > MAX_PARTS {
+            true => Err(format!("it is made of more than {MAX_PARTS} parts")),
+            false => Ok(()),
+        }
+    }
+
     fn initialiser(&mut self, names: &mut Names<'_>, range: Range<usize>) -> Result<(), String> {
+        self.count()?;
         let bytes = names.bytes;
         let tensor = Tensor::read(bytes, range.clone())?;
         let mut name = None;
@@ -116,6 +128,7 @@ impl Parts {
         if self.nodes.len() == MAX_NODES {
             return Err(format!("it has more than {MAX_NODES} nodes"));
         }
+        self.count()?;
         let id = self.nodes.len();
         let mut node = Node {
             name: String::new(),
@@ -126,7 +139,11 @@ impl Parts {
             attributes: Vec::new(),
         };
         for field in Fields::new(bytes, range) {
-            match field? {
+            let (field, value) = field?;
+            if matches!(field, 1 | 2 | 5) {
+                self.count()?;
+            }
+            match (field, value) {
                 (1, Wire::Bytes(range)) if range.is_empty() => node.inputs.push(None),
                 (1, Wire::Bytes(range)) => {
                     node.inputs
@@ -227,13 +244,19 @@ impl Parts {
                     found = text(bytes, range).map_or(Attribute::Other, Attribute::Text);
                 }
                 (5, Wire::Bytes(range)) => {
+                    self.count()?;
                     let tensor = Tensor::read(bytes, range.clone())?;
                     found = Attribute::Tensor(self.push(tensor));
                 }
                 (7, _) => {
                     fixed_bytes(bytes, &value)?;
                 }
-                (8, _) => ints.extend(varints(bytes, &value)?),
+                (8, _) => {
+                    for int in varints(bytes, &value) {
+                        self.count()?;
+                        ints.push(int?);
+                    }
+                }
                 _ => {}
             }
         }
@@ -248,12 +271,13 @@ impl Parts {
 
     /// Reads a `ValueInfoProto`.
     fn port(&mut self, names: &mut Names<'_>, range: Range<usize>) -> Result<Port, String> {
+        self.count()?;
         let bytes = names.bytes;
         let (mut name, mut dims) = (None, Vec::new());
         for field in Fields::new(bytes, range) {
             match field? {
                 (1, Wire::Bytes(range)) => name = Some(range),
-                (2, Wire::Bytes(range)) => dims = declared_dims(bytes, range)?,
+                (2, Wire::Bytes(range)) => dims = self.declared_dims(bytes, range)?,
                 _ => {}
             }
         }
@@ -261,34 +285,41 @@ impl Parts {
         let value = names.value(&mut self.values, &name)?;
         Ok(Port { value, dims })
     }
+
+    /// The dimensions in a `TypeProto`.
+    fn declared_dims(
+        &mut self,
+        bytes: &[u8],
+        range: Range<usize>,
+    ) -> Result<Vec<Option<usize>>, String> {
+        let mut dims = Vec::new();
+        for tensor in messages(bytes, range, 1) {
+            for shape in messages(bytes, tensor?, 2) {
+                for dim in messages(bytes, shape?, 1) {
+                    self.count()?;
+                    let mut size = None;
+                    for field in Fields::new(bytes, dim?) {
+                        if let (1, Wire::Varint(value)) = field? {
+                            size = usize::try_from(value as i64).ok();
+                        }
+                    }
+                    dims.push(size);
+                }
+            }
+        }
+        Ok(dims)
+    }
 }
 
-/// The dimensions in a `TypeProto`.
-fn declared_dims(bytes: &[u8], range: Range<usize>) -> Result<Vec<Option<usize>>, String> {
-    /// The messages of one field of a message.
-    fn parts(bytes: &[u8], range: Range<usize>, wanted: u64) -> Result<Vec<Range<usize>>, String> {
-        let mut found = Vec::new();
-        for field in Fields::new(bytes, range) {
-            match field? {
-                (field, Wire::Bytes(range)) if field == wanted => found.push(range),
-                _ => {}
-            }
-        }
-        Ok(found)
-    }
-    let mut dims = Vec::new();
-    for tensor in parts(bytes, range, 1)? {
-        for shape in parts(bytes, tensor, 2)? {
-            for dim in parts(bytes, shape, 1)? {
-                let mut size = None;
-                for field in Fields::new(bytes, dim) {
-                    if let (1, Wire::Varint(value)) = field? {
-                        size = usize::try_from(value as i64).ok();
-                    }
-                }
-                dims.push(size);
-            }
-        }
-    }
-    Ok(dims)
+/// The messages of one field of a message.
+fn messages(
+    bytes: &[u8],
+    range: Range<usize>,
+    wanted: u64,
+) -> impl Iterator<Item = Result<Range<usize>, String>> + use<'_> {
+    Fields::new(bytes, range).filter_map(move |field| match field {
+        Ok((field, Wire::Bytes(range))) if field == wanted => Some(Ok(range)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    })
 }

@@ -79,10 +79,11 @@ impl Grid {
         let rank = dims.len() as i64;
         let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
         let len = *dims.get(axis)?;
-        let inner = dims[axis + 1..].iter().product();
+        // Without a 0 among them, every product of theirs is at most the number of elements.
         if dims.contains(&0) {
             return None;
         }
+        let inner = dims[axis + 1..].iter().product();
         if block == 0 {
             return (n_scales == len).then_some(Grid::Axis { inner, len });
         }

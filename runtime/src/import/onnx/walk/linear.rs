@@ -152,17 +152,17 @@ impl<'g> Walk<'g> {
         if !matches!(node.int("axis").unwrap_or(0), -1 | 2) {
             return Ok(None);
         }
+        // This part's size and those in front of it; a list may claim any length behind.
+        let wanted = slot.saturating_add(1);
         let sizes: Option<Vec<usize>> = match (node.ints("split"), node.input(1)) {
-            (Some(sizes), _) => Some(
-                sizes
-                    .iter()
-                    .map(|s| usize::try_from(*s).unwrap_or(0))
-                    .collect(),
-            ),
+            (Some(sizes), _) => {
+                let sizes = sizes.iter().take(wanted);
+                Some(sizes.map(|s| usize::try_from(*s).unwrap_or(0)).collect())
+            }
             (None, Some(sizes)) => self.graph.constant(sizes).map(|tensor| {
                 let bytes = self.graph.bytes(tensor);
                 let size = |i| tensor.data_type.element(bytes, i) as usize;
-                (0..tensor.n_elements()).map(size).collect()
+                (0..tensor.n_elements().min(wanted)).map(size).collect()
             }),
             // Parts of one size, which the layer in front tells.
             (None, None) => {
@@ -173,7 +173,7 @@ impl<'g> Walk<'g> {
                     return Ok(None);
                 };
                 let whole = self.linear_behind(input, splits)?.map(|layer| layer.rows.1);
-                whole.map(|n| vec![n / node.outputs.len().max(1); node.outputs.len()])
+                whole.map(|n| vec![n / node.outputs.len().max(1); wanted])
             }
         };
         Ok(sizes.and_then(|sizes| {

@@ -210,7 +210,9 @@ impl Walk<'_> {
     fn angles(&self, value: ValueId, half: usize) -> Option<(&Tensor, Option<&str>)> {
         let mut waiting = vec![(value, None)];
         let mut seen = Vec::new();
+        let mut looks = 64 * MAX_DEPTH;
         while let Some((value, op)) = waiting.pop() {
+            looks = looks.checked_sub(1)?;
             if seen.len() > 4 * MAX_DEPTH || self.is_carried(value) {
                 return None;
             }
