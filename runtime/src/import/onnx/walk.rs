@@ -164,6 +164,19 @@ impl<'g> Walk<'g> {
         Ok(Stored::of(self.graph, value)?.filter(list))
     }
 
+    /// The constant list among two values, and the other value; `None` if none or both are lists.
+    ///
+    /// # Errors
+    ///
+    /// As [`Walk::vector`].
+    fn list_beside(&self, [a, b]: [ValueId; 2]) -> Result<Option<(Stored, ValueId)>, OnnxError> {
+        Ok(match (self.vector(a)?, self.vector(b)?) {
+            (Some(list), None) => Some((list, b)),
+            (None, Some(list)) => Some((list, a)),
+            _ => None,
+        })
+    }
+
     /// The number a value always has: a constant, or computed from constants and from the length of
     /// the last axis of a stream by head.
     fn scalar(&self, value: ValueId) -> Option<f64> {
@@ -258,10 +271,8 @@ impl<'g> Walk<'g> {
                 let Some([a, b]) = self.node_of(value, &["Add"]).and_then(Walk::pair) else {
                     return refused(value);
                 };
-                let (vector, rest) = match (self.vector(a)?, self.vector(b)?) {
-                    (Some(vector), None) => (vector, b),
-                    (None, Some(vector)) => (vector, a),
-                    _ => return Ok(([a, b], bias)),
+                let Some((vector, rest)) = self.list_beside([a, b])? else {
+                    return Ok(([a, b], bias));
                 };
                 if bias.replace(vector).is_some() {
                     return refused(value);

@@ -70,21 +70,14 @@ impl<'g> Walk<'g> {
         self.check_count(node, out, "kv_num_heads", heads.n_kv_heads)?;
         self.check_plain(node, out)?;
         let d = heads.head_dim;
-        let [q, k, v] = match (node.input(0), node.input(1), node.input(2)) {
-            (Some(q), Some(k), Some(v)) => [
-                self.operand(q, heads)?,
-                self.operand(k, heads)?,
-                self.operand(v, heads)?,
-            ],
+        let wanted = "GroupQueryAttention of queries, keys and values, apart or packed";
+        let operands = match (node.input(0), node.input(1), node.input(2)) {
             (Some(packed), None, None) => {
                 let Operand { layer, .. } = self.operand(packed, heads)?;
                 let kv = heads.n_kv_heads * d;
                 self.parts(&layer, [heads.n_heads * d, kv, kv])?
             }
-            _ => {
-                let wanted = "GroupQueryAttention of queries, keys and values, apart or packed";
-                return Err(self.graph.unrecognised(out, wanted));
-            }
+            _ => self.operands(node, out, heads, wanted)?,
         };
         let mut inside = None;
         if node.int("do_rotary").unwrap_or(0) != 0 {
@@ -99,7 +92,7 @@ impl<'g> Walk<'g> {
                 is_interleaved,
             });
         }
-        self.assemble(out, [q, k, v], inside, heads)
+        self.assemble(out, operands, inside, heads)
     }
 
     /// `com.microsoft.MultiHeadAttention`
@@ -111,15 +104,8 @@ impl<'g> Walk<'g> {
     ) -> Result<Attention, OnnxError> {
         self.check_count(node, out, "num_heads", heads.n_heads)?;
         self.check_plain(node, out)?;
-        let (Some(q), Some(k), Some(v)) = (node.input(0), node.input(1), node.input(2)) else {
-            let wanted = "MultiHeadAttention of queries, keys and values apart";
-            return Err(self.graph.unrecognised(out, wanted));
-        };
-        let mut operands = [
-            self.operand(q, heads)?,
-            self.operand(k, heads)?,
-            self.operand(v, heads)?,
-        ];
+        let wanted = "MultiHeadAttention of queries, keys and values apart";
+        let mut operands = self.operands(node, out, heads, wanted)?;
         if let Some(value) = node.input(3) {
             let wanted = "a constant bias for queries, keys and values together";
             let bias = self.vector(value)?;
@@ -184,16 +170,8 @@ impl<'g> Walk<'g> {
             }
         }
         self.check_plain(node, out)?;
-        let (Some(q), Some(k), Some(v)) = (node.input(0), node.input(1), node.input(2)) else {
-            return Err(self
-                .graph
-                .unrecognised(out, "Attention of queries, keys and values"));
-        };
-        let operands = [
-            self.operand(q, heads)?,
-            self.operand(k, heads)?,
-            self.operand(v, heads)?,
-        ];
+        let wanted = "Attention of queries, keys and values";
+        let operands = self.operands(node, out, heads, wanted)?;
         let is_causal = node.int("is_causal").unwrap_or(0) != 0;
         self.check_causal(is_causal || node.input(3).is_some(), out, heads)?;
         self.assemble(out, operands, None, heads)
@@ -278,6 +256,28 @@ impl<'g> Walk<'g> {
             "Div" => Some((1.0 / self.scalar(b)?, a)),
             _ => None,
         }
+    }
+
+    /// The layers behind a node's first three inputs.
+    ///
+    /// # Errors
+    ///
+    /// One is left out, so that the node is not what was `wanted`; or as [`Walk::operand`].
+    fn operands(
+        &self,
+        node: &Node,
+        out: ValueId,
+        heads: &Heads,
+        wanted: &str,
+    ) -> Result<[Operand; 3], OnnxError> {
+        let (Some(q), Some(k), Some(v)) = (node.input(0), node.input(1), node.input(2)) else {
+            return Err(self.graph.unrecognised(out, wanted));
+        };
+        Ok([
+            self.operand(q, heads)?,
+            self.operand(k, heads)?,
+            self.operand(v, heads)?,
+        ])
     }
 
     /// The layer behind queries, keys or values.

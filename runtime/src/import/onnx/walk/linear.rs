@@ -104,35 +104,24 @@ impl<'g> Walk<'g> {
             }
             match node.op.as_str() {
                 "Add" if bias.is_none() => {
-                    let Some([a, b]) = Walk::pair(node) else {
+                    let Some(pair) = Walk::pair(node) else {
                         return Ok(None);
                     };
-                    let (vector, rest) = match (self.vector(a)?, self.vector(b)?) {
-                        (Some(vector), None) => (vector, b),
-                        (None, Some(vector)) => (vector, a),
-                        _ => return Ok(None),
+                    let Some((vector, rest)) = self.list_beside(pair)? else {
+                        return Ok(None);
                     };
                     bias = Some((vector, rows.map_or(0, |(start, _)| start)));
                     value = rest;
                 }
-                "Split" => {
-                    let Some((start, len)) = self.split_part(node, slot, splits)? else {
+                op @ ("Split" | "Slice") => {
+                    let part = match op {
+                        "Split" => self.split_part(node, slot, splits)?,
+                        _ => self.slice_part(node),
+                    };
+                    let (Some(part), Some(input)) = (part, node.input(0)) else {
                         return Ok(None);
                     };
-                    rows = Some(within((start, len), rows));
-                    let Some(input) = node.input(0) else {
-                        return Ok(None);
-                    };
-                    value = input;
-                }
-                "Slice" => {
-                    let Some((start, len)) = self.slice_part(node) else {
-                        return Ok(None);
-                    };
-                    rows = Some(within((start, len), rows));
-                    let Some(input) = node.input(0) else {
-                        return Ok(None);
-                    };
+                    rows = Some(within(part, rows));
                     value = input;
                 }
                 _ => return Ok(None),
@@ -314,15 +303,13 @@ impl<'g> Walk<'g> {
                     return Ok(weight.filter(wide).map(|weight| (input, weight, bias)));
                 }
                 "Add" if bias.is_none() => {
-                    let Some([a, b]) = Walk::pair(node) else {
+                    let Some(pair) = Walk::pair(node) else {
                         return Ok(None);
                     };
-                    let rest;
-                    (bias, rest) = match (self.vector(a)?, self.vector(b)?) {
-                        (Some(vector), None) => (Some(vector), b),
-                        (None, Some(vector)) => (Some(vector), a),
-                        _ => return Ok(None),
+                    let Some((vector, rest)) = self.list_beside(pair)? else {
+                        return Ok(None);
                     };
+                    bias = Some(vector);
                     value = self.strip(rest);
                 }
                 _ => return Ok(None),

@@ -106,13 +106,12 @@ impl<'g> Walk<'g> {
     /// Takes a constant list off a sum or product, if there is one.
     fn peel(&self, value: ValueId, op: &str) -> Result<(Option<Stored>, ValueId), OnnxError> {
         let value = self.strip(value);
-        let Some([a, b]) = self.node_of(value, &[op]).and_then(Walk::pair) else {
+        let Some(pair) = self.node_of(value, &[op]).and_then(Walk::pair) else {
             return Ok((None, value));
         };
-        Ok(match (self.vector(a)?, self.vector(b)?) {
-            (Some(vector), None) => (Some(vector), self.strip(b)),
-            (None, Some(vector)) => (Some(vector), self.strip(a)),
-            _ => (None, value),
+        Ok(match self.list_beside(pair)? {
+            Some((vector, rest)) => (Some(vector), self.strip(rest)),
+            None => (None, value),
         })
     }
 
