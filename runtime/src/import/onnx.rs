@@ -124,23 +124,6 @@ impl OnnxModel {
         let weights = self.weights.iter();
         weights.map(|(name, (_, lifted))| (name.as_str(), lifted.shape()))
     }
-
-    /// The files that were taken, as a sentence can name them.
-    pub fn description(&self) -> String {
-        let first = self.variants.first().map(|(_, variant)| *variant);
-        match first {
-            Some(one) if self.variants.iter().all(|(_, variant)| *variant == one) => {
-                format!("ONNX files, variant {one}")
-            }
-            _ => {
-                let files = self
-                    .variants
-                    .iter()
-                    .map(|(part, variant)| format!("{} {variant}", part.stem()));
-                format!("ONNX files: {}", files.collect::<Vec<_>>().join(", "))
-            }
-        }
-    }
 }
 
 impl FloatWeights for OnnxModel {
@@ -184,6 +167,18 @@ impl FloatWeights for OnnxModel {
     }
 
     fn description(&self) -> Option<String> {
-        Some(OnnxModel::description(self))
+        let first = self.variants.first().map(|(_, variant)| *variant);
+        Some(match first {
+            Some(one) if self.variants.iter().all(|(_, variant)| *variant == one) => {
+                format!("ONNX files, variant {one}")
+            }
+            _ => {
+                let files = self
+                    .variants
+                    .iter()
+                    .map(|(part, variant)| format!("{} {variant}", part.stem()));
+                format!("ONNX files: {}", files.collect::<Vec<_>>().join(", "))
+            }
+        })
     }
 }
