@@ -176,3 +176,17 @@ impl Values<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FP4;
+
+    #[test]
+    fn fp4_is_a_sign_and_a_number_of_twelfths() {
+        let twelfths = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0];
+        for (code, value) in FP4.iter().enumerate() {
+            let sign = if code < 8 { 1.0 } else { -1.0 };
+            assert_eq!(*value, sign * twelfths[code % 8] / 12.0, "{code}");
+        }
+    }
+}
