@@ -204,11 +204,16 @@ impl PlainModel {
 }
 
 pub(super) fn array(output: &Tensor) -> TractResult<Array> {
-    let values = output.cast_to::<f32>()?;
     Ok(Array {
         shape: output.shape().to_vec(),
-        values: values.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
+        values: floats(output)?,
     })
+}
+
+/// The values of a tensor as f32.
+pub(super) fn floats(tensor: &Tensor) -> TractResult<Vec<f32>> {
+    let values = tensor.cast_to::<f32>()?;
+    Ok(values.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
 }
 
 /// Runs `work`; tract panics on some graphs it should refuse.

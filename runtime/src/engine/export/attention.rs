@@ -1,6 +1,7 @@
 //! Attention with a cache, for past and new positions of any number: `GroupQueryAttention` and
 //! `MultiHeadAttention` of `com.microsoft`, computed in f32.
 
+use crate::engine::plain::floats;
 use tract_onnx::model::{OnnxOpRegister, ParsingContext, optional_inputs, optional_outputs};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
@@ -310,10 +311,7 @@ impl CachedAttention {
     }
 
     fn run_one(&self, inputs: &[TValue]) -> TractResult<TVec<TValue>> {
-        let floats = |slot: usize| -> TractResult<Vec<f32>> {
-            let values = inputs[slot].cast_to::<f32>()?;
-            Ok(values.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-        };
+        let floats = |slot: usize| floats(&inputs[slot]);
         let optional = |slot: Option<usize>| slot.map(floats).transpose();
         let datum = inputs[0].datum_type();
         let (heads, kv) = (self.n_heads, self.n_kv_heads);

@@ -1,5 +1,6 @@
 //! `RotaryEmbedding` whose number of heads follows from its tables, which tract's own wants told.
 
+use crate::engine::plain::floats;
 use tract_onnx::model::{OnnxOpRegister, ParsingContext, optional_inputs};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::*;
@@ -81,13 +82,9 @@ impl EvalOp for Rotary {
     not_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let floats = |slot: usize| -> TractResult<Vec<f32>> {
-            let values = inputs[slot].cast_to::<f32>()?;
-            Ok(values.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-        };
         let [positions, cos, sin] = self.slots;
         let half = *inputs[cos].shape().last().context("a table of angles")?;
-        let (cos, sin) = (floats(cos)?, floats(sin)?);
+        let (cos, sin) = (floats(&inputs[cos])?, floats(&inputs[sin])?);
         let positions = inputs[positions].cast_to::<i64>()?;
         let positions = positions.try_as_plain_ram()?.as_slice::<i64>()?.to_vec();
         let shape = inputs[0].shape();
@@ -96,7 +93,7 @@ impl EvalOp for Rotary {
             [_, length, _] => (false, length),
             _ => bail!("rotary positions of a tensor of rank {}", shape.len()),
         };
-        let mut values = floats(0)?;
+        let mut values = floats(&inputs[0])?;
         let width = 2 * half;
         let heads = shape[shape.len() - 1] / width.max(1);
         let per_batch = values.len() / shape[0].max(1);

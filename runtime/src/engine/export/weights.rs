@@ -1,5 +1,6 @@
 //! Products with quantised constants: the constant becomes f32 when the graph is typed.
 
+use crate::engine::plain::floats;
 use tract_onnx::model::{OnnxOpRegister, ParsingContext, optional_inputs};
 use tract_onnx::pb::{GraphProto, NodeProto};
 use tract_onnx::prelude::*;
@@ -97,9 +98,7 @@ fn mat_mul_bnb4(
 /// The constant at an input, as f32.
 fn constant(model: &TypedModel, input: OutletId) -> TractResult<Vec<f32>> {
     let tensor = model.outlet_fact(input)?.konst.clone();
-    let tensor = tensor.context("a weight that is no constant")?;
-    let floats = tensor.cast_to::<f32>()?;
-    Ok(floats.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+    floats(&*tensor.context("a weight that is no constant")?)
 }
 
 /// Values 0 to 15 of bitsandbytes' tables.
