@@ -209,8 +209,14 @@ impl StageFixture {
     }
 }
 
+/// A frame by number as bytes [S, S, 3].
+pub fn frame(size: usize, frame: usize) -> Vec<u8> {
+    let pixels = (0..size * size).flat_map(|at| frame_pixel(size, frame, at % size, at / size));
+    pixels.collect()
+}
+
 /// The u8 RGB pixel (x, y) of a frame by number.
-pub fn frame_pixel(size: usize, frame: usize, x: usize, y: usize) -> [u8; 3] {
+fn frame_pixel(size: usize, frame: usize, x: usize, y: usize) -> [u8; 3] {
     let checker = if (x / 16 + y / 16) % 2 == 1 {
         255
     } else {

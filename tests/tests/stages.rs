@@ -60,12 +60,8 @@ impl Case {
     /// Frames as bytes [S, S, 3].
     fn frames(&self) -> Vec<Vec<u8>> {
         let size = self.fixture.frame_size;
-        let frame = |f| {
-            let pixels =
-                (0..size * size).map(move |at| fixture::frame_pixel(size, f, at % size, at / size));
-            pixels.flatten().collect()
-        };
-        (0..self.fixture.frames).map(frame).collect()
+        let numbers = 0..self.fixture.frames;
+        numbers.map(|f| fixture::frame(size, f)).collect()
     }
 
     /// Runs the fixture's prompt.

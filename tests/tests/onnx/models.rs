@@ -7,7 +7,7 @@ use std::path::Path;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::FloatWeights;
 use ocelli_runtime::import::Published;
-use ocelli_runtime::import::onnx::{Graph, OnnxModel, Part, Variant};
+use ocelli_runtime::import::onnx::{Graph, OnnxModel, Part};
 use ocelli_runtime::import::safetensors::Checkpoint;
 use ocelli_runtime::pack::Pack;
 use ocelli_runtime::packer::PackOptions;
@@ -15,7 +15,7 @@ use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadOptions, ModelSource, Precision, Vlm, packer};
 use ocelli_tests::closeness::{cosine, max_abs_diff, std};
 use ocelli_tests::command::ocelli;
-use ocelli_tests::fixture::frame_pixel;
+use ocelli_tests::fixture::frame;
 
 use crate::{Answer, Expected, add, checkpoint, export, folder};
 
@@ -36,11 +36,7 @@ fn load(source: &ModelSource, precision: Precision) -> Vlm {
 /// What a model computes of the fixtures' prompt and steps.
 fn look(model: &Vlm, expected: &Expected) -> Answer {
     let size = model.config().vision.as_ref().expect("it sees").image_size;
-    let frame = |f| {
-        let pixels = (0..size * size).map(move |at| frame_pixel(size, f, at % size, at / size));
-        pixels.flatten().collect::<Vec<u8>>()
-    };
-    let frames: Vec<_> = (0..expected.frames).map(frame).collect();
+    let frames: Vec<_> = (0..expected.frames).map(|f| frame(size, f)).collect();
     let mut answer = Answer {
         features: Vec::new(),
         logits: Vec::new(),
@@ -179,8 +175,8 @@ fn lossless_files_hold_exactly_the_weights_of_the_checkpoint() {
     }
 }
 
-fn packed(dir: &Path, variant: Option<Variant>) -> (Pack, Option<String>) {
-    let model = Published::open(dir, None, variant).unwrap_or_else(|error| panic!("{error}"));
+fn packed(dir: &Path) -> (Pack, Option<String>) {
+    let model = Published::open(dir, None, None).unwrap_or_else(|error| panic!("{error}"));
     let out = Cursor::new(Vec::new());
     let pack = packer::pack_model(
         "x",
@@ -198,11 +194,11 @@ fn packed(dir: &Path, variant: Option<Variant>) -> (Pack, Option<String>) {
 #[test]
 fn a_pack_holds_the_same_tensors_whichever_lossless_files_it_was_made_of() {
     let expected = Expected::load();
-    let (reference, said) = packed(checkpoint().path(), None);
+    let (reference, said) = packed(checkpoint().path());
     assert_eq!(said, None);
     for (name, suffix, variant) in [("fused", "", "fp32"), ("named_fp16", "_fp16", "fp16")] {
         let dir = export(expected.case(name), suffix);
-        let (pack, said) = packed(dir.path(), None);
+        let (pack, said) = packed(dir.path());
         assert_eq!(said, Some(format!("ONNX files, variant {variant}")));
         assert_eq!(
             pack.header().tensors.len(),

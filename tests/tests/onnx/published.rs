@@ -13,7 +13,7 @@ use ocelli_runtime::engine::plain::Array;
 use ocelli_runtime::import::onnx::{Graph, OnnxModel, Part};
 use ocelli_runtime::reference::ReferenceModel;
 use ocelli_tests::closeness::{max_abs_diff, std};
-use ocelli_tests::fixture::frame_pixel;
+use ocelli_tests::fixture::frame;
 
 use crate::{Case, Expected, checkpoint, folder};
 
@@ -165,16 +165,12 @@ fn plain_tract_computes_of_the_published_graphs_what_we_compute_of_their_weights
     let expected = Expected::load();
     let files = ModelFiles::read(checkpoint().path()).expect("sound files");
     let size = files.config.vision.as_ref().expect("it sees").image_size;
-    let frame = |f| {
-        let pixels = (0..size * size).map(move |at| frame_pixel(size, f, at % size, at / size));
-        pixels.flatten().collect::<Vec<u8>>()
-    };
     for (name, case) in &expected.cases {
         let pair = Pair {
             expected: &expected,
             case,
             files: &files,
-            frames: (0..expected.frames).map(frame).collect(),
+            frames: (0..expected.frames).map(|f| frame(size, f)).collect(),
         };
         // The largest differences observed are 1.5e-5, 1.6e-2 and 0.17.
         let bound = match case.arithmetic.as_str() {
