@@ -20,8 +20,9 @@
 //! | bytes | 256 | the token of each byte |
 //! | text | B bytes | the bytes of all tokens, by id |
 //!
-//! The lengths are checked when the tables are opened, each number when it is used: a number that
-//! points outside stands for nothing.
+//! When the tables are opened, the lengths are checked, and that no two tokens share text and no two
+//! added tokens are one, so that what is made of all tokens is no larger than the tables. Each
+//! number is checked when it is used: one that points outside stands for nothing.
 
 pub(crate) mod build;
 
@@ -29,6 +30,7 @@ use super::TokenizerError;
 use super::classes::Classes;
 use super::merging::Merging;
 use crate::pack::Blob;
+use std::cmp::Reverse;
 
 /// The form above.
 const FORM: u32 = 1;
@@ -107,11 +109,12 @@ struct View<'t> {
 }
 
 impl Tables {
-    /// Checks the lengths of the tables.
+    /// Checks the tables as said above.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Tables`] if they are cut, or of a form this program does not know.
+    /// [`TokenizerError::Tables`] if they are cut, of a form this program does not know, or larger
+    /// in use than they are.
     pub(super) fn open(bytes: Blob) -> Result<Tables, TokenizerError> {
         let damaged = |what: String| TokenizerError::Tables { what };
         let (words, _) = bytes.as_chunks::<4>();
@@ -133,11 +136,18 @@ impl Tables {
             text,
         };
         match counts.byte_len() {
-            Some(len) if len == bytes.len() => Ok(Tables { bytes, counts }),
-            _ => Err(damaged(format!(
-                "{} bytes do not hold {tokens} tokens, {merges} merges and {text} bytes of text",
-                bytes.len()
-            ))),
+            Some(len) if len == bytes.len() => {}
+            _ => {
+                return Err(damaged(format!(
+                    "{} bytes do not hold {tokens} tokens, {merges} merges and {text} bytes of text",
+                    bytes.len()
+                )));
+            }
+        }
+        let tables = Tables { bytes, counts };
+        match tables.view().excess() {
+            Some(what) => Err(damaged(what.to_owned())),
+            None => Ok(tables),
         }
     }
 
@@ -232,6 +242,20 @@ fn number(table: &[Word], at: usize) -> Option<usize> {
 }
 
 impl<'t> View<'t> {
+    /// What would make more of the tables than they hold.
+    fn excess(&self) -> Option<&'static str> {
+        let number = |word: &Word| u32::from_le_bytes(*word);
+        if !self.ends.is_sorted_by_key(number) {
+            return Some("two tokens share their text");
+        }
+        let place = |id: &Word| {
+            let text = self.token_bytes(number(id));
+            (Reverse(text.len()), text)
+        };
+        let ascend = self.added.is_sorted_by(|a, b| place(a) < place(b));
+        (!ascend).then_some("the added tokens are not in order")
+    }
+
     fn token_bytes(&self, id: u32) -> &'t [u8] {
         let bytes = || {
             let at = usize::try_from(id).ok()?;

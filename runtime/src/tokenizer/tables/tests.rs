@@ -198,6 +198,33 @@ fn tables_of_another_length_or_form_are_refused() {
 }
 
 #[test]
+fn tables_that_would_grow_in_use_are_refused() {
+    let sound = build(&fixture_bytes(FIXTURES[0])).expect("tables");
+    let counts = open(sound.clone()).expect("they open").counts;
+    let with = |from: usize, numbers: &[u32]| {
+        let mut bytes = sound.clone();
+        for (i, number) in numbers.iter().enumerate() {
+            bytes[4 * (from + i)..][..4].copy_from_slice(&number.to_le_bytes());
+        }
+        open(bytes)
+    };
+    let sections = counts.sections().expect("no overflow");
+    let added_at = COUNTS + sections[..5].iter().sum::<usize>();
+    // Every other token has the text of all.
+    let ends: Vec<u32> = (0..=counts.tokens)
+        .map(|i| (i % 2 * counts.text) as u32)
+        .collect();
+    let one = vec![5; counts.added];
+    for (what, opened) in [
+        ("two tokens share their text", with(COUNTS, &ends)),
+        ("added tokens are not in order", with(added_at, &one)),
+    ] {
+        let message = opened.expect_err(what).to_string();
+        assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
 fn what_the_tables_cannot_say_is_refused() {
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut json = fixture(FIXTURES[0]);
