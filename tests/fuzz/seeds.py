@@ -68,6 +68,23 @@ def put_onnx() -> None:
             put("onnx", path.stem, path.read_bytes())
 
 
+def put_tokenizer() -> None:
+    """The tables of the default model behind texts, sound and cut."""
+    pack = (HERE.parent.parent / "models" / "default.ocelli").read_bytes()
+    for at in range(0, len(pack) - 32, 64):
+        form, _, tokens, words, merges, added, classes, text = struct.unpack_from("<8I", pack, at)
+        length = 4 * (8 + 3 * tokens + 2 + words + 3 * merges + added + classes + 256) + text
+        if form == 1 and 256 <= words <= tokens and at + length <= len(pack):
+            tables = pack[at : at + length]
+            break
+    else:
+        raise SystemExit("the default model has no tables")
+    texts = {"prose": "It's 12 o'clock,  isn't it?\n", "tokens": "<|im_start|><image> café 日本 ½<|im_end|>"}
+    for name, text in texts.items():
+        put("tokenizer", name, counted([text.encode()]) + tables)
+    put("tokenizer", "cut", counted([b"a"]) + tables[:999])
+
+
 def counted(parts: list[bytes]) -> bytes:
     """Parts, each behind a byte with its length."""
     return b"".join(bytes([len(part)]) + part for part in parts)
@@ -234,6 +251,7 @@ def main() -> None:
             put("picture", file["name"], bytes.fromhex(file["hex"]))
     put_camera()
     put_onnx()
+    put_tokenizer()
     put_gguf()
     put_wire()
     put_page_and_hooks()
