@@ -400,11 +400,12 @@ impl<W: Write + Seek> Packer<'_, W> {
         let embed_name = "model.text_model.embed_tokens.weight";
         let embedding = self.weights.read(embed_name, &[t.vocab_size, hidden])?;
         self.embedding(&embedding)?;
+        let mut calibration =
+            Calibration::new(self.files, self.weights, &embedding, &rotation, text)?;
         drop(embedding);
 
         let arithmetic = Arithmetic::new();
         let feedback = |moments: Moments| Feedback::new(&arithmetic, moments);
-        let mut calibration = Calibration::new(self.files, self.weights, &rotation, text)?;
         for i in 0..t.n_layers {
             let moments = calibration.as_mut().map(|text| text.layer(&arithmetic, i));
             let [for_qkv, for_out, for_gate_up, for_down] = match moments.transpose()? {

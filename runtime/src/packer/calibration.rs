@@ -55,14 +55,15 @@ pub(super) struct Calibration<'a> {
 }
 
 impl<'a> Calibration<'a> {
-    /// Looks up the embeddings of the text; nothing for no text.
+    /// Looks up the text in `embedding` (`[vocabulary, hidden]`); nothing for no text.
     ///
     /// # Errors
     ///
-    /// A tokenizer or an embedding table that cannot be used.
+    /// A tokenizer that cannot be used.
     pub(super) fn new(
         files: &'a ModelFiles,
         weights: &'a dyn FloatWeights,
+        embedding: &[f32],
         rotation: &'a Rotation,
         text: &CalibrationText,
     ) -> Result<Option<Self>, PackModelError> {
@@ -76,36 +77,35 @@ impl<'a> Calibration<'a> {
         if ids.is_empty() {
             return Ok(None);
         }
-        Calibration::of_ids(config, weights, rotation, &ids).map(Some)
+        Ok(Some(Calibration::of_ids(
+            config, weights, embedding, rotation, &ids,
+        )))
     }
 
     /// The first tokens of `ids` that fill [`MAX_WINDOWS`].
     fn of_ids(
         config: &'a TextConfig,
         weights: &'a dyn FloatWeights,
+        embedding: &[f32],
         rotation: &'a Rotation,
         ids: &[u32],
-    ) -> Result<Self, PackModelError> {
+    ) -> Self {
         let window = WINDOW.min(config.max_positions);
         let hidden = config.hidden_size;
-        let table = weights.read(
-            "model.text_model.embed_tokens.weight",
-            &[config.vocab_size, hidden],
-        )?;
         let x = ids
             .iter()
             .take(window * MAX_WINDOWS)
-            .flat_map(|id| &table[*id as usize * hidden..][..hidden])
+            .flat_map(|id| &embedding[*id as usize * hidden..][..hidden])
             .copied()
             .collect();
-        Ok(Calibration {
+        Calibration {
             weights,
             config,
             rotation,
             rope: RopeTable::new(config.head_dim, f64::from(config.rope_theta), window),
             window,
             x,
-        })
+        }
     }
 
     /// Runs the text through the next layer: moments of the inputs of `qkv`, `out`, `gate_up` and
@@ -275,18 +275,29 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    #[test]
-    fn the_text_goes_through_the_decoder_as_the_f32_path_does_window_by_window() {
+    fn default_model() -> (ModelFiles, Checkpoint) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
-        let (files, weights) = (
+        (
             ModelFiles::read(&dir).unwrap(),
             Checkpoint::open(&dir).unwrap(),
-        );
+        )
+    }
+
+    #[test]
+    fn the_text_goes_through_the_decoder_as_the_f32_path_does_window_by_window() {
+        let (files, weights) = default_model();
         let config = &files.config.text;
         let ids: Vec<u32> = (0..WINDOW as u32 + 9).map(|i| 3 + i * 7 % 250).collect();
         let rotation = Rotation::new(config.hidden_size, 1);
         let arithmetic = Arithmetic::new();
-        let mut text = Calibration::of_ids(config, &weights, &rotation, &ids).unwrap();
+        let embedding = weights
+            .read(
+                "model.text_model.embed_tokens.weight",
+                &[config.vocab_size, config.hidden_size],
+            )
+            .unwrap();
+        let mut text = Calibration::of_ids(config, &weights, &embedding, &rotation, &ids);
+        drop(embedding);
         for layer in 0..config.n_layers {
             text.layer(&arithmetic, layer).unwrap();
         }
@@ -312,14 +323,10 @@ mod tests {
 
     #[test]
     fn no_text_is_no_calibration() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
-        let (files, weights) = (
-            ModelFiles::read(&dir).unwrap(),
-            Checkpoint::open(&dir).unwrap(),
-        );
+        let (files, weights) = default_model();
         let rotation = Rotation::new(files.config.text.hidden_size, 1);
         for text in [CalibrationText::None, CalibrationText::Own(String::new())] {
-            let found = Calibration::new(&files, &weights, &rotation, &text).unwrap();
+            let found = Calibration::new(&files, &weights, &[], &rotation, &text).unwrap();
             assert!(found.is_none(), "{text:?}");
         }
     }
