@@ -132,14 +132,24 @@ fn rows_in(len: usize, k: usize, bias_len: Option<usize>) -> usize {
     n_rows
 }
 
-/// Writes the int8 values of one row and returns its scale.
-fn quantize_weight_row(weights: &[f32], row: &mut [i8]) -> f32 {
+/// Scale of a row of weights in int8: `absmax / 127`, 0 for a row that is too small for one. NaN
+/// does not count.
+pub fn row_scale(weights: &[f32]) -> f32 {
     let absmax = weights
         .iter()
         .fold(0.0_f32, |max, w| if w.abs() > max { w.abs() } else { max });
-    let absmax = absmax.min(f32::MAX);
-    let scale = absmax / WEIGHT_MAX;
+    let scale = absmax.min(f32::MAX) / WEIGHT_MAX;
     if scale < f32::MIN_POSITIVE {
+        0.0
+    } else {
+        scale
+    }
+}
+
+/// Writes the int8 values of one row and returns its scale.
+fn quantize_weight_row(weights: &[f32], row: &mut [i8]) -> f32 {
+    let scale = row_scale(weights);
+    if scale == 0.0 {
         row.fill(0);
         return 0.0;
     }

@@ -11,6 +11,7 @@ use super::arithmetic::Arithmetic;
 use ocelli_kernels::half::f16_bits_to_f32;
 use ocelli_kernels::int4_groups::{Int4Groups, quantize_int4_groups};
 use ocelli_kernels::int4_panels::BLOCK;
+use ocelli_kernels::panels::row_scale;
 
 /// Inputs whose moments are held together; wider inputs fall into blocks of so many.
 const MAX_WIDTH: usize = 3072;
@@ -164,13 +165,7 @@ impl<'a> Feedback<'a> {
     /// Rounds rows to int8, one scale each: values `[r, k]` and scales `[r]`. `weights`: `[r, k]`
     pub(super) fn int8_rows(&self, weights: &[f32], k: usize) -> (Vec<i8>, Vec<f32>) {
         let rows = self.rows(weights, k, &|row| {
-            let absmax = row.iter().fold(0f32, |max, w| max.max(w.abs()));
-            let scale = absmax / INT8_MAX;
-            let scale = if scale < f32::MIN_POSITIVE {
-                0.0
-            } else {
-                scale
-            };
+            let scale = row_scale(row);
             let values = self.round(row, (-INT8_MAX, INT8_MAX), |_, _| scale);
             Rounded {
                 values,

@@ -97,18 +97,9 @@ impl TailQ {
         out: *mut f32,
         store: Store,
     ) {
-        use std::arch::aarch64::*;
         for (half, total) in total.into_iter().enumerate() {
-            let value = vfmaq_f32(self.biases[half], total, self.scales[half]);
-            // SAFETY: by the caller's promise; each half is four values.
-            unsafe {
-                let out = out.add(4 * half);
-                let value = match store {
-                    Store::Overwrite => value,
-                    Store::Add => vaddq_f32(vld1q_f32(out), value),
-                };
-                vst1q_f32(out, value);
-            }
+            // SAFETY: by the caller's promise.
+            unsafe { self.store_half(half, total, out, store) };
         }
     }
 
