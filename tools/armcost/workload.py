@@ -94,14 +94,11 @@ class Workload:
             random_gguf.write(path, depth)
         names = sorted(file.name for file in libraries.glob("*.so"))
         versioned = [next(n for n in names if n.startswith(stem)) for stem in ("libggml.v", "libllama.v")]
-        phases, symbols, _ = self.machine.run(
+        phases, _, _ = self.machine.run(
             cpu, driver, libraries, *versioned, emulator.LLAMA_BACKENDS[cpu], path.name, 1, 1, PREFILL, 1,
             library_root="/usr/aarch64-linux-gnu",
         )  # fmt: skip
-        return [
-            dict(self.cost(cpu, phases[name]), functions=self.functions(cpu, phases[name], symbols))
-            for name in ("1", "2")
-        ]
+        return [self.cost(cpu, phases[name]) for name in ("1", "2")]
 
 
 def layered(at_one, at_two, layers):
