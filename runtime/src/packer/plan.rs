@@ -190,8 +190,9 @@ fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
     plan
 }
 
-/// Bytes of the tensors of a pack of this shape at most; its header comes on top. The tables made of
-/// a `tokenizer.json` are smaller than it.
+/// Bytes of the tensors of a pack of this shape, about; its header comes on top. The tables made of a
+/// `tokenizer.json` are taken to be as large as it: a large file's are smaller, a small one's some
+/// kilobytes larger.
 pub fn pack_bytes(config: &ModelConfig, tokenizer_len: usize, options: &PackOptions) -> u64 {
     let bytes = |tensor: &PlannedTensor| {
         let len = tensor.layout.byte_len(tensor.shape).unwrap_or(u64::MAX);
