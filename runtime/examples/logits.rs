@@ -1,4 +1,4 @@
-//! Logits of a model for other programs to compare: `tools/reference/gguf_peer.py`.
+//! Logits of a model for other programs to compare: `tools/reference/gguf_peer.py` and `truth.py`.
 //!
 //!     logits MODEL int8|int4|f32
 //!     logits MODEL int4:EXCEPTION,...

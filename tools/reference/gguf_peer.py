@@ -1,15 +1,12 @@
-"""A GGUF text model here and in llama.cpp: the same tokens, and what each arithmetic costs.
+"""A GGUF text model here and in llama.cpp: the same tokens.
 
     python tools/reference/gguf_peer.py greedy LOGITS F32.gguf
-    python tools/reference/gguf_peer.py truth LOGITS MODEL.gguf FILE.gguf ... --ours "int8 int4 int4:head"
+    python tools/reference/gguf_peer.py quantise F32.gguf OUT.gguf Q8_0
 
 LOGITS is the example program `logits` of the runtime (`cargo build -p ocelli-runtime --example logits`).
 `greedy` runs 20 prompts for 32 tokens in both programs, all f32, and fails if the ids of a prompt differ, or if the
-tokens differ where the two best logits are 0.05 or more apart. `truth` prints mean KL divergence from our f32 path,
-agreement about the likeliest token, and perplexity over 3072 tokens of licence text and Python documentation, for
-our int8 path (or what `--ours` names, in the words of the program) and for llama.cpp on each FILE. F32 files come from
-`gguf_files.py again`, the others from
-`python tools/reference/gguf_peer.py quantise F32.gguf OUT.gguf Q8_0`.
+tokens differ where the two best logits are 0.05 or more apart. `quantise` is llama.cpp's own quantisation. F32 files
+come from `gguf_files.py again`. What each arithmetic costs is measured by `truth.py`.
 
 Needs llama-cpp-python 0.3.36 and numpy.
 """
@@ -18,15 +15,13 @@ import argparse
 import ctypes
 import json
 import subprocess
-from pathlib import Path
-from pydoc_data.topics import topics
 
 import llama_cpp
 import numpy as np
 
-WINDOW, WINDOWS_A_TEXT = 256, 3
+# Most tokens of a text, half of what the context holds.
+WINDOW = 256
 TOKENS, GAP = 32, 0.05
-LICENCES = Path("/usr/share/common-licenses")
 PROMPTS = [
     "What is the capital of France?",
     "Write a short poem about the sea.",
@@ -157,57 +152,6 @@ def greedy(program: str, model: str) -> None:
         raise SystemExit(1)
 
 
-def log_softmax(rows: np.ndarray) -> np.ndarray:
-    """Row by row, sums in double precision."""
-    rows = rows - rows.max(axis=1, keepdims=True)
-    sums = np.exp(rows).sum(axis=1, keepdims=True, dtype=np.float64)
-    return rows - np.log(sums).astype(np.float32)
-
-
-def windows(tokenise) -> list[list[int]]:
-    """The first tokens of two licences and two chapters of Python's documentation."""
-    texts = [(LICENCES / name).read_text() for name in ("Apache-2.0", "GPL-3")]
-    texts += [topics[name] for name in ("formatstrings", "objects")]
-    cut = [tokenise(text) for text in texts]
-    return [ids[i * WINDOW : (i + 1) * WINDOW] for i in range(WINDOWS_A_TEXT) for ids in cut]
-
-
-def truth(program: str, model: str, files: list[str], ours: str) -> None:
-    """What each arithmetic costs on free text."""
-    base = Ours(program, model, "f32")
-    ways = {name: Ours(program, model, name) for name in ours.split()}
-    peers = {Path(file).name: Peer(file) for file in files}
-    vocabulary = next(iter(peers.values())).n
-    sums = {}
-
-    def count(name: str, reference: np.ndarray, rows: np.ndarray, ids: list[int]) -> None:
-        """Adds a window to the sums of a way."""
-        p, q = reference, log_softmax(rows)
-        kl = (np.exp(p) * (p - q)).sum(axis=1, dtype=np.float64)
-        top = (p.argmax(axis=1) == q.argmax(axis=1)).sum()
-        loss = -q[np.arange(len(ids) - 1), ids[1:]]
-        total = sums.setdefault(name, np.zeros(5))
-        total += [kl.sum(), top, len(ids), loss.sum(), len(loss)]
-
-    def show() -> None:
-        """Prints the sums so far."""
-        for name, (kl, top, n, loss, predicted) in sums.items():
-            perplexity = np.exp(loss / predicted)
-            figures = f"KL {kl / n:.5f}  top-1 {top / n:.4f}  perplexity {perplexity:.3f}  tokens {n:.0f}"
-            print(f"{name:40} {figures}", flush=True)
-
-    for number, ids in enumerate(windows(base.ids), 1):
-        reference = log_softmax(base.score(ids, vocabulary))
-        count("ours f32", reference, reference, ids)
-        for name, way in ways.items():
-            count(f"ours {name}", reference, way.score(ids, vocabulary), ids)
-        for name, peer in peers.items():
-            peer.clear()
-            count(f"llama.cpp {name}", reference, peer.score(ids), ids)
-        print(f"after {number} windows")
-        show()
-
-
 def quantise(source: str, path: str, kind: str) -> None:
     """llama.cpp's own quantisation of a file."""
     settings = llama_cpp.llama_model_quantize_default_params()
@@ -224,11 +168,6 @@ def main() -> None:
     verb = verbs.add_parser("greedy")
     verb.add_argument("program")
     verb.add_argument("model")
-    verb = verbs.add_parser("truth")
-    verb.add_argument("program")
-    verb.add_argument("model")
-    verb.add_argument("files", nargs="+")
-    verb.add_argument("--ours", default="int8")
     verb = verbs.add_parser("quantise")
     verb.add_argument("source")
     verb.add_argument("path")
@@ -237,7 +176,7 @@ def main() -> None:
     quiet = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    {"greedy": greedy, "truth": truth, "quantise": quantise}[arguments.pop("verb")](**arguments)
+    {"greedy": greedy, "quantise": quantise}[arguments.pop("verb")](**arguments)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from pathlib import Path
 import gguf
 import llama_cpp
 import numpy as np
-from gguf_peer import PROMPTS, Ours, Peer, chat, log_softmax
+from gguf_peer import PROMPTS, WINDOW, Ours, Peer, chat
 
 PACKAGE, VERSION = "Brotli", "1.1.0"
 TEXTS = {
@@ -41,7 +41,7 @@ TEXTS = {
     "lcet10.txt": "5314ba1dbb03f471df88bec6cd120a938ef60d0fd3511c5c1dce61bf7463245f",
     "plrabn12.txt": "07e2e0b461af78c7c647cb53dab39de560198e16f799b4516eccf0fbd69f764c",
 }
-WINDOW, WINDOWS_A_TEXT = 256, 4
+WINDOWS_A_TEXT = 4
 # Past title pages and contents, in bytes.
 SKIP = 4000
 QUESTIONS, ANSWER = PROMPTS[:10], 96
@@ -95,6 +95,13 @@ def scores(way, ids: list[int], vocabulary: int) -> np.ndarray:
         way.clear()
         return way.score(ids)
     return way.score(ids, vocabulary)
+
+
+def log_softmax(rows: np.ndarray) -> np.ndarray:
+    """Row by row, sums in double precision."""
+    rows = rows - rows.max(axis=1, keepdims=True)
+    sums = np.exp(rows).sum(axis=1, keepdims=True, dtype=np.float64)
+    return rows - np.log(sums).astype(np.float32)
 
 
 class Sums:
