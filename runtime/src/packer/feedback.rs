@@ -396,6 +396,16 @@ mod tests {
     }
 
     #[test]
+    fn a_row_beyond_f32_keeps_a_finite_scale() {
+        let arithmetic = Arithmetic::new();
+        let feedback = Feedback::new(&arithmetic, Moments::of(&arithmetic, &inputs(9), K));
+        let mut w = weights(1);
+        w[40] = f32::INFINITY;
+        let (_, scales) = feedback.int8_rows(&w, K);
+        assert!(scales[0].is_finite(), "{scales:?}");
+    }
+
+    #[test]
     fn a_row_of_zeros_stays_zero() {
         let arithmetic = Arithmetic::new();
         let feedback = Feedback::new(&arithmetic, Moments::of(&arithmetic, &inputs(9), K));
