@@ -20,6 +20,7 @@ mod matrix;
 mod tests;
 mod writer;
 
+pub(crate) use layout::unfit_for_kernels;
 pub use layout::{Layout, WeightScheme};
 pub use matrix::{Matrix, WeightPanels};
 pub use writer::{PackError, PackWriter, PlannedTensor};
@@ -237,6 +238,11 @@ impl Pack {
             source: Box::new(source),
         };
         header.config.validate("pack header").map_err(invalid)?;
+        if let Some((field, value, multiple)) = unfit_for_kernels(&header.config) {
+            return Err(self.damaged(format!(
+                "{field} is {value}, the kernels need a multiple of {multiple}"
+            )));
+        }
         match (&header.preprocess, &header.config.vision) {
             (Some(preprocess), Some(vision)) => preprocess
                 .validate("pack header", vision)

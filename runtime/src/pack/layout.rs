@@ -1,5 +1,6 @@
 //! How the bytes of a tensor are laid out, and what that asks of its shape.
 
+use crate::config::ModelConfig;
 use ocelli_kernels::int4_panels::{self, BLOCK};
 use ocelli_kernels::panels;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,32 @@ impl Layout {
             _ => 16,
         }
     }
+}
+
+/// The first size of a model that the int8 kernels cannot run: its field, value, and what it must be
+/// a multiple of.
+pub(crate) fn unfit_for_kernels(config: &ModelConfig) -> Option<(&'static str, usize, usize)> {
+    let vision = config.vision.as_ref().map(|vision| {
+        [
+            ("vision_config.hidden_size", vision.hidden_size, 16),
+            (
+                "vision_config.hidden_size / num_attention_heads",
+                vision.head_dim(),
+                8,
+            ),
+        ]
+    });
+    let text = [
+        ("text_config.hidden_size", config.text.hidden_size, 16),
+        (
+            "text_config.intermediate_size",
+            config.text.intermediate_size,
+            16,
+        ),
+        ("text_config.head_dim", config.text.head_dim, 8),
+    ];
+    let mut sizes = vision.into_iter().flatten().chain(text);
+    sizes.find(|(_, value, multiple)| !value.is_multiple_of(*multiple))
 }
 
 /// How the decoder's matrices are stored.

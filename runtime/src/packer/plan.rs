@@ -2,7 +2,7 @@
 
 use super::{PackModelError, PackOptions, TokenizerBlobs};
 use crate::config::{ModelConfig, TextConfig};
-use crate::pack::{Layout, PlannedTensor, WeightScheme};
+use crate::pack::{Layout, PlannedTensor, WeightScheme, unfit_for_kernels};
 use crate::weights::ALIGNMENT;
 use ocelli_kernels::int4_panels::BLOCK;
 
@@ -15,33 +15,12 @@ pub(super) fn check_shapes(
     config: &ModelConfig,
     options: &PackOptions,
 ) -> Result<(), PackModelError> {
-    let vision = config.vision.as_ref().map(|vision| {
-        [
-            ("vision_config.hidden_size", vision.hidden_size, 16),
-            (
-                "vision_config.hidden_size / num_attention_heads",
-                vision.head_dim(),
-                8,
-            ),
-        ]
-    });
-    let text = [
-        ("text_config.hidden_size", config.text.hidden_size, 16),
-        (
-            "text_config.intermediate_size",
-            config.text.intermediate_size,
-            16,
-        ),
-        ("text_config.head_dim", config.text.head_dim, 8),
-    ];
-    for (field, value, multiple) in vision.into_iter().flatten().chain(text) {
-        if !value.is_multiple_of(multiple) {
-            return Err(PackModelError::Shape {
-                field,
-                value,
-                multiple,
-            });
-        }
+    if let Some((field, value, multiple)) = unfit_for_kernels(config) {
+        return Err(PackModelError::Shape {
+            field,
+            value,
+            multiple,
+        });
     }
     match options.weights == WeightScheme::Int8 && options.exceptions.is_empty() {
         true => Ok(()),

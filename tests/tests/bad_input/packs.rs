@@ -307,6 +307,15 @@ fn headers_that_lie_are_refused() {
         ("another layout", |h| h.tensors[2].layout = Layout::Bytes),
         ("another panel layout", |h| h.panel_layout = "9x9".into()),
         ("no heads", |h| h.config.text.n_heads = 0),
+        ("heads of four values", |h| {
+            let text = &mut h.config.text;
+            text.n_heads *= text.head_dim / 4;
+            text.n_kv_heads *= text.head_dim / 4;
+            text.head_dim = 4;
+        }),
+        ("vision heads of four values", |h| {
+            vision(h).n_heads = vision(h).hidden_size / 4
+        }),
         ("more layers than tensors", |h| h.config.text.n_layers = 3),
         ("a wider model", |h| h.config.text.hidden_size *= 2),
         ("no patches", |h| vision(h).patch_size = 0),
