@@ -17,7 +17,7 @@
 //! | merges | 3 · M | right token, rank, merged token; by left and right, ascending |
 //! | added | A | longest first, equals by their text |
 //! | classes | C | ranges of characters ([`Classes`]) |
-//! | bytes | 256 | the token of each byte |
+//! | bytes | 256 | the token of each byte; all bits set where there is none and the byte is dropped |
 //! | text | B bytes | the bytes of all tokens, by id |
 //!
 //! When the tables are opened, the lengths are checked, and that no two tokens share text and no two
@@ -44,6 +44,10 @@ const WHOLE_WORDS: u32 = 2;
 const SPECIAL: u32 = 1;
 /// Kind: matched as a whole wherever it is written.
 const ADDED: u32 = 2;
+
+/// In place of the token of a byte the vocabulary lacks, as SmolLM2's lacks 21 control characters
+/// and bytes that UTF-8 has no or little use for. Such a byte is dropped, its neighbours may merge.
+const NO_TOKEN: u32 = u32::MAX;
 
 type Word = [u8; 4];
 

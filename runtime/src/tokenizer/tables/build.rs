@@ -2,7 +2,7 @@
 
 use super::super::classes::{CLASS_BITS, DIGIT, LETTER, NUMBER, SPACE};
 use super::super::{byte_level_alphabet, library};
-use super::{ADDED, COUNTS, Counts, FORM, SPECIAL, SPLIT_DIGITS, Tables, WHOLE_WORDS};
+use super::{ADDED, COUNTS, Counts, FORM, NO_TOKEN, SPECIAL, SPLIT_DIGITS, Tables, WHOLE_WORDS};
 use crate::pack::Blob;
 use serde::Deserialize;
 use serde_json::Value;
@@ -50,6 +50,7 @@ struct Bpe {
     end_of_word_suffix: Option<String>,
     byte_fallback: bool,
     ignore_merges: bool,
+    unk_token: Option<String>,
     vocab: HashMap<String, u32>,
     merges: Vec<(String, String)>,
 }
@@ -168,9 +169,12 @@ impl Vocabulary {
             let found = all
                 .words
                 .binary_search_by(|id| all.bytes[*id as usize].as_slice().cmp(&[byte]));
-            match found {
-                Ok(at) => all.of_byte.push(all.words[at]),
-                Err(_) => return refuse(format!("it has no token for byte {byte}")),
+            match (found, &model.unk_token) {
+                (Ok(at), _) => all.of_byte.push(all.words[at]),
+                (Err(_), None) => all.of_byte.push(NO_TOKEN),
+                (Err(_), Some(unknown)) => {
+                    return refuse(format!("it writes {unknown:?} for byte {byte}"));
+                }
             }
         }
         for token in added {
