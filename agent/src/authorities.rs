@@ -3,6 +3,8 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::Path;
+use std::sync::Arc;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Where Debian and its kin keep the authorities they trust.
 pub const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -21,4 +23,21 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
         true => Err("it holds no certificate".to_owned()),
         false => Ok(certificates),
     }
+}
+
+/// How a client of HTTPS connects that trusts the certificates of a PEM file alone.
+///
+/// # Errors
+///
+/// As [`certificates`].
+pub fn tls_config(path: &Path) -> Result<TlsConfig, String> {
+    let roots = certificates(path)?;
+    let roots = roots
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
+        .unversioned_rustls_crypto_provider(provider)
+        .build())
 }

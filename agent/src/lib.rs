@@ -48,6 +48,7 @@ pub mod notify;
 pub mod npy;
 pub mod page;
 pub mod progress;
+pub mod refusal;
 pub mod remote;
 pub mod replay;
 pub mod room;

@@ -6,20 +6,21 @@ use super::error::HubError;
 use super::listing::{Listing, MAX_LISTING_BYTES};
 use super::patience::{Failure, retry_after};
 use super::settings::HubSettings;
-use crate::authorities::certificates;
+use crate::authorities::tls_config;
+use crate::refusal::{MAX_SHOWN_CHARS, shown};
 use crate::remote::settings::is_near;
 use crate::secret::Secret;
-use std::sync::Arc;
+use std::io::Read;
+use std::time::Duration;
 use ureq::http::{Response, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 8;
 /// How much of a refusal is read, in bytes.
 const MAX_REFUSAL_BYTES: u64 = 4096;
-/// How much of a refusal is shown, in characters.
-const MAX_SHOWN_CHARS: usize = 200;
+/// Longest time without a byte that is waited for: a clock cannot hold any time.
+const LONGEST_STALL: Duration = Duration::from_secs(24 * 3600);
 
 /// How a request is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,37 +92,26 @@ impl Client {
                 host: origin.host().to_owned(),
             });
         }
+        let stall = Some(settings.stall.min(LONGEST_STALL));
         let mut config = Agent::config_builder()
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_resolve(Some(settings.stall))
-            .timeout_connect(Some(settings.stall))
-            .timeout_recv_response(Some(settings.stall))
-            .timeout_per_read(Some(settings.stall))
-            .timeout_per_write(Some(settings.stall))
+            .timeout_resolve(stall)
+            .timeout_connect(stall)
+            .timeout_recv_response(stall)
+            .timeout_per_read(stall)
+            .timeout_per_write(stall)
             .user_agent(concat!("ocelli/", env!("CARGO_PKG_VERSION")));
-        // Plain hubs may redirect only to plain addresses or lack authorities altogether.
-        let roots = certificates(&settings.authorities);
-        match roots {
-            Ok(roots) => {
-                let roots = roots
-                    .iter()
-                    .map(|der| Certificate::from_der(der).to_owned());
-                let provider = Arc::new(rustls::crypto::ring::default_provider());
-                config = config.tls_config(
-                    TlsConfig::builder()
-                        .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
-                        .unversioned_rustls_crypto_provider(provider)
-                        .build(),
-                );
-            }
+        match tls_config(&settings.authorities) {
+            Ok(tls) => config = config.tls_config(tls),
             Err(reason) if origin.is_private() => {
                 return Err(HubError::Authorities {
                     path: settings.authorities.clone(),
                     reason,
                 });
             }
+            // A plain hub may never lead to an encrypted connection.
             Err(_) => {}
         }
         Ok(Client {
@@ -268,18 +258,17 @@ pub fn check(answer: &mut Answer) -> Result<(), Failure> {
     }
     let after = answer.header("retry-after").and_then(retry_after);
     let said = answer.header("x-error-message").map(str::to_owned);
-    let body = answer.response.body_mut().with_config();
-    let body = body.limit(MAX_REFUSAL_BYTES).lossy_utf8(true);
-    let text = said.unwrap_or_else(|| body.read_to_string().unwrap_or_default());
-    let text: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_SHOWN_CHARS)
-        .collect();
-    Err(refusal(answer.url.clone(), status, text, after))
+    let said = said.unwrap_or_else(|| {
+        let body = answer.response.body_mut().as_reader();
+        let mut begin = Vec::new();
+        // What came before the connection broke is better than nothing.
+        let _ = body.take(MAX_REFUSAL_BYTES).read_to_end(&mut begin);
+        String::from_utf8_lossy(&begin).into_owned()
+    });
+    Err(refusal(answer.url.clone(), status, shown(&said), after))
 }
 
-fn refusal(url: String, status: u16, text: String, after: Option<std::time::Duration>) -> Failure {
+fn refusal(url: String, status: u16, text: String, after: Option<Duration>) -> Failure {
     let reason = match text.is_empty() {
         true => "no reason given".to_owned(),
         false => text,
@@ -306,6 +295,27 @@ fn refusal(url: String, status: u16, text: String, after: Option<std::time::Dura
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_redirect_never_leaves_an_encrypted_connection() {
+        let settings = HubSettings::of(|name| match name {
+            "HF_HOME" => Some("/nowhere".into()),
+            "HF_ENDPOINT" => Some("http://127.0.0.1:1".into()),
+            _ => None,
+        });
+        let client = Client::new(&settings.unwrap()).unwrap();
+        for (from, location, followed) in [
+            ("https://hub/a", "/b", true),
+            ("https://hub/a", "https://cdn/b", true),
+            ("https://hub/a", "http://hub/b", false),
+            ("https://hub/a", "http://cdn/b", false),
+            ("http://hub/a", "http://cdn/b", true),
+            ("http://hub/a", "https://cdn/b", true),
+        ] {
+            let to = client.follow("u", &from.parse().unwrap(), location);
+            assert_eq!(to.is_ok(), followed, "{from} to {location}");
+        }
+    }
 
     #[test]
     fn a_status_says_whether_trying_again_helps() {

@@ -38,7 +38,8 @@ pub struct HubSettings {
 
 impl HubSettings {
     /// Reads `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-    /// `HF_HUB_OFFLINE` and `SSL_CERT_FILE` of an environment, and the token file.
+    /// `HF_HUB_OFFLINE` and `SSL_CERT_FILE` of an environment, the former names
+    /// `HUGGINGFACE_HUB_CACHE` and `HUGGING_FACE_HUB_TOKEN`, and the token file.
     ///
     /// # Errors
     ///

@@ -4,21 +4,19 @@ use super::{
     Heard, MAX_ANSWERS, MAX_WAITING, RemoteAnswer, RemoteError, RemoteQuestion, Settings, Spent,
     exchange,
 };
-use crate::authorities::{SYSTEM_AUTHORITIES, certificates};
+use crate::authorities::{SYSTEM_AUTHORITIES, tls_config};
 use crate::mailbox::Mailbox;
+use crate::refusal::shown;
 use crate::secret::Secret;
 use ocelli_reflex::QuestionId;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Longest answer, in bytes.
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
-/// How much of a refusal is shown, in characters.
-const MAX_SHOWN_CHARS: usize = 200;
 
 /// What the thread and the handle share.
 pub(super) struct Shared {
@@ -196,12 +194,10 @@ fn ask(settings: &Settings, question: &Waiting) -> Result<Heard, RemoteError> {
     let body = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES);
     let body = body.read_to_vec().map_err(failed)?;
     if status != 200 {
-        let shown = String::from_utf8_lossy(&body);
-        let shown = shown.chars().filter(|c| !c.is_control());
         return Err(RemoteError::Status {
             url,
             status,
-            text: shown.take(MAX_SHOWN_CHARS).collect(),
+            text: shown(&String::from_utf8_lossy(&body)),
         });
     }
     exchange::read(&body, &question.form).map_err(|reason| RemoteError::Malformed { url, reason })
@@ -218,20 +214,11 @@ fn agent(settings: &Settings, within: Duration) -> Result<Agent, RemoteError> {
     if settings.url.starts_with("https:") {
         let path = settings.ca.as_deref();
         let path = path.unwrap_or(Path::new(SYSTEM_AUTHORITIES));
-        let roots = certificates(path).map_err(|reason| RemoteError::Authorities {
+        let tls = tls_config(path).map_err(|reason| RemoteError::Authorities {
             path: path.to_owned(),
             reason,
         })?;
-        let roots = roots
-            .iter()
-            .map(|der| Certificate::from_der(der).to_owned());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        config = config.tls_config(
-            TlsConfig::builder()
-                .root_certs(RootCerts::Specific(Arc::new(roots.collect())))
-                .unversioned_rustls_crypto_provider(provider)
-                .build(),
-        );
+        config = config.tls_config(tls);
     }
     Ok(config.build().new_agent())
 }
