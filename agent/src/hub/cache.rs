@@ -166,6 +166,7 @@ impl CachedRepository {
         let root = self.snapshot(&commit);
         let mut files = Vec::new();
         walk(&root, "", MAX_DEPTH, &mut files).map_err(HubError::file(&root))?;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
         match files.is_empty() {
             true => Err(missing()),
             false => Ok(Listing {
@@ -177,7 +178,8 @@ impl CachedRepository {
     }
 }
 
-/// Collects the files under a folder whose links lead somewhere.
+/// Collects the files under a folder whose links lead somewhere; a link to a folder, which may lead
+/// back up, is not followed.
 fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<RemoteFile>) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -189,8 +191,9 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<RemoteFile>) -> 
             continue;
         };
         let path = format!("{prefix}{name}");
+        let is_folder = entry.file_type()?.is_dir();
         match fs::metadata(entry.path()) {
-            Ok(meta) if meta.is_dir() && depth > 0 => {
+            Ok(_) if is_folder && depth > 0 => {
                 walk(&entry.path(), &format!("{path}/"), depth - 1, files)?;
             }
             Ok(meta) if meta.is_file() && files.len() < MAX_FILES => files.push(RemoteFile {
@@ -201,7 +204,6 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<RemoteFile>) -> 
             _ => {}
         }
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
 }
 
@@ -230,7 +232,8 @@ fn aside(path: &Path) -> PathBuf {
 /// What the system says.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let aside = aside(path);
-    let mut file = File::create(&aside)?;
+    // Never through a link that somebody put there.
+    let mut file = File::create_new(&aside)?;
     write(&mut file)
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&aside, path))
@@ -306,6 +309,9 @@ mod tests {
             .collect();
         assert_eq!(paths, ["config.json", "onnx/deep/model.onnx"]);
         assert_eq!(listing.files[0].size, Some(6));
+        // A link that leads back up would be a folder in a folder without end.
+        symlink(".", cached.snapshot(COMMIT).join("again")).unwrap();
+        assert_eq!(cached.listing(&revision).unwrap(), listing);
         // A link whose blob has gone is no file.
         fs::remove_file(cached.blob(id)).unwrap();
         assert!(cached.listing(&revision).is_err());

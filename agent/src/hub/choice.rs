@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Small files that any form of a model directory may need.
-const SMALL: [&str; 9] = [
+const SMALL: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -14,10 +14,11 @@ const SMALL: [&str; 9] = [
     "chat_template.jinja",
     "tokenizer.json",
     "tokenizer_config.json",
-    "model.safetensors.index.json",
 ];
 /// The one file of unsharded weights.
 const SINGLE: &str = "model.safetensors";
+/// What lies in which shard.
+const INDEX: &str = "model.safetensors.index.json";
 /// The parts of an ONNX export.
 const ONNX_PARTS: [&str; 3] = ["vision_encoder", "embed_tokens", "decoder_model_merged"];
 /// GGUF and ONNX variants, the most wanted first: what loses least when it is packed in int8.
@@ -168,7 +169,6 @@ fn small(listing: &Listing) -> Vec<RemoteFile> {
 fn safetensors(listing: &Listing) -> Result<Choice, String> {
     let mut files = small(listing);
     if let Some(single) = listing.file(SINGLE) {
-        files.retain(|file| !file.path.ends_with(".index.json"));
         files.push(single.clone());
     } else {
         let is_shard = |file: &&RemoteFile| {
@@ -180,6 +180,7 @@ fn safetensors(listing: &Listing) -> Result<Choice, String> {
         if shards.is_empty() {
             return Err(format!("{SINGLE} is missing"));
         }
+        files.extend(listing.file(INDEX).cloned());
         files.extend(shards);
     }
     match listing.file("config.json") {
@@ -283,7 +284,6 @@ fn onnx(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
         format!("the export of three files is not whole; {}", names(&here))
     })?;
     let mut files = small(listing);
-    files.retain(|file| !file.path.ends_with(".index.json"));
     files.extend(weights);
     Ok(Choice {
         format: Format::Onnx(Some(variant)),
@@ -342,6 +342,7 @@ mod tests {
             "config.json",
             "tokenizer.json",
             "model.safetensors",
+            "model.safetensors.index.json",
             "training_args.bin",
             "onnx/vision_encoder.onnx",
             "onnx/embed_tokens.onnx",

@@ -58,7 +58,12 @@ impl ContentId {
     }
 }
 
-fn feed(file: &mut File, mut to: impl FnMut(&[u8])) -> io::Result<()> {
+/// Reads a file to its end and hands out its parts.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub fn feed(file: &mut File, mut to: impl FnMut(&[u8])) -> io::Result<()> {
     let mut part = vec![0; CHUNK];
     loop {
         match file.read(&mut part) {

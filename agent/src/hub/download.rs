@@ -9,8 +9,10 @@ use super::error::HubError;
 use super::listing::RemoteFile;
 use super::patience::{Failure, Patience};
 use super::settings::HubSettings;
+use nix::fcntl::OFlag;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Bytes read at a time.
@@ -132,12 +134,14 @@ impl Download<'_> {
         let mut partial = Partial::open(self.cached.incomplete(target.id))?;
         // What an earlier process left may be of anything; one new start is free.
         let mut is_inherited = partial.len > 0;
+        // Bytes that came again after a new start are no progress.
+        let mut furthest = partial.len;
         loop {
-            let before = partial.len;
             if (target.size != Some(partial.len) || partial.len == 0)
                 && let Err(failure) = self.transfer(target, &mut partial, watcher)
             {
-                if partial.len >= before.saturating_add(PROGRESS_BYTES) {
+                if partial.len >= furthest.saturating_add(PROGRESS_BYTES) {
+                    furthest = partial.len;
                     patience.renew();
                 }
                 patience.pause(failure, watcher)?;
@@ -153,6 +157,7 @@ impl Download<'_> {
                 return partial.finish(self.cached.blob(target.id));
             }
             partial.restart()?;
+            furthest = 0;
             if !std::mem::take(&mut is_inherited) {
                 partial.remove();
                 return Err(HubError::Hash {
@@ -224,7 +229,8 @@ impl Download<'_> {
                     format!("Content-Range: {range:?} makes no sense"),
                 )
             })?;
-            let changed = partial.validator().is_some() && etag != partial.validator();
+            let known = partial.validator();
+            let changed = known.is_some() && etag != known;
             if start != partial.len || changed {
                 partial.restart()?;
                 let what = match changed {
@@ -245,7 +251,7 @@ impl Download<'_> {
             return Err(HubError::Length {
                 url: url(),
                 wanted,
-                found: found.to_string(),
+                found,
             }
             .into());
         }
@@ -322,6 +328,8 @@ impl Partial {
                 .truncate(false)
                 .read(true)
                 .write(true)
+                // A cache that was carried here may hold a link to any file.
+                .custom_flags(OFlag::O_NOFOLLOW.bits())
                 .open(&path)?;
             let len = file.seek(SeekFrom::End(0))?;
             Ok((file, len))
@@ -336,7 +344,10 @@ impl Partial {
 
     /// The strong validator of what is here.
     fn validator(&self) -> Option<String> {
-        let text = fs::read_to_string(self.validator_path()).ok()?;
+        let mut text = String::new();
+        let file = File::open(self.validator_path()).ok()?;
+        let limit = MAX_VALIDATOR_BYTES as u64 + 1;
+        file.take(limit).read_to_string(&mut text).ok()?;
         is_strong(&text).then_some(text)
     }
 

@@ -159,7 +159,7 @@ pub enum HubError {
         /// Bytes by the list.
         wanted: u64,
         /// Bytes by the server.
-        found: String,
+        found: u64,
     },
     /// A file has no end.
     #[error("{url} goes on beyond {limit} bytes; the file is not taken")]

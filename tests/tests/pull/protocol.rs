@@ -6,6 +6,7 @@ use ocelli_agent::hub::digest::ContentId;
 use ocelli_agent::hub::{Hub, HubError};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 const FILE: &str = "model.safetensors";
@@ -75,6 +76,17 @@ fn a_content_that_another_commit_had_is_linked() {
     fs::write(cached.blob(id), weights()).expect("a file");
     fetches(&desk, &server);
     assert_eq!(server.requests_for(FILE).len(), 0);
+}
+
+#[test]
+fn a_content_of_another_size_is_fetched_anew() {
+    let (desk, server) = (Desk::new(), Server::good(published()));
+    let id = ContentId::parse(&sha256(&weights())).expect("a hash");
+    let cached = desk.cached(&server);
+    fs::create_dir_all(cached.dir().join("blobs")).expect("a folder");
+    fs::write(cached.blob(id), &weights()[1..]).expect("a file");
+    fetches(&desk, &server);
+    assert_eq!(server.requests_for(FILE).len(), 1);
 }
 
 #[test]
@@ -223,6 +235,44 @@ fn a_server_that_sends_another_part_is_asked_for_the_whole() {
 }
 
 #[test]
+fn bytes_that_come_again_after_a_new_start_are_no_progress() {
+    // Begins, breaks off, goes on with another file: as often as it is asked, for a long while.
+    let server = but(|request, before, bytes| match (before, request.start()) {
+        (40.., _) => content(request, bytes, "\"v1\""),
+        (_, None) => content(request, bytes, "\"v1\"")
+            .body(Body::Cut(bytes[..100_000].to_vec(), bytes.len())),
+        (_, Some(start)) => part(bytes, start).with("ETag", "\"v2\""),
+    });
+    let error = fails(&Desk::new(), &server);
+    assert!(matches!(error, HubError::GivenUp { .. }), "{error}");
+    // The first hundred thousand bytes were progress; three more tries were not.
+    assert_eq!(server.requests_for(FILE).len(), 4);
+}
+
+#[test]
+fn a_stall_longer_than_the_clock_can_hold_is_no_panic() {
+    let (desk, server) = (Desk::new(), Server::good(published()));
+    let mut settings = desk.settings(&server);
+    settings.stall = Duration::MAX;
+    let hub = Hub::new(settings).expect("a hub");
+    fetch(&hub, FILE, &mut Heard::default()).expect("it comes");
+}
+
+#[test]
+fn a_link_in_place_of_a_partial_file_is_not_written_through() {
+    let (desk, server) = (Desk::new(), Server::good(published()));
+    let mine = desk.home.path().join("mine");
+    fs::write(&mine, "mine").expect("a file");
+    let id = ContentId::parse(&sha256(&weights())).expect("a hash");
+    let path = desk.cached(&server).incomplete(id);
+    fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+    symlink(&mine, &path).expect("a link");
+    let error = fails(&desk, &server);
+    assert!(matches!(error, HubError::File { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&mine).expect("a file"), "mine");
+}
+
+#[test]
 fn a_stalled_transfer_is_given_up_and_resumed() {
     let server = but(|request, before, bytes| match before {
         0 => content(request, bytes, "\"v\"")
@@ -306,6 +356,16 @@ fn a_status_says_what_to_do() {
         assert_eq!(error.exit_code(), code, "{error}");
         assert!(error.to_string().contains(wanted), "{error}");
         assert_eq!(server.requests_for(FILE).len(), 1, "{status}");
+    }
+    // A page without end says enough with its first words.
+    for long in [Body::Whole(b"ask them ".repeat(9_000)), Body::Endless] {
+        let server = but(move |_, _, _| Reply::new(403, "").body(long.clone()));
+        let error = fails(&Desk::new(), &server).to_string();
+        assert!(
+            error.contains("ask them") || error.contains("xxxx"),
+            "{error}"
+        );
+        assert!(error.len() < 500, "{error}");
     }
     let nobody = Server::start(|_, _| Reply::new(404, ""));
     let error = fails(&Desk::new(), &nobody);
