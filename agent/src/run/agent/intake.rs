@@ -214,7 +214,7 @@ impl Agent {
     fn query(&mut self, query: Query, receipt: &Receipt) {
         let now = self.parts.clock.monotonic();
         let condition = self.condition();
-        let rules = self.rules_on().into_iter();
+        let rules = self.rules_on();
         let rules = rules.map(|(rule, on)| format!("{rule},{}", if on { "on" } else { "off" }));
         let rules = rules.collect();
         let Some(line) = &mut self.parts.line else {

@@ -127,19 +127,25 @@ impl Agent {
     }
 
     /// The rules, each with whether it may start.
-    pub(super) fn rules_on(&self) -> Vec<(String, bool)> {
+    pub(super) fn rules_on(&self) -> impl Iterator<Item = (&str, bool)> {
         let policy = &self.parts.rules.policy;
-        let rules = policy.rules.iter().map(|rule| {
+        policy.rules.iter().map(|rule| {
             let switched = self.state.is_enabled(policy, &rule.id);
-            (rule.id.to_string(), switched.unwrap_or(rule.enabled))
-        });
-        rules.collect()
+            (rule.id.as_str(), switched.unwrap_or(rule.enabled))
+        })
     }
 
     /// Which rules are on.
     pub(super) fn tell_rules(&mut self) {
-        for (rule, on) in self.rules_on() {
-            self.tell_broker(Outgoing::State(State::Rule { rule, on }));
+        let states: Vec<State> = self
+            .rules_on()
+            .map(|(rule, on)| State::Rule {
+                rule: rule.to_owned(),
+                on,
+            })
+            .collect();
+        for state in states {
+            self.tell_broker(Outgoing::State(state));
         }
     }
 
@@ -210,7 +216,7 @@ impl Agent {
         Condition {
             uptime_s: uptime.as_secs(),
             // At most 32 rules.
-            n_armed_rules: self.rules_on().iter().filter(|(_, on)| *on).count() as u16,
+            n_armed_rules: self.rules_on().filter(|(_, on)| *on).count() as u16,
             temperature_c: health.temperature.as_ref().map(|t| t.celsius),
             is_dry_run: policy.dry_run,
             faults: faults.join(", "),
