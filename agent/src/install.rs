@@ -3,14 +3,14 @@
 use crate::cli::Global;
 use crate::fault::Fault;
 use crate::hub::cache::{Lock, replace};
-use crate::model::{self, DEFAULT, EXTENSION};
+use crate::hub::digest::ContentId;
+use crate::model::{self, DEFAULT};
 use crate::progress::Progress;
 use crate::signature::{self, Keys, SignatureError, Signed};
 use crate::verbs::pack;
 use ocelli_runtime::LoadError;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::Pack;
-use ocelli_runtime::packer::PackOptions;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -73,11 +73,7 @@ impl Record {
     }
 
     fn path(dir: &Path, pack: &Pack) -> PathBuf {
-        let hash: String = pack
-            .header_sha256()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hash = ContentId::Sha256(pack.header_sha256());
         dir.join(RECORDS).join(format!("{hash}.json"))
     }
 
@@ -187,7 +183,7 @@ impl Slot {
 
     /// Where the pack will be.
     pub fn target(&self) -> PathBuf {
-        self.dir.join(format!("{}.{EXTENSION}", self.name))
+        model::installed_path(&self.dir, &self.name)
     }
 
     fn fault(&self) -> impl FnOnce(io::Error) -> Fault + use<> {
@@ -209,13 +205,14 @@ impl Slot {
     /// See [`pack::write`].
     pub fn pack(
         &self,
+        global: &Global,
         model: &Published,
-        options: &PackOptions,
         progress: &mut Progress,
     ) -> Result<(), Fault> {
         let file = self.create()?;
         let out = (&file, self.partial.as_path());
-        pack::write(&self.name, model, options, out, progress)?;
+        let options = pack::options(global);
+        pack::write(global, &self.name, model, &options, out, progress)?;
         progress.clear();
         Ok(())
     }
@@ -294,9 +291,15 @@ pub struct Installed {
     pub bytes: u64,
 }
 
-/// Removes the record of a pack.
+/// Removes the record of a content, unless an installed pack still has it.
 fn forget(dir: &Path, pack: &Pack) {
-    let _ = fs::remove_file(Record::path(dir, pack));
+    let has_it = |name: &String| {
+        Pack::open(&model::installed_path(dir, name))
+            .is_ok_and(|other| other.header_sha256() == pack.header_sha256())
+    };
+    if !model::installed_names().iter().any(has_it) {
+        let _ = fs::remove_file(Record::path(dir, pack));
+    }
 }
 
 /// Takes an installed pack away, with its record and signature.

@@ -38,6 +38,24 @@ pub fn installed_dir() -> PathBuf {
     data.join("ocelli/models")
 }
 
+/// Where the pack of a name lies in the folder of installed models.
+pub fn installed_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.{EXTENSION}"))
+}
+
+/// Whether a path is that of a pack, by its name.
+pub fn is_pack(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == EXTENSION) && path.is_file()
+}
+
+/// Names of installed packs, in words.
+pub fn installed_in_words(names: &[String]) -> String {
+    match names.is_empty() {
+        true => "nothing is installed".to_owned(),
+        false => format!("installed: {}", names.join(", ")),
+    }
+}
+
 /// Names of installed packs, sorted.
 pub fn installed_names() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(installed_dir()) else {
@@ -45,12 +63,9 @@ pub fn installed_names() -> Vec<String> {
     };
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let is_pack = path.extension().is_some_and(|e| e == EXTENSION) && path.is_file();
-            is_pack.then(|| {
-                path.file_stem()
-                    .map(|stem| stem.to_string_lossy().into_owned())
-            })?
+            let path = entry.ok().map(|entry| entry.path());
+            let path = path.filter(|path| is_pack(path))?;
+            Some(path.file_stem()?.to_string_lossy().into_owned())
         })
         .collect();
     names.sort();
@@ -72,19 +87,14 @@ pub fn resolve(name: &str) -> Result<ModelSource, Fault> {
     }
     let plain = path.components().count() == 1;
     let dir = installed_dir();
-    let installed = dir.join(format!("{name}.{EXTENSION}"));
+    let installed = installed_path(&dir, name);
     if plain && installed.is_file() {
         return Ok(ModelSource::Path(installed));
     }
-    let names = installed_names();
-    let installed = match names.is_empty() {
-        true => "nothing is installed".to_owned(),
-        false => format!("installed: {}", names.join(", ")),
-    };
     Err(Fault::NoModel {
         name: name.to_owned(),
         dir,
-        installed,
+        installed: installed_in_words(&installed_names()),
     })
 }
 

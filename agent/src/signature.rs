@@ -6,6 +6,7 @@
 //!
 //! Format: minisign, Ed25519 over BLAKE2b-512 of the file.
 
+use crate::hub::digest::feed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minisign_verify::{PublicKey, Signature};
@@ -19,8 +20,6 @@ use std::path::{Path, PathBuf};
 pub const EXTENSION: &str = "minisig";
 /// Longest signature, key or settings file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-/// Bytes hashed at a time.
-const CHUNK: usize = 1 << 16;
 
 /// Why a pack is not trusted, or keys cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -183,13 +182,17 @@ impl Keys {
         self.keys.is_empty()
     }
 
-    /// Where they are configured.
-    pub fn origin(&self) -> &str {
-        &self.from
+    /// What is said of a pack without a signature.
+    pub fn missing(&self, pack: impl Into<PathBuf>) -> SignatureError {
+        SignatureError::Missing {
+            pack: pack.into(),
+            from: self.from.clone(),
+            wanted: self.ids(),
+        }
     }
 
     /// Ids of all keys, in words.
-    pub fn ids(&self) -> String {
+    fn ids(&self) -> String {
         let ids: Vec<_> = self
             .keys
             .iter()
@@ -206,11 +209,7 @@ impl Keys {
     pub fn check(&self, pack: &Path, signature: Option<&str>) -> Result<Signed, SignatureError> {
         let path = || pack.to_owned();
         let Some(text) = signature else {
-            return Err(SignatureError::Missing {
-                pack: path(),
-                from: self.from.clone(),
-                wanted: self.ids(),
-            });
+            return Err(self.missing(pack));
         };
         let malformed = |reason: String| SignatureError::Malformed {
             pack: path(),
@@ -233,10 +232,12 @@ impl Keys {
                 "{error}; sign with a minisign of version 0.10 or later"
             ))
         })?;
-        feed(pack, |part| stream.update(part)).map_err(|source| SignatureError::File {
-            path: path(),
-            source,
-        })?;
+        File::open(pack)
+            .and_then(|mut file| feed(&mut file, |part| stream.update(part)))
+            .map_err(|source| SignatureError::File {
+                path: path(),
+                source,
+            })?;
         match stream.finalize() {
             Ok(()) => Ok(Signed {
                 key: id.clone(),
@@ -246,17 +247,6 @@ impl Keys {
                 pack: path(),
                 key: id.clone(),
             }),
-        }
-    }
-}
-
-fn feed(path: &Path, mut to: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut part = vec![0; CHUNK];
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(()),
-            n => to(&part[..n]),
         }
     }
 }
@@ -300,7 +290,7 @@ fn settings(path: &Path) -> Result<Vec<String>, SignatureError> {
         reason,
     };
     let text = match read_text(path) {
-        // A service may be kept from looking into a home.
+        // The home of a service may be no folder: `/dev/null`.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
         text => text.map_err(|error| wrong(error.to_string()))?,
     };

@@ -89,7 +89,7 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
     let out = Cursor::new(Vec::new());
     let (files, floats) = (&model.files, &*model.weights);
     let packed = packer::pack_model(&model.name, files, floats, &options, out, &mut |_, _| {})?;
-    let pack = Pack::from_region(Region::from_vec(packed.into_inner()), &model.name)?;
+    let pack = Pack::from_region(Region::from_vec(packed.out.into_inner()), &model.name)?;
     Ok(Vlm::from_pack(
         Arc::new(pack),
         Arc::new(Compute::new(THREADS)?),

@@ -127,7 +127,17 @@ pub fn pack_directory<W: Write + Seek>(
 ) -> Result<W, PackModelError> {
     let model = Published::open(dir, None, None)?;
     let (files, weights) = (&model.files, &*model.weights);
-    pack_model(&model.name, files, weights, options, out, progress)
+    let packed = pack_model(&model.name, files, weights, options, out, progress)?;
+    Ok(packed.out)
+}
+
+/// A pack that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed<W> {
+    /// What it was written into.
+    pub out: W,
+    /// Why it holds no tables of the tokenizer, if it holds none.
+    pub refusal: Option<Refusal>,
 }
 
 /// Packs opened weights under a name.
@@ -142,7 +152,7 @@ pub fn pack_model<W: Write + Seek>(
     options: &PackOptions,
     out: W,
     progress: Progress<'_>,
-) -> Result<W, PackModelError> {
+) -> Result<Packed<W>, PackModelError> {
     let config = &files.config;
     check_shapes(config, options)?;
     let tokenizer = TokenizerBlobs::new(&files.tokenizer_json);
@@ -180,7 +190,10 @@ pub fn pack_model<W: Write + Seek>(
         packer.vision(vision, preprocess)?;
     }
     packer.text(&options.calibration)?;
-    Ok(packer.writer.finish()?)
+    Ok(Packed {
+        out: packer.writer.finish()?,
+        refusal: tokenizer.tables.err(),
+    })
 }
 
 /// The tokenizer as a pack holds it: the published file, and the tables that are used instead
@@ -198,11 +211,6 @@ impl<'a> TokenizerBlobs<'a> {
             json,
             tables: tokenizer::build_tables(json),
         }
-    }
-
-    /// Why there are no tables.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        self.tables.as_ref().err()
     }
 
     /// Names and bytes, in file order.

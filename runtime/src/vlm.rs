@@ -139,7 +139,7 @@ impl Vlm {
             let out = Cursor::new(Vec::new());
             let packed =
                 packer::pack_model(&model.name, files, weights, &pack_options, out, progress)?;
-            let region = Region::from_vec(packed.into_inner());
+            let region = Region::from_vec(packed.out.into_inner());
             return Vlm::from_pack(Arc::new(Pack::from_region(region, &model.name)?), compute);
         }
         let pack = match source {

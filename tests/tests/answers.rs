@@ -103,6 +103,7 @@ fn the_embedded_pack_is_what_the_packer_makes_of_its_directory() {
         &mut |_, _| {},
     )
     .unwrap()
+    .out
     .into_inner();
     let committed = fs::read(models().join("default.ocelli")).unwrap();
     assert!(

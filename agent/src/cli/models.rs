@@ -2,7 +2,9 @@
 
 use crate::hub::choice::Format;
 use crate::hub::settings::DEFAULT_RETRIES;
+use crate::signature::{Keys, SignatureError};
 use clap::{Args, Subcommand};
+use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,21 @@ pub struct KeyArgs {
     /// Install this one although it is not signed as the configured keys want it
     #[arg(long)]
     pub allow_unsigned: bool,
+}
+
+impl KeyArgs {
+    /// The keys a pack must be signed by; none with `--allow-unsigned`.
+    ///
+    /// # Errors
+    ///
+    /// A key that cannot be read, whatever is allowed.
+    pub fn keys(&self) -> Result<Keys, SignatureError> {
+        let keys = Keys::configured(&self.key, |name| env::var_os(name))?;
+        Ok(match self.allow_unsigned {
+            true => Keys::default(),
+            false => keys,
+        })
+    }
 }
 
 /// Arguments of `pull`.
@@ -83,7 +100,8 @@ pub enum ModelsVerb {
         /// Models to check [default: all that are at hand]
         #[arg(value_name = "M")]
         names: Vec<String>,
-        /// Keys.
+        /// Minisign key that signatures must be by: its line, or its .pub file (may be given several
+        /// times) [default: OCELLI_MODEL_KEYS, or `keys` in models.toml]
         #[arg(long, value_name = "KEY")]
         key: Vec<String>,
     },
@@ -109,7 +127,7 @@ pub struct AddArgs {
     /// Install under this name [default: the file's or folder's]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Replace an installed model of that name; try although memory seems too small
+    /// Replace an installed model of that name
     #[arg(long)]
     pub force: bool,
     /// Keys.

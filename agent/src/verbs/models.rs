@@ -11,6 +11,7 @@ pub mod remove;
 
 use crate::cli::{Global, ModelsArgs, ModelsVerb};
 use crate::fault::Fault;
+use crate::hub::digest::ContentId;
 use crate::install::{Record, check_signature};
 use crate::model::{self, DEFAULT};
 use crate::signature::{Keys, Signed};
@@ -140,8 +141,8 @@ fn print(global: &Global, name: &str, found: &Found, verified: bool) -> io::Resu
             .sources
             .iter()
             .map(|source| {
-                let sha256: String = source.sha256.iter().map(|b| format!("{b:02x}")).collect();
-                json!({ "name": source.name, "bytes": source.len, "sha256": sha256 })
+                let id = ContentId::Sha256(source.sha256);
+                json!({ "name": source.name, "bytes": source.len, "sha256": id.to_string() })
             })
             .collect();
         let report = json!({

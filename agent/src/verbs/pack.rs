@@ -3,9 +3,10 @@
 use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::progress::Progress;
+use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
-use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions, TokenizerBlobs};
+use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions, Packed};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -58,17 +59,12 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(file_fault)?;
-    if !global.quiet
-        && let Some(refusal) = TokenizerBlobs::new(&model.files.tokenizer_json).refusal()
-    {
-        progress.clear();
-        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
-    }
     let options = PackOptions {
         calibration,
         ..options(global)
     };
     let len = write(
+        global,
         &name,
         &model,
         &options,
@@ -126,13 +122,19 @@ pub fn options(global: &Global) -> PackOptions {
     PackOptions::from(weights.unwrap_or_default())
 }
 
-/// Packs a model into an empty file and syncs it; `path` names the file in errors. Returns its
-/// length in bytes.
+/// Bytes that the pack of a published model takes.
+pub fn bytes(global: &Global, files: &ModelFiles) -> u64 {
+    packer::pack_bytes(&files.config, files.tokenizer_json.len(), &options(global))
+}
+
+/// Packs a model into an empty file and syncs it; `path` names the file in errors. Says what the
+/// pack does without. Returns its length in bytes.
 ///
 /// # Errors
 ///
 /// Weights that cannot be read or packed, a file that cannot be written.
 pub fn write(
+    global: &Global,
     name: &str,
     model: &Published,
     options: &PackOptions,
@@ -144,7 +146,7 @@ pub fn write(
         source,
     };
     let (files, weights) = (&model.files, &*model.weights);
-    let out = packer::pack_model(
+    let Packed { out, refusal } = packer::pack_model(
         name,
         files,
         weights,
@@ -154,6 +156,10 @@ pub fn write(
             progress.show(&format!("quantising {done}/{total} tensors"));
         },
     )?;
+    if let (Some(refusal), false) = (refusal, global.quiet) {
+        progress.clear();
+        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
+    }
     out.into_inner()
         .map_err(|error| file_fault(error.into_error()))?;
     file.sync_all().map_err(file_fault)?;

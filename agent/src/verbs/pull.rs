@@ -21,7 +21,7 @@ use crate::install::{Installed, Record, Slot, check_name};
 use crate::model;
 use crate::progress::Progress;
 use crate::room::{check_disks, check_memory};
-use crate::signature::{self, Keys, SignatureError};
+use crate::signature::{self, Keys};
 use crate::verbs::models::catalogue;
 use crate::verbs::pack;
 use ocelli_boards::{Board, Facts, Tree, detect};
@@ -33,7 +33,7 @@ use ocelli_runtime::packer::{self, PackModelError};
 use serde_json::json;
 use std::env;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 use transfer::Transfer;
 
@@ -59,11 +59,7 @@ pub fn run(global: &Global, args: &PullArgs) -> Result<(), Fault> {
     }
     let order = order(args)?;
     check_name(&order.name)?;
-    let keys = Keys::configured(&args.keys.key, |name| env::var_os(name))?;
-    let keys = match args.keys.allow_unsigned {
-        true => Keys::default(),
-        false => keys,
-    };
+    let keys = args.keys.keys()?;
     let mut settings = HubSettings::of(|name| env::var_os(name))?;
     settings.offline |= args.offline;
     settings.stall = args.stall;
@@ -151,12 +147,7 @@ fn refuse_unsigned(
     if args.no_pack || keys.is_empty() || has_signature {
         return Ok(());
     }
-    Err(SignatureError::Missing {
-        pack: PathBuf::from(order.address.to_string()),
-        from: keys.origin().to_owned(),
-        wanted: keys.ids(),
-    }
-    .into())
+    Err(keys.missing(order.address.to_string()).into())
 }
 
 /// A pull whose files are known.
@@ -239,7 +230,7 @@ impl Pull<'_> {
             let projector = self.choice.projector.as_ref().map(|path| folder.join(path));
             let model = Published::open(&main, projector.as_deref(), self.variant()?)
                 .map_err(PackModelError::from)?;
-            slot.pack(&model, &pack::options(self.global), &mut progress)?;
+            slot.pack(self.global, &model, &mut progress)?;
         }
         record.commit = Some(self.listing.commit.clone());
         record.format = Some(self.choice.format.to_string());
@@ -296,11 +287,7 @@ impl Pull<'_> {
             Format::Gguf(_) => (all.saturating_mul(2), 0),
             Format::Safetensors | Format::Onnx(_) => match ModelFiles::read(folder) {
                 Ok(files) => (
-                    packer::pack_bytes(
-                        &files.config,
-                        files.tokenizer_json.len(),
-                        &pack::options(self.global),
-                    ),
+                    pack::bytes(self.global, &files),
                     packer::working_bytes(&files.config),
                 ),
                 Err(error) => return Err(PackModelError::Import(error.into()).into()),

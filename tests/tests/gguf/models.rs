@@ -249,7 +249,7 @@ fn a_pack_holds_the_same_tensors_whichever_files_it_was_made_of() {
             out,
             &mut |_, _| {},
         );
-        let bytes = pack.expect("it can be packed").into_inner();
+        let bytes = pack.expect("it can be packed").out.into_inner();
         Pack::from_region(Region::from_vec(bytes), "x").expect("a good pack")
     };
     let projector = files.projector();

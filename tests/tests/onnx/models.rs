@@ -186,7 +186,7 @@ fn packed(dir: &Path) -> (Pack, Option<String>) {
         out,
         &mut |_, _| {},
     );
-    let bytes = pack.expect("it can be packed").into_inner();
+    let bytes = pack.expect("it can be packed").out.into_inner();
     let pack = Pack::from_region(Region::from_vec(bytes), "x").expect("a good pack");
     (pack, model.weights.description())
 }

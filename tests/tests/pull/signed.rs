@@ -1,6 +1,7 @@
 //! Packs signed with keys of their own making; `agent/src/signature/tests.rs` has the vectors of
 //! the real tool.
 
+use crate::names;
 use crate::server::{Published, Server};
 use crate::verb::{Home, assert_done, assert_fails, events, published, tiny_pack};
 use base64::Engine;
@@ -118,4 +119,23 @@ fn an_added_pack_is_held_against_the_keys_of_the_settings_file() {
     let all = home.run(&["models", "verify"]);
     assert!(all.stdout.contains("porch"), "{all:?}");
     assert_fails(&all, 3, &["hand", "does not fit"]);
+}
+
+#[test]
+fn a_signature_stays_while_another_name_has_the_same_content() {
+    let ours = Signer::new(1);
+    let home = Home::new(&Server::good(published()));
+    let (pack, key) = (home.path("porch.ocelli"), ours.line());
+    fs::write(&pack, tiny_pack()).expect("a file");
+    fs::write(home.path("porch.ocelli.minisig"), ours.sign(tiny_pack())).expect("a file");
+    let pack = pack.display().to_string();
+    for name in ["porch", "garden"] {
+        assert_done(&home.run(&["models", "add", &pack, "--name", name, "--key", &key]));
+    }
+    assert_done(&home.run(&["models", "remove", "porch", "--yes"]));
+    let verified = home.run(&["models", "verify", "garden", "--key", &key]);
+    assert_done(&verified);
+    assert!(verified.stdout.contains("signed by key"), "{verified:?}");
+    assert_done(&home.run(&["models", "remove", "garden", "--yes"]));
+    assert_eq!(names(&home.models().join(".records")), Vec::<String>::new());
 }

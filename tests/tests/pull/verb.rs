@@ -163,6 +163,82 @@ fn a_pulled_model_is_packed_installed_and_answers() {
 }
 
 #[test]
+fn another_commit_or_format_is_installed_anew() {
+    const OTHER: &str = "0123456789abcdef0123456789abcdef01234567";
+    let mut hub = published();
+    hub.files
+        .insert("porch.ocelli".to_owned(), tiny_pack().to_vec());
+    let server = Server::start(move |request, before| {
+        if request.path.contains("/api/") {
+            let mut listing = hub.listing();
+            if before > 0 {
+                listing["sha"] = OTHER.into();
+            }
+            return Reply::new(200, listing.to_string());
+        }
+        let mut request = request.clone();
+        request.path = request.path.replace(OTHER, COMMIT);
+        hub.answer(&request)
+    });
+    let home = Home::new(&server);
+    for (args, commit, was_there) in [
+        (&["--json"][..], COMMIT, false),
+        (&["--json"], OTHER, false),
+        (&["--json"], OTHER, true),
+        (&["--json", "--format", "pack"], OTHER, false),
+        (&["--json", "--format", "pack"], OTHER, true),
+        (&["--json", "--format", "pack", "--force"], OTHER, false),
+    ] {
+        let outcome = home.pull(args);
+        assert_done(&outcome);
+        let last = events(&outcome).pop().expect("an event");
+        assert_eq!(last["commit"], commit, "{args:?}: {last}");
+        assert_eq!(last["was_there"], was_there, "{args:?}: {last}");
+    }
+    // What the commits have in common came once.
+    let log = server.log();
+    let weights = log
+        .iter()
+        .filter(|request| request.path.ends_with(WEIGHTS))
+        .count();
+    assert_eq!(weights, 1);
+}
+
+#[test]
+fn whoever_packs_a_tokenizer_without_tables_says_so() {
+    let mut files = tiny().clone();
+    let mut tokenizer: Value =
+        serde_json::from_slice(&files["tokenizer.json"]).expect("a tokenizer");
+    tokenizer["normalizer"] = serde_json::json!({ "type": "NFC" });
+    let bytes = tokenizer.to_string().into_bytes();
+    files.insert("tokenizer.json".to_owned(), bytes);
+    let home = Home::new(&Server::good(Published {
+        files: files.clone(),
+    }));
+    let directory = home.path("directory");
+    fs::create_dir(&directory).expect("a folder");
+    for (name, bytes) in &files {
+        fs::write(directory.join(name), bytes).expect("a file");
+    }
+    let directory = directory.display().to_string();
+    let out = home.path("out.ocelli").display().to_string();
+    for args in [
+        &["pull", "owner/name"][..],
+        &["models", "add", &directory],
+        &["pack", &directory, "-o", &out],
+    ] {
+        let outcome = home.run(args);
+        assert_done(&outcome);
+        for part in ["normalizer", "parsed at every start"] {
+            assert!(outcome.stderr.contains(part), "{part}: {outcome:?}");
+        }
+        let quiet = home.run(&[args, &["--quiet", "--force"]].concat());
+        assert_done(&quiet);
+        assert_eq!(quiet.stderr, "", "{args:?}");
+    }
+}
+
+#[test]
 fn without_packing_the_folder_is_printed_and_offline_it_is_enough() {
     let server = Server::good(published());
     let home = Home::new(&server);

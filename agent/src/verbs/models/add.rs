@@ -3,15 +3,14 @@
 use crate::cli::{AddArgs, Global};
 use crate::fault::Fault;
 use crate::install::{Record, Slot};
-use crate::model::EXTENSION;
+use crate::model::{self, EXTENSION};
 use crate::progress::Progress;
 use crate::room::check_disks;
-use crate::signature::{self, Keys, SignatureError};
+use crate::signature;
 use crate::verbs::pack;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::packer::PackModelError;
 use serde_json::json;
-use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// See [`Fault`]. Nothing is installed then.
 pub fn run(global: &Global, args: &AddArgs) -> Result<(), Fault> {
     let path = &found(&args.path)?;
-    let is_pack = path.is_file() && path.extension().is_some_and(|e| e == EXTENSION);
+    let is_pack = model::is_pack(path);
     if !is_pack && !Published::is_at(path) {
         return Err(Fault::Argument(format!(
             "{} is neither a pack (*.{EXTENSION}) nor a model directory nor a GGUF file",
@@ -36,21 +35,13 @@ pub fn run(global: &Global, args: &AddArgs) -> Result<(), Fault> {
                 .into(),
         ));
     }
-    let mut keys = Keys::configured(&args.keys.key, |name| env::var_os(name))?;
-    if args.keys.allow_unsigned {
-        keys = Keys::default();
-    }
+    let keys = args.keys.keys()?;
     let signature = match is_pack {
         true => signature::read(&signature::beside(path))?,
         false => None,
     };
     if !keys.is_empty() && signature.is_none() {
-        return Err(SignatureError::Missing {
-            pack: path.clone(),
-            from: keys.origin().to_owned(),
-            wanted: keys.ids(),
-        }
-        .into());
+        return Err(keys.missing(path).into());
     }
     let name = match &args.name {
         Some(name) => name.clone(),
@@ -62,16 +53,18 @@ pub fn run(global: &Global, args: &AddArgs) -> Result<(), Fault> {
             "{name} is installed; give --force to replace it, or --name to install under another name"
         )));
     }
-    check_disks(&[(slot.dir(), most_bytes(path, is_pack))])?;
     let mut progress = Progress::new(global);
     let mut record = Record::now(path.display().to_string());
     record.signature = signature;
     if is_pack {
+        let bytes = fs::metadata(path).map_or(0, |meta| meta.len());
+        check_disks(&[(slot.dir(), bytes)])?;
         slot.copy(path, &mut progress)?;
     } else {
         let model = Published::open(path, global.mmproj.as_deref(), global.variant)
             .map_err(PackModelError::from)?;
-        slot.pack(&model, &pack::options(global), &mut progress)?;
+        check_disks(&[(slot.dir(), pack::bytes(global, &model.files))])?;
+        slot.pack(global, &model, &mut progress)?;
     }
     let installed = slot.install(&record, &keys)?;
     if global.json {
@@ -101,7 +94,7 @@ fn found(path: &Path) -> Result<PathBuf, Fault> {
     })?;
     let mut packs: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.is_file() && path.extension().is_some_and(|e| e == EXTENSION))
+        .filter(|path| model::is_pack(path))
         .collect();
     packs.sort();
     match packs.len() {
@@ -129,21 +122,4 @@ fn name_of(path: &Path) -> String {
         false => full.file_stem(),
     };
     part.unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Most bytes that the pack will have.
-fn most_bytes(path: &Path, is_pack: bool) -> u64 {
-    let len = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-    if path.is_dir() {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let weights = entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
-        return weights.map(|path| len(&path)).sum();
-    }
-    match is_pack {
-        true => len(path),
-        // Of four bits each become eight.
-        false => len(path).saturating_mul(2),
-    }
 }

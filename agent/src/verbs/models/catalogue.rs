@@ -5,6 +5,7 @@ use crate::cli::Global;
 use crate::fault::Fault;
 use ocelli_boards::{Board, Facts, Tree, detect};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
@@ -20,14 +21,7 @@ pub fn run(global: &Global) -> Result<(), Fault> {
     let mut out = io::stdout();
     for model in &models {
         let fit = facts.ram_bytes.map(|ram| model.fit(ram).text());
-        let boards: Vec<String> = model
-            .boards()
-            .into_iter()
-            .map(|(name, sizes)| match sizes.first() {
-                Some(least) => format!("{name} from {}", memory(*least)),
-                None => name,
-            })
-            .collect();
+        let boards = model.boards();
         if global.json {
             let line = json!({
                 "name": model.name, "about": model.about, "licence": model.licence,
@@ -36,7 +30,7 @@ pub fn run(global: &Global) -> Result<(), Fault> {
                 "pack_bytes": model.pack_bytes(), "running_bytes": model.running_bytes(),
                 "packing_bytes": model.packing_bytes(), "board": board.name,
                 "this_board": fit,
-                "boards": model.boards().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                "boards": boards.into_iter().collect::<BTreeMap<_, _>>(),
             });
             writeln!(out, "{line}")?;
         } else {
@@ -53,11 +47,23 @@ fn memory(mb: u32) -> String {
     }
 }
 
-fn text(model: &KnownModel, fit: Option<&str>, board: &str, boards: &[String]) -> String {
+fn text(
+    model: &KnownModel,
+    fit: Option<&str>,
+    board: &str,
+    boards: &[(String, Vec<u32>)],
+) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     let here = fit.map_or(String::new(), |fit| {
         format!("; this board ({board}): {fit}")
     });
+    let boards: Vec<String> = boards
+        .iter()
+        .map(|(name, sizes)| match sizes.first() {
+            Some(least) => format!("{name} from {}", memory(*least)),
+            None => name.clone(),
+        })
+        .collect();
     let boards = match boards.is_empty() {
         true => "no known board".to_owned(),
         false => boards.join(", "),

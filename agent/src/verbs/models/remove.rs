@@ -21,13 +21,10 @@ pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
             )));
         }
         if !installed.contains(name) {
-            let installed = match installed.is_empty() {
-                true => "nothing is installed".to_owned(),
-                false => format!("installed: {}", installed.join(", ")),
-            };
             return Err(Fault::Argument(format!(
-                "{name} is not installed in {} ({installed}); packs elsewhere are removed as any file",
-                model::installed_dir().display()
+                "{name} is not installed in {} ({}); packs elsewhere are removed as any file",
+                model::installed_dir().display(),
+                model::installed_in_words(&installed)
             )));
         }
     }
