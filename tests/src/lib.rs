@@ -4,7 +4,8 @@
 //!
 //! [`checkpoint`] writes model directories whose weights are a function of (name, index, seed);
 //! [`fixture`] reads what `tools/reference/stages.py` recorded on them; [`closeness`] judges two
-//! rows of numbers; [`command`] runs the `ocelli` binary; [`gguf`] writes GGUF files.
+//! rows of numbers; [`command`] runs the `ocelli` binary; [`gguf`] and [`onnx`] write files of those
+//! formats.
 //!
 //! Functions here panic on a broken fixture or a full disk: both are faults of the test set-up.
 
@@ -15,3 +16,4 @@ pub mod closeness;
 pub mod command;
 pub mod fixture;
 pub mod gguf;
+pub mod onnx;

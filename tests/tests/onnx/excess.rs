@@ -7,62 +7,9 @@ use ocelli_runtime::config::ModelConfig;
 use ocelli_runtime::import::onnx::graph::MAX_PARTS;
 use ocelli_runtime::import::onnx::{Graph, OnnxModel, Part};
 use ocelli_runtime::weights::Region;
+use ocelli_tests::onnx::{FLOAT, TEXT, UINT8, field, model, node, number, tensor};
 
 use crate::lies::{config, message};
-
-/// Types of elements, as `onnx.proto` numbers them.
-const FLOAT: u64 = 1;
-const UINT8: u64 = 2;
-const TEXT: u64 = 8;
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value > 127 {
-        bytes.push(value as u8 | 128);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-/// A field with a message, text or list.
-fn field(number: u64, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-    let bytes = bytes.as_ref();
-    [
-        varint(number << 3 | 2),
-        varint(bytes.len() as u64),
-        bytes.to_vec(),
-    ]
-    .concat()
-}
-
-fn number(field: u64, value: u64) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-/// An initialiser whose bytes are its data.
-fn tensor(name: &str, data_type: u64, dims: &[u64], data: &[u8]) -> Vec<u8> {
-    let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
-    let tensor = [dims, number(2, data_type), field(8, name), field(9, data)].concat();
-    field(5, tensor)
-}
-
-/// A node with whole numbers for attributes.
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, u64)]) -> Vec<u8> {
-    let inputs = inputs.iter().flat_map(|name| field(1, name));
-    let outputs = outputs.iter().flat_map(|name| field(2, name));
-    let attributes = attributes
-        .iter()
-        .flat_map(|(name, value)| field(5, [field(1, name), number(3, *value)].concat()));
-    let ports: Vec<u8> = inputs.chain(outputs).chain(attributes).collect();
-    field(1, [ports, field(4, op)].concat())
-}
-
-/// A model of one input and one output.
-fn model(input: &str, output: &str, parts: &[Vec<u8>]) -> Vec<u8> {
-    let ports = [field(11, field(1, input)), field(12, field(1, output))].concat();
-    field(7, [parts.concat(), ports].concat())
-}
 
 fn refused(bytes: Vec<u8>, part: Part, config: &ModelConfig) -> String {
     let graph = Graph::from_region(Region::from_vec(bytes), Path::new("excess.onnx"));

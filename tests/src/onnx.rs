@@ -1,0 +1,62 @@
+//! ONNX files, field by field, so that they can say anything.
+
+/// Floats of 32 bits, as `onnx.proto` numbers types of elements.
+pub const FLOAT: u64 = 1;
+/// Bytes.
+pub const UINT8: u64 = 2;
+/// Whole numbers of 64 bits.
+pub const INT64: u64 = 7;
+/// Texts.
+pub const TEXT: u64 = 8;
+/// Whole numbers of 4 bits, two to a byte.
+pub const UINT4: u64 = 21;
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 127 {
+        bytes.push(value as u8 | 128);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A field with a message, text or list.
+pub fn field(number: u64, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    [
+        varint(number << 3 | 2),
+        varint(bytes.len() as u64),
+        bytes.to_vec(),
+    ]
+    .concat()
+}
+
+/// A field with a whole number.
+pub fn number(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+
+/// An initialiser whose bytes are its data.
+pub fn tensor(name: &str, data_type: u64, dims: &[u64], data: &[u8]) -> Vec<u8> {
+    let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
+    let tensor = [dims, number(2, data_type), field(8, name), field(9, data)].concat();
+    field(5, tensor)
+}
+
+/// A node with whole numbers for attributes.
+pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, u64)]) -> Vec<u8> {
+    let inputs = inputs.iter().flat_map(|name| field(1, name));
+    let outputs = outputs.iter().flat_map(|name| field(2, name));
+    let attributes = attributes
+        .iter()
+        .flat_map(|(name, value)| field(5, [field(1, name), number(3, *value)].concat()));
+    let ports: Vec<u8> = inputs.chain(outputs).chain(attributes).collect();
+    field(1, [ports, field(4, op)].concat())
+}
+
+/// A model of one input and one output.
+pub fn model(input: &str, output: &str, parts: &[Vec<u8>]) -> Vec<u8> {
+    let ports = [field(11, field(1, input)), field(12, field(1, output))].concat();
+    field(7, [parts.concat(), ports].concat())
+}
