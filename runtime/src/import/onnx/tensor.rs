@@ -277,6 +277,11 @@ fn append(
     // Whole numbers of every width share a field; 4-bit ones come two to a byte.
     let bits = DataType::from_number(data_type).map_or(64, DataType::bits);
     let width = bits.div_ceil(8).clamp(1, 8);
+    if let Wire::Bytes(range) = value {
+        // Each number ends with the only byte of it below 128.
+        let list = &bytes[range.clone()];
+        out.reserve(width * list.iter().filter(|byte| **byte < 128).count());
+    }
     for value in varints(bytes, value) {
         out.extend_from_slice(&value?.to_le_bytes()[..width]);
     }
