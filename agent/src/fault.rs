@@ -13,6 +13,7 @@ use ocelli_runtime::image::ImageError;
 use ocelli_runtime::import::ImportError;
 use ocelli_runtime::pack::PackError;
 use ocelli_runtime::packer::PackModelError;
+use ocelli_runtime::probe::ProbeError;
 use ocelli_runtime::{LoadError, RunError};
 use std::error::Error;
 use std::io;
@@ -72,6 +73,9 @@ pub enum Fault {
     /// The model cannot be packed.
     #[error(transparent)]
     Packer(#[from] PackModelError),
+    /// The kernels of this CPU do not compute what the model's probes say.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// The camera cannot be opened.
     #[error(transparent)]
     Camera(#[from] SourceError),
@@ -182,6 +186,8 @@ impl Fault {
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
             Fault::Packer(PackModelError::Import(ImportError::LoneProjector { .. })) => 2,
             Fault::Packer(_) => 3,
+            Fault::Probe(ProbeError::Write(_)) => 1,
+            Fault::Probe(_) => 3,
             Fault::Run(RunError::Engine { .. } | RunError::Cancelled) => 1,
             Fault::Run(RunError::NotFinite) => 3,
             Fault::Run(_) => 2,

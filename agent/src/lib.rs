@@ -35,6 +35,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod entry;
 pub mod fault;
+pub mod gate;
 pub mod hook;
 pub mod hub;
 pub mod install;

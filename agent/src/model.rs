@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::fault::Fault;
+use crate::gate;
 use crate::progress::Progress;
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{LoadOptions, ModelSource, Vlm};
@@ -143,6 +144,7 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
             global.model
         ));
     })?;
+    gate::at_start(&vlm)?;
     let elapsed = start.elapsed();
     progress.clear();
     if !global.quiet

@@ -9,6 +9,7 @@ use gguf::{GgufError, GgufModel};
 use onnx::{OnnxError, OnnxModel, Variant};
 use safetensors::{Checkpoint, CheckpointError};
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Why a published model cannot be read.
@@ -61,6 +62,23 @@ pub trait FloatWeights: fmt::Debug {
     /// Missing tensor, other shape, a type that is no float, a value that is not finite.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError>;
 
+    /// Reads a matrix strip by strip, each of `rows` rows but the last, from the first row on: large
+    /// tables are packed in strips. Without a reader's own way all of it is read at once.
+    ///
+    /// # Errors
+    ///
+    /// As for the whole tensor, in the strip they are met in; nothing follows an error.
+    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
+        let values = match self.read(name, &shape) {
+            Ok(values) => values,
+            Err(error) => return Box::new(std::iter::once(Err(error))),
+        };
+        let rows = row_ranges(shape[0], rows);
+        Box::new(
+            rows.map(move |rows| Ok(values[rows.start * shape[1]..rows.end * shape[1]].to_vec())),
+        )
+    }
+
     /// The files, with their bytes.
     fn files(&self) -> Vec<(&Path, &[u8])>;
 
@@ -75,9 +93,24 @@ pub trait FloatWeights: fmt::Debug {
     }
 }
 
+/// Strips of a matrix as f32, row-major ([`FloatWeights::strips`]).
+pub type Strips<'s> = Box<dyn Iterator<Item = Result<Vec<f32>, ImportError>> + 's>;
+
+/// Rows `0..n` by strips of `rows`.
+fn row_ranges(n: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n)
+        .step_by(rows.max(1))
+        .map(move |first| first..n.min(first + rows.max(1)))
+}
+
 impl FloatWeights for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
         Ok(Checkpoint::read(self, name, shape)?)
+    }
+
+    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
+        let rows = row_ranges(shape[0], rows);
+        Box::new(rows.map(move |rows| Ok(self.read_rows(name, &shape, rows)?)))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {
@@ -155,6 +188,18 @@ fn weights(
         return Ok(Box::new(OnnxModel::open(dir, &files.config, variant)?));
     }
     Ok(Box::new(Checkpoint::open(dir)?))
+}
+
+/// The bytes of some rows of a tensor of this shape that lies in `bytes`.
+///
+/// # Panics
+///
+/// When the rows go beyond the first dimension.
+fn row_bytes<'a>(bytes: &'a [u8], shape: &[usize], rows: Range<usize>) -> &'a [u8] {
+    let n_rows = shape.first().copied().unwrap_or(1);
+    assert!(rows.end <= n_rows, "rows {rows:?} of {n_rows}");
+    let row = bytes.len().checked_div(n_rows).unwrap_or(0);
+    &bytes[rows.start * row..rows.end * row]
 }
 
 /// A part of the path's last component, links resolved.

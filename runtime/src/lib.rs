@@ -16,6 +16,7 @@
 //! The way of a model: [`config`] and [`import`] read published files, [`packer`]
 //! folds, rotates and quantises, [`pack`] writes and maps the result, [`weights`]
 //! holds its bytes; [`memory`] says whether they fit.
+//! holds its bytes, [`probe`] finds out whether this CPU computes them rightly.
 //!
 //! Beside the model, `detector` runs ordinary ONNX files (feature `onnx`).
 //!
@@ -36,6 +37,7 @@ pub mod kv_cache;
 pub mod memory;
 pub mod pack;
 pub mod packer;
+pub mod probe;
 pub mod prompt;
 mod random;
 pub mod reference;

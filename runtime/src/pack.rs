@@ -23,7 +23,7 @@ mod writer;
 pub(crate) use layout::unfit_for_kernels;
 pub use layout::{Layout, WeightScheme};
 pub use matrix::{Matrix, WeightPanels};
-pub use writer::{PackError, PackWriter, PlannedTensor};
+pub use writer::{PackError, PackWriter, PlannedTensor, replace_blob};
 
 use crate::config::{ConfigError, GenerationConfig, ModelConfig, PreprocessConfig};
 use crate::rotation::Rotation;
@@ -204,6 +204,11 @@ impl Pack {
         Sha256::digest(&self.region[..self.data_start]).into()
     }
 
+    /// Where the data section begins, in bytes from the begin of the pack.
+    pub fn data_start(&self) -> usize {
+        self.data_start
+    }
+
     /// Size of the whole pack in bytes.
     pub fn len(&self) -> usize {
         self.region.len()
@@ -224,7 +229,7 @@ impl Pack {
         self.region.is_file_backed()
     }
 
-    fn damaged(&self, what: String) -> OpenError {
+    pub(crate) fn damaged(&self, what: String) -> OpenError {
         OpenError::Damaged {
             origin: self.origin.clone(),
             what,

@@ -25,6 +25,7 @@ mod rounding;
 use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
 use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme};
+use crate::probe;
 use crate::rotation::Rotation;
 use crate::tokenizer::{self, Refusal, TokenizerError};
 use arithmetic::Arithmetic;
@@ -40,6 +41,9 @@ use std::path::Path;
 pub use calibration::CalibrationText;
 pub use plan::{GROUP, pack_bytes, plan, working_bytes};
 
+/// Rows of the embedding table and the head that are packed at a time: whole panels, and few
+/// enough that the largest tables of a model take less memory than one of its layers.
+const STRIP_ROWS: usize = 1024;
 /// Seed of the decoder's rotation.
 const TEXT_SEED: u64 = 0x0CE1_1100;
 /// Seed of the vision tower's rotation.
@@ -156,8 +160,9 @@ pub fn pack_model<W: Write + Seek>(
     let config = &files.config;
     check_shapes(config, options)?;
     let tokenizer = TokenizerBlobs::new(&files.tokenizer_json);
-    let plan = plan(config, &tokenizer, options);
+    let mut plan = plan(config, &tokenizer, options);
     plan::check_exceptions(&plan, options)?;
+    plan.push(probe::planned());
     let header = Header {
         name: name.to_owned(),
         packer: concat!("ocelli ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -190,6 +195,8 @@ pub fn pack_model<W: Write + Seek>(
         packer.vision(vision, preprocess)?;
     }
     packer.text(&options.calibration)?;
+    // Room for the probes, which are made on the whole pack.
+    packer.blob(probe::BLOB, &[0; probe::BLOB_BYTES])?;
     Ok(Packed {
         out: packer.writer.finish()?,
         refusal: tokenizer.tables.err(),
@@ -254,7 +261,13 @@ struct Packer<'a, W> {
 
 impl<W: Write + Seek> Packer<'_, W> {
     fn blob(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackModelError> {
-        self.writer.write(name, bytes)?;
+        self.writer.append(name, bytes)?;
+        self.end(name)
+    }
+
+    /// Ends a tensor that was written.
+    fn end(&mut self, name: &str) -> Result<(), PackModelError> {
+        self.writer.end(name)?;
         self.done += 1;
         (self.progress)(self.done, self.plan.len());
         Ok(())
@@ -271,12 +284,22 @@ impl<W: Write + Seek> Packer<'_, W> {
         linear: &Linear,
         feedback: Option<Feedback<'_>>,
     ) -> Result<(), PackModelError> {
-        let feedback = feedback.as_ref();
+        self.append_rows(name, linear, feedback.as_ref())?;
+        self.end(name)
+    }
+
+    /// Rounds some rows of the matrix whose turn it is, whole panels of it, and writes them.
+    fn append_rows(
+        &mut self,
+        name: &str,
+        rows: &Linear,
+        feedback: Option<&Feedback<'_>>,
+    ) -> Result<(), PackModelError> {
         let bytes = match self.plan.get(self.done).map(|tensor| tensor.layout) {
-            Some(Layout::Int4Panels) => rounding::int4_panels(linear, feedback),
-            _ => rounding::int8_panels(linear, feedback),
+            Some(Layout::Int4Panels) => rounding::int4_panels(rows, feedback),
+            _ => rounding::int8_panels(rows, feedback),
         };
-        self.blob(name, &bytes)
+        Ok(self.writer.append(name, &bytes)?)
     }
 
     /// A `[n, k]` linear without bias.
@@ -406,11 +429,10 @@ impl<W: Write + Seek> Packer<'_, W> {
         let rotation = self.text.clone();
 
         let embed_name = "model.text_model.embed_tokens.weight";
-        let embedding = self.weights.read(embed_name, &[t.vocab_size, hidden])?;
-        self.embedding(&embedding)?;
+        let ids = calibration::tokens(self.files, text)?;
+        let x = self.embedding(embed_name, t.vocab_size, &ids)?;
         let mut calibration =
-            Calibration::new(self.files, self.weights, &embedding, &rotation, text)?;
-        drop(embedding);
+            (!ids.is_empty()).then(|| Calibration::new(t, self.weights, &rotation, x));
 
         let arithmetic = Arithmetic::new();
         let feedback = |moments: Moments| Feedback::new(&arithmetic, moments);
@@ -461,35 +483,68 @@ impl<W: Write + Seek> Packer<'_, W> {
             down.rotate_output(&rotation);
             self.fed_matrix(&format!("text.{i}.down"), &down, for_down.map(feedback))?;
         }
-        let mut head = if config.tie_word_embeddings {
-            // Read again, so that it takes no memory while the layers are packed.
-            Linear {
-                weight: self.weights.read(embed_name, &[t.vocab_size, hidden])?,
-                bias: None,
-                n: t.vocab_size,
-                k: hidden,
-            }
+        let head = if config.tie_word_embeddings {
+            embed_name
         } else {
-            self.linear("lm_head", t.vocab_size, hidden)?
+            "lm_head.weight"
         };
-        let norm = self.vector("model.text_model.norm.weight", hidden)?;
-        head.fold_input_scale(&norm);
-        head.rotate_input(&rotation);
         let moments = calibration.map(|text| text.head(&arithmetic));
-        self.fed_matrix("text.head", &head, moments.map(feedback))
+        self.head(head, t.vocab_size, moments.map(feedback))
     }
 
-    fn embedding(&mut self, rows: &[f32]) -> Result<(), PackModelError> {
+    /// The embedding table, strip by strip: rotated, as f16. Gives the rows of `ids` as they are in
+    /// the file. `[ids, hidden]`
+    fn embedding(
+        &mut self,
+        name: &str,
+        vocab: usize,
+        ids: &[u32],
+    ) -> Result<Vec<f32>, PackModelError> {
         let hidden = self.text.width();
-        let mut bytes = Vec::with_capacity(rows.len() * 2);
-        let mut row = vec![0f32; hidden];
-        let mut bits = vec![0u16; hidden];
-        for source in rows.chunks_exact(hidden) {
-            row.copy_from_slice(source);
-            self.text.rotate(&mut row);
-            half::f32_to_f16(&row, &mut bits);
-            bytes.extend(bits.iter().flat_map(|b| b.to_le_bytes()));
+        let mut found = vec![0f32; ids.len() * hidden];
+        let mut first = 0;
+        for strip in self.weights.strips(name, [vocab, hidden], STRIP_ROWS) {
+            let mut rows = strip?;
+            for (id, row) in ids.iter().zip(found.chunks_exact_mut(hidden)) {
+                let at = (*id as usize).checked_sub(first);
+                if let Some(of_id) = at.and_then(|at| rows.chunks_exact(hidden).nth(at)) {
+                    row.copy_from_slice(of_id);
+                }
+            }
+            first += rows.len() / hidden;
+            for row in rows.chunks_exact_mut(hidden) {
+                self.text.rotate(row);
+            }
+            let mut bits = vec![0u16; rows.len()];
+            half::f32_to_f16(&rows, &mut bits);
+            let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
+            self.writer.append("text.embed", &bytes)?;
         }
-        self.blob("text.embed", &bytes)
+        self.end("text.embed")?;
+        Ok(found)
+    }
+
+    /// The head, strip by strip: the last norm folded in, rotated, quantised.
+    fn head(
+        &mut self,
+        name: &str,
+        vocab: usize,
+        feedback: Option<Feedback<'_>>,
+    ) -> Result<(), PackModelError> {
+        let hidden = self.text.width();
+        let norm = self.vector("model.text_model.norm.weight", hidden)?;
+        for strip in self.weights.strips(name, [vocab, hidden], STRIP_ROWS) {
+            let weight = strip?;
+            let mut rows = Linear {
+                n: weight.len() / hidden,
+                weight,
+                bias: None,
+                k: hidden,
+            };
+            rows.fold_input_scale(&norm);
+            rows.rotate_input(&self.text);
+            self.append_rows("text.head", &rows, feedback.as_ref())?;
+        }
+        self.end("text.head")
     }
 }

@@ -9,6 +9,7 @@ use crate::import::{ImportError, Published};
 use crate::memory::Shortage;
 use crate::pack::{Pack, WeightScheme};
 use crate::packer::{self, CalibrationText, PackOptions};
+use crate::probe::{Depth, ProbeError, Probes};
 use crate::prompt::ChatTemplate;
 use crate::reference::ReferenceModel;
 use crate::session::Session;
@@ -278,6 +279,21 @@ impl Vlm {
     /// `None` for the f32 path, which has no pack.
     pub fn sha256(&self) -> Option<[u8; 32]> {
         self.pack().map(Pack::header_sha256)
+    }
+
+    /// Runs the probes of the pack on the kernels in use; false if there are none to run.
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`] for the first that does not hold.
+    pub fn check_probes(&self, depth: Depth) -> Result<bool, ProbeError> {
+        let Weights::Int8 { pack, .. } = &self.weights else {
+            return Ok(false);
+        };
+        match Probes::of(pack)? {
+            Some(probes) => probes.check(pack, &self.compute, depth).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Name of the matrix kernel in use.

@@ -225,6 +225,43 @@ def put_gguf() -> None:
     put("gguf", "array", b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_text("k") + struct.pack("<IIQ", 9, 9, 1 << 62))
 
 
+def put_tokenizer_files() -> None:
+    """Tokenizer files: sound, of a text-only model, and wrong."""
+    bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+    special = ["<|im_end|>", "a", "b", "ab", "<image>", "<fake_token_around_image>", "\u0120", "\u0120a"]
+
+    def added(id: int) -> dict:
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        return {"id": id, "content": special[id], **flags, "special": True}
+
+    sound = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [added(0), added(4), added(5)],
+        "normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, bytewise]},
+        "post_processor": None, "decoder": bytewise,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": {token: id for id, token in enumerate(special)}, "merges": [["a", "b"], ["\u0120", "a"]],
+        },
+    }  # fmt: skip
+
+    def put_json(name: str, choice: bytes, json_value: dict) -> None:
+        put("tokenizer_json", name, choice + json.dumps(json_value, separators=(",", ":")).encode())
+
+    put_json("sees", b"\x01", sound)
+    put_json("text_only", b"\x00", sound | {"added_tokens": [added(0)]})
+    put_json("old_merges", b"\x00", sound | {"model": sound["model"] | {"merges": ["a b"]}})
+    put_json("wrong_merge", b"\x00", sound | {"model": sound["model"] | {"merges": [["a", "x"]]}})
+    put_json("high_id", b"\x00", sound | {"model": sound["model"] | {"vocab": {"a": 4294967295}}})
+    put_json("other_decoder", b"\x00", sound | {"decoder": {"type": "Fuse"}})
+    put_json("no_decoder", b"\x00", sound | {"decoder": None})
+    padding = {"strategy": {"Fixed": 1 << 40}, "direction": "Right", "pad_to_multiple_of": None}
+    put_json("padding", b"\x00", sound | {"padding": padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "a"}})
+    normalizers = [{"type": "NFC"}, {"type": "Prepend", "prepend": "b"}, {"type": "Replace", "pattern": {"Regex": "(a|b)*$"}, "content": "ab"}]
+    put_json("normalizers", b"\x00", sound | {"normalizer": {"type": "Sequence", "normalizers": normalizers}})
+
+
 def main() -> None:
     """Writes every seed."""
     pack = Path(sys.argv[1]).read_bytes()
@@ -253,6 +290,7 @@ def main() -> None:
     put_onnx()
     put_tokenizer()
     put_gguf()
+    put_tokenizer_files()
     put_wire()
     put_page_and_hooks()
 

@@ -11,6 +11,7 @@ pub mod remove;
 
 use crate::cli::{Global, ModelsArgs, ModelsVerb};
 use crate::fault::Fault;
+use crate::gate::{self, Verdict};
 use crate::hub::digest::ContentId;
 use crate::install::{Record, check_signature};
 use crate::model::{self, DEFAULT};
@@ -24,17 +25,20 @@ use serde_json::json;
 use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is looked for.
 struct Look {
-    /// Whether checksums and signatures are compared.
+    /// Whether checksums, probes and signatures are compared.
     verify: bool,
     keys: Keys,
 }
 
 /// A model that was looked at.
 struct Found {
-    pack: Pack,
+    pack: Arc<Pack>,
+    /// What its probes say, if it was verified.
+    verdict: Option<Verdict>,
     record: Option<Record>,
     signed: Option<Signed>,
 }
@@ -62,14 +66,14 @@ fn list(global: &Global, names: &[String], verify: bool, key: &[String]) -> Resu
     let look = Look { verify, keys };
     if !names.is_empty() {
         for name in names {
-            print(global, name, &open(name, &look)?, verify)?;
+            print(global, name, &open(name, &look)?)?;
         }
         return Ok(());
     }
     let mut first_fault = None;
     for name in std::iter::once(DEFAULT.to_owned()).chain(model::installed_names()) {
         match open(&name, &look) {
-            Ok(found) => print(global, &name, &found, verify)?,
+            Ok(found) => print(global, &name, &found)?,
             Err(fault) => {
                 fault.report();
                 first_fault.get_or_insert(fault);
@@ -102,13 +106,18 @@ fn open(name: &str, look: &Look) -> Result<Found, Fault> {
         | ModelSource::WithProjector(path, _)
         | ModelSource::WithVariant(path, _) => (Pack::open(&path), Some(path)),
     };
-    let pack = pack.map_err(LoadError::from)?;
-    if look.verify {
-        pack.verify().map_err(LoadError::from)?;
-    }
+    let pack = Arc::new(pack.map_err(LoadError::from)?);
+    let verdict = match look.verify {
+        true => {
+            pack.verify().map_err(LoadError::from)?;
+            Some(gate::check(&pack)?)
+        }
+        false => None,
+    };
     let Some(path) = path else {
         return Ok(Found {
             pack,
+            verdict,
             record: None,
             signed: None,
         });
@@ -117,6 +126,7 @@ fn open(name: &str, look: &Look) -> Result<Found, Fault> {
     let signed = check_signature(&path, record.as_ref(), &look.keys)?;
     Ok(Found {
         pack,
+        verdict,
         record,
         signed,
     })
@@ -127,9 +137,10 @@ fn installed_at(record: &Record) -> Option<String> {
     wall_clock::of_seconds(record.installed_at).map(wall_clock::text)
 }
 
-fn print(global: &Global, name: &str, found: &Found, verified: bool) -> io::Result<()> {
+fn print(global: &Global, name: &str, found: &Found) -> io::Result<()> {
     let Found {
         pack,
+        verdict,
         record,
         signed,
     } = found;
@@ -151,7 +162,8 @@ fn print(global: &Global, name: &str, found: &Found, verified: bool) -> io::Resu
             "bytes": pack.len(),
             "packer": header.packer,
             "weights": pack.weights().name(),
-            "verified": verified,
+            "verified": verdict.is_some(),
+            "probes_hold": matches!(verdict, Some(Verdict::Holds)),
             "tile_size": header.preprocess.as_ref().map(|p| p.tile_size),
             "image_tokens_per_tile": config.image_tokens_per_tile(),
             "context": config.text.max_positions,
@@ -188,7 +200,11 @@ fn print(global: &Global, name: &str, found: &Found, verified: bool) -> io::Resu
         config.text.hidden_size,
         config.text.n_layers,
         config.text.max_positions,
-        if verified { ", checksums good" } else { "" }
+        match verdict {
+            None => "",
+            Some(Verdict::Holds) => ", checksums good, probes hold",
+            Some(Verdict::NoProbes) => ", checksums good, no probes",
+        }
     )?;
     if let Some(signed) = signed {
         write!(out, ", signed by key {}", signed.key)?;

@@ -2,11 +2,13 @@
 
 use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
+use crate::gate;
 use crate::progress::Progress;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions, Packed};
+use ocelli_runtime::probe;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -162,6 +164,8 @@ pub fn write(
     }
     out.into_inner()
         .map_err(|error| file_fault(error.into_error()))?;
+    progress.show("making probes");
+    probe::put_into(path, gate::threads())?;
     file.sync_all().map_err(file_fault)?;
     Ok(file.metadata().map_err(file_fault)?.len())
 }

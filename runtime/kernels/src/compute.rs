@@ -86,7 +86,10 @@ impl Compute {
         Compute::with_kernels(n_threads, kernels)
     }
 
-    fn with_kernels(n_threads: usize, kernels: Kernels) -> Result<Compute, ComputeError> {
+    pub(crate) fn with_kernels(
+        n_threads: usize,
+        kernels: Kernels,
+    ) -> Result<Compute, ComputeError> {
         if n_threads == 0 {
             return Err(ComputeError::NoThreads);
         }

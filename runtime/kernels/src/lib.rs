@@ -29,6 +29,8 @@ pub mod activation;
 pub mod attention;
 pub mod compute;
 pub mod f32_gemm;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod half;
 pub mod int4_gemv;
 pub mod int4_groups;

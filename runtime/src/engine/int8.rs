@@ -3,6 +3,7 @@
 use super::Engine;
 use super::ops::decoder::{DecoderModel, SharedKv, lock};
 use super::ops::vision::VisionModel;
+use crate::config::VisionConfig;
 use crate::error::{LoadError, RunError};
 use crate::kv_cache::KvCache;
 use crate::memory::Shortage;
@@ -92,6 +93,41 @@ impl Int8Model {
             rotation: self.rotation.clone(),
         })
     }
+}
+
+/// Image features of the smallest frame a vision side can read: as wide as one image token, its
+/// bytes from `byte`. The patches take the first position embeddings. `[1, hidden]`
+///
+/// # Errors
+///
+/// A tensor that is missing, a graph tract refuses; [`RunError::NoVision`], a fault of the engine.
+pub fn encode_small(
+    pack: &Arc<Pack>,
+    compute: &Arc<Compute>,
+    byte: impl FnMut() -> u8,
+) -> Result<Result<Vec<f32>, RunError>, LoadError> {
+    let stage = "vision";
+    let Some(config) = &pack.header().config.vision else {
+        return Ok(Err(RunError::NoVision));
+    };
+    let side = config.patch_size * config.scale_factor;
+    let config = VisionConfig {
+        image_size: side,
+        ..config.clone()
+    };
+    let model = VisionModel::new(config, pack.clone(), compute.clone())?;
+    let plan = plan(stage, Arc::new(model).typed_model())?;
+    let mut bytes = vec![0u8; 3 * side * side];
+    bytes.fill_with(byte);
+    let encode = || {
+        let frame = Tensor::from_shape(&[side, side, 3], &bytes);
+        let output = frame
+            .and_then(|frame| plan.run(tvec!(frame.into_tvalue())))
+            .and_then(|mut outputs| outputs.pop().context("the plan has one output"))
+            .map_err(|error| engine_error(stage, &error))?;
+        values(stage, &output)
+    };
+    Ok(encode())
 }
 
 fn plan(

@@ -24,11 +24,12 @@ mod vocabulary;
 pub use error::GgufError;
 pub use file::GgufFile;
 
-use super::{FloatWeights, ImportError};
+use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::{ModelConfig, ModelFiles};
 use names::{Holder, Place};
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 /// First bytes of a GGUF file.
@@ -119,7 +120,22 @@ impl GgufModel {
         })
     }
 
-    fn read_place(&self, place: &Place, shape: &[usize]) -> Result<Vec<f32>, GgufError> {
+    fn read_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, ImportError> {
+        let place = Place::of(name, self.swapped).ok_or_else(|| self.text.missing(name))?;
+        Ok(self.read_place(&place, shape, rows)?)
+    }
+
+    fn read_place(
+        &self,
+        place: &Place,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, GgufError> {
         let file = match (place.holder, &self.projector) {
             (Holder::Text, _) => &self.text,
             (Holder::Projector, Some(projector)) => projector,
@@ -127,18 +143,27 @@ impl GgufModel {
                 return Err(self.text.missing(&place.name));
             }
         };
-        let values = file.read(&place.name, shape)?;
-        Ok(match place.heads(&self.config.text) {
-            Some(heads) => names::rotary_halves(&values, shape, heads),
-            None => values,
+        let Some(heads) = place.heads(&self.config.text) else {
+            return file.read_rows(&place.name, shape, rows);
+        };
+        let values = names::rotary_halves(&file.read(&place.name, shape)?, shape, heads);
+        let row: usize = shape.iter().skip(1).product();
+        Ok(match rows.len() == values.len() / row.max(1) {
+            true => values,
+            false => values[rows.start * row..rows.end * row].to_vec(),
         })
     }
 }
 
 impl FloatWeights for GgufModel {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
-        let place = Place::of(name, self.swapped).ok_or_else(|| self.text.missing(name))?;
-        Ok(self.read_place(&place, shape)?)
+        let rows = shape.first().copied().unwrap_or(1);
+        self.read_rows(name, shape, 0..rows)
+    }
+
+    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
+        let rows = row_ranges(shape[0], rows);
+        Box::new(rows.map(move |rows| self.read_rows(name, &shape, rows)))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {

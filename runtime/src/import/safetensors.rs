@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Longest header that is read, in bytes. The largest published one of the family
@@ -218,6 +219,26 @@ impl Checkpoint {
     ///
     /// Missing tensor, other shape, a dtype that is no float, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let rows = shape.first().copied().unwrap_or(1);
+        self.read_rows(name, shape, 0..rows)
+    }
+
+    /// Reads some rows of a tensor, as [`Checkpoint::read`] reads all; a row is everything behind
+    /// the first dimension.
+    ///
+    /// # Errors
+    ///
+    /// As for the whole tensor, but only values in these rows are looked at.
+    ///
+    /// # Panics
+    ///
+    /// When the rows go beyond the first dimension.
+    pub fn read_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, CheckpointError> {
         let entry = self
             .entries
             .get(name)
@@ -232,41 +253,41 @@ impl Checkpoint {
                 expected: shape.to_vec(),
             });
         }
+        let first = rows.start;
         let bytes = &self.files[entry.file].1[entry.start..entry.end];
-        let values = match entry.dtype.as_str() {
-            "F32" => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect::<Vec<f32>>(),
-            "BF16" => bytes
-                .chunks_exact(2)
-                .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
-                .collect(),
-            "F16" => {
-                let bits: Vec<u16> = bytes
-                    .chunks_exact(2)
-                    .map(|b| u16::from_le_bytes([b[0], b[1]]))
-                    .collect();
-                let mut values = vec![0f32; bits.len()];
-                half::f16_to_f32(&bits, &mut values);
-                values
-            }
-            other => {
-                return Err(CheckpointError::Dtype {
-                    name: name.to_owned(),
-                    dtype: other.to_owned(),
-                });
-            }
-        };
+        let bytes = super::row_bytes(bytes, shape, rows);
+        let values = floats(&entry.dtype, bytes).ok_or_else(|| CheckpointError::Dtype {
+            name: name.to_owned(),
+            dtype: entry.dtype.clone(),
+        })?;
         if let Some((index, value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+            let row: usize = shape.iter().skip(1).product();
             return Err(CheckpointError::NotFinite {
                 name: name.to_owned(),
-                index,
+                index: first * row + index,
                 value: *value,
             });
         }
         Ok(values)
     }
+}
+
+/// Bytes of a dtype as f32; `None` if it is no float.
+fn floats(dtype: &str, bytes: &[u8]) -> Option<Vec<f32>> {
+    let halves = || {
+        bytes
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]))
+    };
+    Some(match dtype {
+        "F32" => bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect(),
+        "BF16" => halves().map(half::bf16_bits_to_f32).collect(),
+        "F16" => halves().map(half::f16_bits_to_f32).collect(),
+        _ => return None,
+    })
 }
 
 /// Files an index names, each once, in name order.

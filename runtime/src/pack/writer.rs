@@ -40,6 +40,15 @@ pub struct PackWriter<W> {
     data_start: usize,
     /// Next tensor to be written.
     next: usize,
+    /// What was written of it.
+    part: Part,
+}
+
+/// The written part of a tensor.
+#[derive(Debug, Default)]
+struct Part {
+    len: u64,
+    crc32: crc32fast::Hasher,
 }
 
 impl<W: Write + Seek> PackWriter<W> {
@@ -86,6 +95,7 @@ impl<W: Write + Seek> PackWriter<W> {
             header,
             data_start,
             next: 0,
+            part: Part::default(),
         };
         writer.out.seek(SeekFrom::Start(data_start as u64))?;
         Ok(writer)
@@ -101,20 +111,52 @@ impl<W: Write + Seek> PackWriter<W> {
     ///
     /// When name or length are not those of the plan's next tensor.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
-        let entry = &mut self.header.tensors[self.next];
+        self.append(name, bytes)?;
+        self.end(name)
+    }
+
+    /// Writes some more bytes of the plan's next tensor, which [`PackWriter::end`] ends: a tensor
+    /// written in parts takes no more memory than its largest part.
+    ///
+    /// # Errors
+    ///
+    /// Whatever writing reports.
+    ///
+    /// # Panics
+    ///
+    /// When the name is not that of the plan's next tensor.
+    pub fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), PackError> {
         assert_eq!(
-            entry.name, name,
+            self.header.tensors[self.next].name, name,
             "tensors are written in the order of the plan"
         );
-        assert_eq!(
-            entry.len,
-            bytes.len() as u64,
-            "tensor {name} has the planned length"
-        );
-        entry.crc32 = crc32fast::hash(bytes).to_le_bytes();
+        self.part.crc32.update(bytes);
+        self.part.len += bytes.len() as u64;
         self.out.write_all(bytes)?;
-        let padding = bytes.len().next_multiple_of(ALIGNMENT) - bytes.len();
-        self.out.write_all(&[0; ALIGNMENT][..padding])?;
+        Ok(())
+    }
+
+    /// Ends the plan's next tensor, all of whose bytes were appended.
+    ///
+    /// # Errors
+    ///
+    /// Whatever writing reports.
+    ///
+    /// # Panics
+    ///
+    /// When name or length are not those of the plan's next tensor.
+    pub fn end(&mut self, name: &str) -> Result<(), PackError> {
+        let part = std::mem::take(&mut self.part);
+        let entry = &mut self.header.tensors[self.next];
+        assert_eq!(
+            (entry.name.as_str(), entry.len),
+            (name, part.len),
+            "a tensor has the planned name and length"
+        );
+        entry.crc32 = part.crc32.finalize().to_le_bytes();
+        let padding = part.len.next_multiple_of(ALIGNMENT as u64) - part.len;
+        // Less than ALIGNMENT.
+        self.out.write_all(&[0; ALIGNMENT][..padding as usize])?;
         self.next += 1;
         Ok(())
     }
@@ -134,24 +176,64 @@ impl<W: Write + Seek> PackWriter<W> {
             self.header.tensors.len(),
             "every planned tensor was written"
         );
-        let header = postcard::to_stdvec(&self.header)?;
-        assert_eq!(
-            data_start(header.len()),
-            self.data_start,
-            "checksums have a fixed width, so the header keeps its length"
-        );
-        let mut prefix = [0u8; PREFIX_BYTES];
-        prefix[..8].copy_from_slice(&MAGIC);
-        prefix[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        // The length was checked against MAX_HEADER_BYTES.
-        prefix[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
-        prefix[16..20].copy_from_slice(&crc32fast::hash(&header).to_le_bytes());
-        self.out.seek(SeekFrom::Start(0))?;
-        self.out.write_all(&prefix)?;
-        self.out.write_all(&header)?;
-        let padding = self.data_start - PREFIX_BYTES - header.len();
-        self.out.write_all(&[0; ALIGNMENT][..padding])?;
-        self.out.flush()?;
+        write_front(&mut self.out, &self.header, self.data_start)?;
         Ok(self.out)
     }
+}
+
+/// Writes prefix and header into the room in front of the data.
+fn write_front<W: Write + Seek>(
+    out: &mut W,
+    header: &Header,
+    start: usize,
+) -> Result<(), PackError> {
+    let header = postcard::to_stdvec(header)?;
+    assert_eq!(
+        data_start(header.len()),
+        start,
+        "checksums have a fixed width, so the header keeps its length"
+    );
+    let mut prefix = [0u8; PREFIX_BYTES];
+    prefix[..8].copy_from_slice(&MAGIC);
+    prefix[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    // The length was checked against MAX_HEADER_BYTES.
+    prefix[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
+    prefix[16..20].copy_from_slice(&crc32fast::hash(&header).to_le_bytes());
+    out.seek(SeekFrom::Start(0))?;
+    out.write_all(&prefix)?;
+    out.write_all(&header)?;
+    let padding = start - PREFIX_BYTES - header.len();
+    out.write_all(&[0; ALIGNMENT][..padding])?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Replaces the bytes of a blob in a written pack by others of the same length. `header` and
+/// `data_start` are those of the pack that `out` holds.
+///
+/// # Errors
+///
+/// Whatever writing reports.
+///
+/// # Panics
+///
+/// When the pack has no such blob, or one of another length.
+pub fn replace_blob<W: Write + Seek>(
+    out: &mut W,
+    mut header: Header,
+    data_start: usize,
+    name: &str,
+    bytes: &[u8],
+) -> Result<(), PackError> {
+    let entry = header.tensors.iter_mut().find(|entry| entry.name == name);
+    let entry = entry.expect("the pack was written with the blob");
+    assert_eq!(
+        (entry.layout, entry.len),
+        (Layout::Bytes, bytes.len() as u64),
+        "the blob {name} keeps its length"
+    );
+    entry.crc32 = crc32fast::hash(bytes).to_le_bytes();
+    out.seek(SeekFrom::Start(data_start as u64 + entry.offset))?;
+    out.write_all(bytes)?;
+    write_front(out, &header, data_start)
 }

@@ -54,50 +54,33 @@ pub(super) struct Calibration<'a> {
     x: Vec<f32>,
 }
 
-impl<'a> Calibration<'a> {
-    /// Looks up the text in `embedding` (`[vocabulary, hidden]`); nothing for no text.
-    ///
-    /// # Errors
-    ///
-    /// A tokenizer that cannot be used.
-    pub(super) fn new(
-        files: &'a ModelFiles,
-        weights: &'a dyn FloatWeights,
-        embedding: &[f32],
-        rotation: &'a Rotation,
-        text: &CalibrationText,
-    ) -> Result<Option<Self>, PackModelError> {
-        let Some(text) = text.text() else {
-            return Ok(None);
-        };
-        let tokenizer =
-            Tokenizer::from_bytes(&files.tokenizer_json, &files.config, &files.generation)?;
-        let config = &files.config.text;
-        let ids = tokenizer.encode(text)?;
-        if ids.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Calibration::of_ids(
-            config, weights, embedding, rotation, &ids,
-        )))
-    }
+/// The tokens of the text that count; none for no text.
+///
+/// # Errors
+///
+/// A tokenizer that cannot be used.
+pub(super) fn tokens(
+    files: &ModelFiles,
+    text: &CalibrationText,
+) -> Result<Vec<u32>, PackModelError> {
+    let Some(text) = text.text() else {
+        return Ok(Vec::new());
+    };
+    let tokenizer = Tokenizer::from_bytes(&files.tokenizer_json, &files.config, &files.generation)?;
+    let mut ids = tokenizer.encode(text)?;
+    ids.truncate(WINDOW.min(files.config.text.max_positions) * MAX_WINDOWS);
+    Ok(ids)
+}
 
-    /// The first tokens of `ids` that fill [`MAX_WINDOWS`].
-    fn of_ids(
+impl<'a> Calibration<'a> {
+    /// `x`: the embeddings of [`tokens`], `[tokens, hidden]`.
+    pub(super) fn new(
         config: &'a TextConfig,
         weights: &'a dyn FloatWeights,
-        embedding: &[f32],
         rotation: &'a Rotation,
-        ids: &[u32],
+        x: Vec<f32>,
     ) -> Self {
         let window = WINDOW.min(config.max_positions);
-        let hidden = config.hidden_size;
-        let x = ids
-            .iter()
-            .take(window * MAX_WINDOWS)
-            .flat_map(|id| &embedding[*id as usize * hidden..][..hidden])
-            .copied()
-            .collect();
         Calibration {
             weights,
             config,
@@ -296,8 +279,10 @@ mod tests {
                 &[config.vocab_size, config.hidden_size],
             )
             .unwrap();
-        let mut text = Calibration::of_ids(config, &weights, &embedding, &rotation, &ids);
-        drop(embedding);
+        let rows = ids
+            .iter()
+            .flat_map(|id| &embedding[*id as usize * config.hidden_size..][..config.hidden_size]);
+        let mut text = Calibration::new(config, &weights, &rotation, rows.copied().collect());
         for layer in 0..config.n_layers {
             text.layer(&arithmetic, layer).unwrap();
         }
@@ -322,12 +307,10 @@ mod tests {
     }
 
     #[test]
-    fn no_text_is_no_calibration() {
-        let (files, weights) = default_model();
-        let rotation = Rotation::new(files.config.text.hidden_size, 1);
+    fn no_text_has_no_tokens() {
+        let (files, _) = default_model();
         for text in [CalibrationText::None, CalibrationText::Own(String::new())] {
-            let found = Calibration::new(&files, &weights, &[], &rotation, &text).unwrap();
-            assert!(found.is_none(), "{text:?}");
+            assert_eq!(tokens(&files, &text).unwrap(), [0; 0], "{text:?}");
         }
     }
 }

@@ -55,7 +55,7 @@ impl VisionModel {
         let text_hidden = pack.header().config.text.hidden_size;
         let v = &config;
         let hidden = v.hidden_size;
-        pack.tensor("vision.positions", Layout::F32, [v.n_patches(), hidden])?;
+        model_positions(&pack, v)?;
         let layers = (0..v.n_layers)
             .map(|i| {
                 Ok(Layer {
@@ -146,6 +146,13 @@ impl VisionModel {
     }
 }
 
+/// The position embeddings of the pack, of which a smaller frame takes the first.
+fn model_positions<'a>(pack: &'a Pack, config: &VisionConfig) -> Result<&'a [u8], OpenError> {
+    let vision = pack.header().config.vision.as_ref().unwrap_or(config);
+    let shape = [vision.n_patches(), vision.hidden_size];
+    pack.tensor("vision.positions", Layout::F32, shape)
+}
+
 /// Frame bytes → patch embedding plus position embedding.
 ///
 /// A patch row is the bytes of one patch, channel-major as the convolution's
@@ -183,10 +190,7 @@ impl PatchEmbed {
                 }
             }
         }
-        let positions = model
-            .pack
-            .tensor("vision.positions", Layout::F32, [n, hidden])
-            .map_err(to_tract)?;
+        let positions = model_positions(&model.pack, &model.config).map_err(to_tract)?;
         fill(&[n, hidden], |x| {
             let weights = model.pack.panels(&model.patch_embed);
             linear(&model.compute, buffer.rows(), weights, x, Store::Overwrite);

@@ -10,6 +10,7 @@ use super::MAGIC;
 use super::blocks::Format;
 use super::error::GgufError;
 use super::value::{Cursor, Value, ValueType};
+use crate::import::row_bytes;
 use crate::weights::Region;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -126,6 +127,26 @@ impl GgufFile {
     ///
     /// Missing tensor, other shape, a value that is not finite.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, GgufError> {
+        let rows = shape.first().copied().unwrap_or(1);
+        self.read_rows(name, shape, 0..rows)
+    }
+
+    /// Reads some rows of a tensor, as [`GgufFile::read`] reads all; a row is everything behind the
+    /// outermost dimension.
+    ///
+    /// # Errors
+    ///
+    /// As for the whole tensor, but only values in these rows are looked at.
+    ///
+    /// # Panics
+    ///
+    /// When the rows go beyond the outermost dimension.
+    pub fn read_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, GgufError> {
         let info = self.tensor(name).ok_or_else(|| self.missing(name))?;
         if info.shape != shape {
             return Err(GgufError::Shape {
@@ -135,15 +156,25 @@ impl GgufFile {
                 expected: shape.to_vec(),
             });
         }
-        let mut values = Vec::with_capacity(info.n_elements());
-        info.format
-            .dequantize(&self.region[info.at.clone()], &mut values);
+        let row: usize = shape.iter().skip(1).product();
+        let first = rows.start;
+        let mut values = Vec::with_capacity(rows.len() * row);
+        let bytes = &self.region[info.at.clone()];
+        // A vector's blocks hold several rows of one value.
+        if shape.len() > 1 {
+            info.format
+                .dequantize(row_bytes(bytes, shape, rows), &mut values);
+        } else {
+            info.format.dequantize(bytes, &mut values);
+            values.truncate(rows.end);
+            values.drain(..rows.start);
+        }
         match values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
             None => Ok(values),
             Some((index, value)) => Err(GgufError::NotFinite {
                 path: self.path.clone(),
                 name: name.to_owned(),
-                index,
+                index: first * row + index,
                 value: *value,
             }),
         }

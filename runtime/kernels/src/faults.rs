@@ -1,0 +1,104 @@
+//! Kernels that compute wrongly on purpose, for tests of what must notice. Only with the feature
+//! `faults`, which no product has.
+
+use crate::compute::{Compute, ComputeError};
+use crate::int8_gemm::{self, Microkernel, Tile};
+use crate::int8_gemv::{Gemv, GemvKernel};
+use crate::linear::Store;
+
+/// Which kernel is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The one for several tokens: the last value of every tile is one unit in the last place off.
+    Gemm,
+    /// The one for one token: the last value of every run of panels is.
+    Gemv,
+}
+
+impl Compute {
+    /// [`Compute::with_kernel`], one of whose kernels is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Fails on 0 threads, and if the kernel cannot run here.
+    pub fn with_fault(n_threads: usize, name: &str, fault: Fault) -> Result<Compute, ComputeError> {
+        let mut kernels = int8_gemm::by_name(name).ok_or_else(|| ComputeError::Kernel {
+            name: name.to_owned(),
+            available: int8_gemm::available().map(|k| k.gemm.name()).collect(),
+        })?;
+        match fault {
+            Fault::Gemm => kernels.gemm = Box::leak(Box::new(WrongGemm(kernels.gemm))),
+            Fault::Gemv => kernels.gemv = Box::leak(Box::new(WrongGemv(kernels.gemv))),
+        }
+        Compute::with_kernels(n_threads, kernels)
+    }
+}
+
+/// One unit in the last place further from zero.
+fn next(value: f32) -> f32 {
+    f32::from_bits(value.to_bits() + 1)
+}
+
+struct WrongGemm(&'static dyn Microkernel);
+
+// SAFETY: it runs the instructions of the kernel it holds, which proves that this machine has them.
+unsafe impl Microkernel for WrongGemm {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn mr(&self) -> usize {
+        self.0.mr()
+    }
+
+    fn nr(&self) -> usize {
+        self.0.nr()
+    }
+
+    fn run_in_registers(&self, turns: u64) -> u64 {
+        self.0.run_in_registers(turns)
+    }
+
+    fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
+        self.0.lhs_bytes(rows, k_padded)
+    }
+
+    fn uses_lhs_sums(&self) -> bool {
+        self.0.uses_lhs_sums()
+    }
+
+    fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
+        self.0.pack_lhs(rows, k_padded, out);
+    }
+
+    unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        let last = (tile.rows - 1) * out_stride + 8 * tile.n_panels - 1;
+        // SAFETY: the caller keeps the contract, of which `out` at `last` is the last value.
+        unsafe {
+            self.0.tile(tile, out, out_stride, store);
+            *out.add(last) = next(*out.add(last));
+        }
+    }
+}
+
+struct WrongGemv(&'static dyn GemvKernel);
+
+// SAFETY: it runs the instructions of the kernel it holds, which proves that this machine has them.
+unsafe impl GemvKernel for WrongGemv {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn uses_lhs_sums(&self) -> bool {
+        self.0.uses_lhs_sums()
+    }
+
+    unsafe fn panels(&self, gemv: &Gemv<'_>, out: *mut f32, store: Store) {
+        let last = 8 * gemv.n_panels - 1;
+        // SAFETY: the caller keeps the contract, of which `out` at `last` is the last value.
+        unsafe {
+            self.0.panels(gemv, out, store);
+            *out.add(last) = next(*out.add(last));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What packing takes beyond the mapped files, counted by the allocator:
+//!
+//! ```sh
+//! cargo run --release -p ocelli-tests --example packing_memory -- MODEL_DIR OUT.ocelli
+//! ```
+
+use std::env;
+use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use ocelli_runtime::import::Published;
+use ocelli_runtime::packer::{self, PackOptions};
+use ocelli_runtime::probe;
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Prints the peak since the last call.
+fn report(stage: &str) {
+    println!("{stage:8} {:6.1} MB", ALLOCATOR.peak_usage() as f64 / 1e6);
+    ALLOCATOR.reset_peak_usage();
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let [dir, out] = args.as_slice() else {
+        return Err("usage: packing_memory MODEL_DIR OUT.ocelli".into());
+    };
+    let text = |files: &ocelli_runtime::config::ModelFiles| {
+        let text = &files.config.text;
+        text.vocab_size * text.hidden_size
+    };
+    let model = Published::open(Path::new(dir), None, None)?;
+    let table = text(&model.files);
+    println!(
+        "embedding {table} values, {:.1} MB as bf16",
+        2e-6 * table as f64
+    );
+    report("open");
+    let file = BufWriter::new(File::create(out)?);
+    packer::pack_model(
+        &model.name,
+        &model.files,
+        &*model.weights,
+        &PackOptions::default(),
+        file,
+        &mut |_, _| {},
+    )?;
+    report("pack");
+    drop(model);
+    probe::put_into(Path::new(out), 1)?;
+    report("probes");
+    Ok(())
+}
