@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::fault::Fault;
+use crate::gate;
 use crate::hub::cache::{Lock, replace};
 use crate::hub::digest::ContentId;
 use crate::model::{self, DEFAULT};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest name of an installed model, in bytes.
@@ -29,14 +31,15 @@ const RECORDS: &str = ".records";
 const PARTIAL: &str = "ocelli.partial";
 
 /// Checks a pack that is about to be installed, before it gets its name: structure, bounds, the
-/// checksum of every tensor.
+/// checksum of every tensor, its probes on this CPU.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub fn check(path: &Path) -> Result<Pack, Fault> {
-    let pack = Pack::open(path).map_err(LoadError::from)?;
+pub fn check(path: &Path) -> Result<Arc<Pack>, Fault> {
+    let pack = Arc::new(Pack::open(path).map_err(LoadError::from)?);
     pack.verify().map_err(LoadError::from)?;
+    gate::check(&pack)?;
     Ok(pack)
 }
 

@@ -163,7 +163,7 @@ fn print(global: &Global, name: &str, found: &Found) -> io::Result<()> {
             "packer": header.packer,
             "weights": pack.weights().name(),
             "verified": verdict.is_some(),
-            "probes_hold": matches!(verdict, Some(Verdict::Holds)),
+            "probes_hold": *verdict == Some(Verdict::Holds),
             "tile_size": header.preprocess.as_ref().map(|p| p.tile_size),
             "image_tokens_per_tile": config.image_tokens_per_tile(),
             "context": config.text.max_positions,
