@@ -44,6 +44,12 @@ pub enum TokenizerError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Text is changed by a table before it is split.
+    #[error(
+        "tokenizer.json: normalizer is or holds a Precompiled one, which is not supported; \
+         take the file from the model's repository"
+    )]
+    Normalizer,
     /// Token ids do not stand for bytes.
     #[error(
         "tokenizer.json: decoder is {found}, only a ByteLevel decoder is supported; \

@@ -1,6 +1,8 @@
 //! Tokenizers the packer makes no tables of: read from `tokenizer.json` at every start.
 
 use super::{TokenizerError, byte_level_alphabet};
+use serde::Deserialize;
+use serde_json::Value;
 use std::collections::HashMap;
 use tokenizers::DecoderWrapper;
 
@@ -22,9 +24,34 @@ struct Piece {
     added: bool,
 }
 
+/// What the library does not read safely by itself: on bad syntax in a decoder and on a bad table of
+/// characters in a normalizer it panics.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default, rename = "decoder")]
+    _decoder: Value,
+}
+
+/// Whether a normalizer, or one in it, has a table of characters.
+fn has_table(normalizer: &Value) -> bool {
+    match normalizer {
+        Value::Array(parts) => parts.iter().any(has_table),
+        Value::Object(fields) => fields.iter().any(|(field, value)| {
+            field == "precompiled_charsmap" || value == "Precompiled" || has_table(value)
+        }),
+        _ => false,
+    }
+}
+
 /// The library's tokenizer; truncation and padding rules of the file are ignored.
 pub(super) fn read(json: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let syntax = |source| TokenizerError::Syntax { source };
+    let outline: Outline = serde_json::from_slice(json).map_err(|error| syntax(error.into()))?;
+    if has_table(&outline.normalizer) {
+        return Err(TokenizerError::Normalizer);
+    }
     let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(syntax)?;
     inner.with_truncation(None).map_err(syntax)?;
     inner.with_padding(None);

@@ -286,6 +286,41 @@ fn broken_tokenizer_files_are_refused() {
 }
 
 #[test]
+fn what_the_library_panics_on_is_refused() {
+    let bytes = fixture_bytes("tokenizer_v1.json");
+    let (config, generation) = small_model(1000, 0, 2);
+    let read = |bytes: &[u8]| Tokenizer::from_bytes(bytes, &config, &generation);
+    let json = std::str::from_utf8(&bytes).expect("JSON");
+    let decoder = json.find(r#""decoder""#).expect("a decoder");
+    for length in [12, 20, 40] {
+        let cut = read(&bytes[..decoder + length]);
+        assert!(matches!(cut, Err(TokenizerError::Syntax { .. })), "{cut:?}");
+    }
+    let huge = json.replacen(r#""decoder":"#, r#""decoder":1e999,"other":"#, 1);
+    let huge = read(huge.as_bytes());
+    assert!(
+        matches!(huge, Err(TokenizerError::Syntax { .. })),
+        "{huge:?}"
+    );
+    let table = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" });
+    let bare = serde_json::json!({ "precompiled_charsmap": "AAAA" });
+    for normalizer in [
+        table.clone(),
+        bare,
+        serde_json::json!({ "type": "Precompiled" }),
+        serde_json::json!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, table] }),
+    ] {
+        let mut file: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        file["normalizer"] = normalizer;
+        let found = read(file.to_string().as_bytes());
+        assert!(
+            matches!(found, Err(TokenizerError::Normalizer)),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
 fn the_published_tokenizer_gives_the_golden_ids() {
     let Some(golden) = reference_json("golden/tokenizer_cases.json", 50) else {
         return;

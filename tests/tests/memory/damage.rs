@@ -10,7 +10,7 @@ use ocelli_runtime::import::Published;
 use ocelli_runtime::import::gguf::{GgufFile, GgufModel};
 use ocelli_runtime::import::safetensors;
 use ocelli_runtime::pack::{FORMAT_VERSION, MAGIC, PREFIX_BYTES, Pack};
-use ocelli_runtime::packer::{self, PackOptions};
+use ocelli_runtime::packer::{self, CalibrationText, PackOptions};
 use ocelli_runtime::tokenizer::Tokenizer;
 use ocelli_runtime::weights::Region;
 use ocelli_tests::checkpoint::Checkpoint;
@@ -24,6 +24,9 @@ use crate::{alone, peak_of};
 const DAMAGES: u64 = 400;
 /// What a reader may take whatever the size: buffers, tables of its libraries.
 const SPARE: usize = 1 << 20;
+
+/// What packing a model of this size may take: tables of characters and of tokens.
+const PACKING: usize = 8 << 20;
 
 /// Bytes of a sound file with some changed, or cut short, or both; mostly in its first `front`.
 fn damaged(sound: &[u8], front: usize, seed: u64) -> Vec<u8> {
@@ -52,12 +55,12 @@ fn damaged(sound: &[u8], front: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Reads every damaged form of a file and demands that none takes more than `factor` of its size.
+/// Reads every damaged form of a file and demands that none takes more than `limit` bytes.
 fn assert_bounded(
     what: &str,
     sound: &[u8],
     front: usize,
-    factor: usize,
+    limit: usize,
     mut read: impl FnMut(&[u8]),
 ) {
     let mut worst = 0;
@@ -69,7 +72,7 @@ fn assert_bounded(
         let ((), peak) = peak_of(|| read(&bytes));
         worst = worst.max(peak);
         assert!(
-            peak <= factor * bytes.len() + SPARE,
+            peak <= limit,
             "{what}, damage {seed}: {peak} bytes for a file of {}",
             bytes.len()
         );
@@ -95,15 +98,21 @@ fn a_damaged_safetensors_file_takes_a_small_multiple_of_its_size() {
     let sound = fs::read(&path).expect("weights");
     let header = u64::from_le_bytes(sound[..8].try_into().expect("eight bytes"));
     let tensors = Checkpoint::of_fixture("tiny").tensors();
-    assert_bounded("safetensors", &sound, 8 + header as usize, 2, |bytes| {
-        fs::write(&path, bytes).expect("the folder can be written");
-        let Ok(checkpoint) = safetensors::Checkpoint::open(dir.path()) else {
-            return;
-        };
-        for tensor in &tensors {
-            let _ = checkpoint.read(&tensor.name, &tensor.shape);
-        }
-    });
+    assert_bounded(
+        "safetensors",
+        &sound,
+        8 + header as usize,
+        2 * sound.len() + SPARE,
+        |bytes| {
+            fs::write(&path, bytes).expect("the folder can be written");
+            let Ok(checkpoint) = safetensors::Checkpoint::open(dir.path()) else {
+                return;
+            };
+            for tensor in &tensors {
+                let _ = checkpoint.read(&tensor.name, &tensor.shape);
+            }
+        },
+    );
 }
 
 #[test]
@@ -114,16 +123,26 @@ fn a_damaged_index_of_shards_takes_a_small_multiple_of_its_size() {
     checkpoint.write(dir.path()).expect("a checkpoint");
     let path = dir.path().join("model.safetensors.index.json");
     let sound = fs::read(&path).expect("an index");
-    assert_bounded("index", &sound, sound.len(), 8, |bytes| {
-        fs::write(&path, bytes).expect("the folder can be written");
-        let _ = safetensors::Checkpoint::open(dir.path());
-    });
+    assert_bounded(
+        "index",
+        &sound,
+        sound.len(),
+        8 * sound.len() + SPARE,
+        |bytes| {
+            fs::write(&path, bytes).expect("the folder can be written");
+            let _ = safetensors::Checkpoint::open(dir.path());
+        },
+    );
 }
 
 #[test]
 fn damaged_configuration_files_take_a_small_multiple_of_their_size() {
     let _alone = alone();
     let dir = tiny();
+    let uncalibrated = PackOptions {
+        calibration: CalibrationText::None,
+        ..PackOptions::default()
+    };
     for file in [
         "config.json",
         "preprocessor_config.json",
@@ -132,9 +151,9 @@ fn damaged_configuration_files_take_a_small_multiple_of_their_size() {
     ] {
         let path = dir.path().join(file);
         let Ok(sound) = fs::read(&path) else { continue };
-        assert_bounded(file, &sound, sound.len(), 8, |bytes| {
+        assert_bounded(file, &sound, sound.len(), PACKING, |bytes| {
             fs::write(&path, bytes).expect("the folder can be written");
-            let Ok(model) = Published::open(dir.path(), None) else {
+            let Ok(model) = Published::open(dir.path(), None, None) else {
                 return;
             };
             let out = Cursor::new(Vec::new());
@@ -143,7 +162,7 @@ fn damaged_configuration_files_take_a_small_multiple_of_their_size() {
                 "m",
                 &model.files,
                 weights,
-                &PackOptions::default(),
+                &uncalibrated,
                 out,
                 &mut |_, _| {},
             );
@@ -176,17 +195,29 @@ fn a_damaged_gguf_file_takes_a_small_multiple_of_its_size() {
             let _ = (file.texts(key), file.floats(key), file.integers(key));
         }
     };
-    assert_bounded("text model", &text, text.len() / 8, 8, |bytes| {
-        let Some(file) = open(bytes) else { return };
-        read_all(&file);
-        if let Ok(model) = GgufModel::new(file, open(&projector)) {
-            let _ = model.model_files();
-        }
-    });
-    assert_bounded("projector", &projector, projector.len() / 8, 8, |bytes| {
-        let Some(file) = open(bytes) else { return };
-        read_all(&file);
-    });
+    assert_bounded(
+        "text model",
+        &text,
+        text.len() / 8,
+        8 * text.len() + SPARE,
+        |bytes| {
+            let Some(file) = open(bytes) else { return };
+            read_all(&file);
+            if let Ok(model) = GgufModel::new(file, open(&projector)) {
+                let _ = model.model_files();
+            }
+        },
+    );
+    assert_bounded(
+        "projector",
+        &projector,
+        projector.len() / 8,
+        8 * projector.len() + SPARE,
+        |bytes| {
+            let Some(file) = open(bytes) else { return };
+            read_all(&file);
+        },
+    );
 }
 
 fn sound_pack() -> Vec<u8> {
@@ -226,27 +257,43 @@ fn a_damaged_pack_takes_a_small_multiple_of_its_size() {
             let _ = pack.find(&entry.name, entry.layout, entry.shape);
         }
     };
-    assert_bounded("pack", &sound, PREFIX_BYTES, 3, |bytes| {
-        read(bytes.to_vec())
-    });
+    assert_bounded(
+        "pack",
+        &sound,
+        PREFIX_BYTES,
+        3 * sound.len() + SPARE,
+        |bytes| read(bytes.to_vec()),
+    );
     let length = u32::from_le_bytes(sound[12..16].try_into().expect("four bytes")) as usize;
     let (header, rest) = sound[PREFIX_BYTES..].split_at(length);
-    assert_bounded("header of a pack", header, header.len(), 16, |header| {
-        read(with_header(header, &rest[..1024]));
-    });
+    assert_bounded(
+        "header of a pack",
+        header,
+        header.len(),
+        16 * header.len() + SPARE,
+        |header| {
+            read(with_header(header, &rest[..1024]));
+        },
+    );
 }
 
 #[test]
 fn a_damaged_tokenizer_takes_a_small_multiple_of_its_size() {
     let _alone = alone();
     let dir = tiny();
-    let model = Published::open(dir.path(), None).expect("a sound checkpoint");
+    let model = Published::open(dir.path(), None, None).expect("a sound checkpoint");
     let config: &ModelConfig = &model.files.config;
     let generation: &GenerationConfig = &model.files.generation;
     let sound = &model.files.tokenizer_json;
-    assert_bounded("tokenizer", sound, sound.len(), 40, |bytes| {
-        let _ = Tokenizer::from_bytes(bytes, config, generation);
-    });
+    assert_bounded(
+        "tokenizer",
+        sound,
+        sound.len(),
+        40 * sound.len() + SPARE,
+        |bytes| {
+            let _ = Tokenizer::from_bytes(bytes, config, generation);
+        },
+    );
     let text = String::from_utf8(sound.clone()).expect("JSON");
     for (what, from, to) in [
         (
