@@ -21,10 +21,10 @@ pub use stages::{TextProbe, VisionProbe};
 
 use crate::error::{LoadError, RunError};
 use crate::pack::{Layout, OpenError, Pack, PackError, PlannedTensor, replace_blob};
+use crate::weights::Region;
 use ocelli_kernels::{Compute, int8_gemm};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Name of the blob that holds the probes of a pack.
@@ -253,20 +253,19 @@ pub fn this_cpu(threads: usize) -> Result<Compute, LoadError> {
     Ok(Compute::new(threads)?)
 }
 
-/// Makes the probes of a pack that was just written, and puts them into the file. Nothing else may
-/// have it open.
+/// Makes the probes of a pack that was just written, and puts them into the file, which is open for
+/// reading and writing here and nowhere else; `origin` names it in errors.
 ///
 /// # Errors
 ///
-/// A pack whose model does not start or run; whatever writing reports.
-pub fn put_into(path: &Path, threads: usize) -> Result<(), ProbeError> {
-    let pack = Arc::new(Pack::open(path)?);
+/// A pack whose model does not start or run; whatever reading and writing reports.
+pub fn put_into(file: &File, origin: &str, threads: usize) -> Result<(), ProbeError> {
+    let region = Region::of_file(file).map_err(PackError::Io)?;
+    let pack = Arc::new(Pack::from_region(region, origin)?);
     let blob = Probes::make(&pack, threads)?.to_blob(&pack)?;
     let (header, start) = (pack.header().clone(), pack.data_start());
     drop(pack);
-    let file = File::options().read(true).write(true).open(path);
-    let mut file = file.map_err(PackError::Io)?;
-    Ok(replace_blob(&mut file, header, start, BLOB, &blob)?)
+    Ok(replace_blob(&mut &*file, header, start, BLOB, &blob)?)
 }
 
 /// The line of the tensor table for the probes of a pack.

@@ -34,7 +34,15 @@ impl Region {
     ///
     /// Whatever opening, measuring or mapping the file reports.
     pub fn map(path: &Path) -> io::Result<Region> {
-        let file = File::open(path)?;
+        Region::of_file(&File::open(path)?)
+    }
+
+    /// Maps a whole file that is open for reading, as [`Region::map`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever measuring or mapping the file reports.
+    pub fn of_file(file: &File) -> io::Result<Region> {
         let len = file.metadata()?.len();
         let len = usize::try_from(len).map_err(|_| {
             io::Error::new(
@@ -45,7 +53,7 @@ impl Region {
         if len == 0 {
             return Ok(Region(Origin::Static(&[])));
         }
-        Ok(Region(Origin::Mapped(map::Mapped::new(&file, len)?)))
+        Ok(Region(Origin::Mapped(map::Mapped::new(file, len)?)))
     }
 
     /// Wraps bytes that live as long as the program; copies them once if the

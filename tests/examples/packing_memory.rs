@@ -40,18 +40,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         2e-6 * table as f64
     );
     report("open");
-    let file = BufWriter::new(File::create(out)?);
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(out)?;
     packer::pack_model(
         &model.name,
         &model.files,
         &*model.weights,
         &PackOptions::default(),
-        file,
+        BufWriter::new(&file),
         &mut |_, _| {},
     )?;
     report("pack");
     drop(model);
-    probe::put_into(Path::new(out), 1)?;
+    probe::put_into(&file, out, 1)?;
     report("probes");
     Ok(())
 }

@@ -22,10 +22,13 @@ fn write_pack(path: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = Checkpoint::of_fixture("tiny");
     checkpoint.write(dir.path()).expect("a checkpoint");
-    let out = BufWriter::new(fs::File::create(path).expect("a file"));
+    let mut options = fs::File::options();
+    let file = options.read(true).write(true).create_new(true).open(path);
+    let file = file.expect("a file");
+    let out = BufWriter::new(&file);
     packer::pack_directory(dir.path(), &PackOptions::default(), out, &mut |_, _| {})
         .expect("a sound directory");
-    probe::put_into(path, 1).expect("probes");
+    probe::put_into(&file, "the test pack", 1).expect("probes");
 }
 
 /// The bytes of that pack.

@@ -165,7 +165,7 @@ pub fn write(
     out.into_inner()
         .map_err(|error| file_fault(error.into_error()))?;
     progress.show("making probes");
-    probe::put_into(path, gate::threads())?;
+    probe::put_into(file, &path.display().to_string(), gate::threads())?;
     file.sync_all().map_err(file_fault)?;
     Ok(file.metadata().map_err(file_fault)?.len())
 }
