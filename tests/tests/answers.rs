@@ -5,7 +5,7 @@ use ocelli_runtime::image::Rgb8;
 use ocelli_runtime::prompt::Message;
 use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, PromptRequest, Vlm};
 use std::fs;
-use std::io::Cursor;
+use std::io::BufWriter;
 use std::path::PathBuf;
 
 /// What `ocelli caption` asks when nothing else is said.
@@ -93,18 +93,18 @@ fn the_embedded_pack_is_what_the_packer_makes_of_its_directory() {
     let dir = models().join("default");
     let files = ModelFiles::read(&dir).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let out = Cursor::new(Vec::new());
-    let packed = ocelli_runtime::packer::pack_model(
+    let out = tempfile::NamedTempFile::new().unwrap();
+    ocelli_runtime::packer::pack_model(
         "default",
         &files,
         &checkpoint,
         &PackOptions::default(),
-        out,
+        BufWriter::new(out.as_file()),
         &mut |_, _| {},
     )
-    .unwrap()
-    .out
-    .into_inner();
+    .unwrap();
+    ocelli_runtime::probe::put_into(out.as_file(), "default", 1).unwrap();
+    let packed = fs::read(out.path()).unwrap();
     let committed = fs::read(models().join("default.ocelli")).unwrap();
     assert!(
         packed == committed,
