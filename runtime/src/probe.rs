@@ -91,7 +91,7 @@ pub enum ProbeError {
         /// What was probed.
         probe: String,
         /// What the engine reported.
-        source: RunError,
+        source: Box<RunError>,
     },
 }
 

@@ -148,6 +148,9 @@ fn wrong_weights_anywhere_are_noticed() {
     }
 }
 
+/// What is changed in the probes, and what the error says.
+type Lie = (fn(&mut Probes), &'static str);
+
 #[test]
 fn probes_that_lie_are_refused() {
     let blob = |change: fn(&mut Probes)| {
@@ -157,7 +160,7 @@ fn probes_that_lie_are_refused() {
         blob.resize(probe::BLOB_BYTES, 0);
         with_blob(&blob)
     };
-    let cases: [(fn(&mut Probes), &str); 4] = [
+    let cases: [Lie; 4] = [
         (|p| p.text.ids[0] = u32::MAX, "token 4294967295"),
         (|p| p.text.logits[0].0 = u32::MAX, "token 4294967295"),
         (|p| p.text.ids = vec![1; 40], "the limit is"),
@@ -167,7 +170,7 @@ fn probes_that_lie_are_refused() {
         let message = Probes::of(&blob(change)).expect_err("a lie").to_string();
         assert!(message.contains(wanted), "{message:?}: {wanted:?}");
     }
-    let runs: [(fn(&mut Probes), &str); 2] = [
+    let runs: [Lie; 2] = [
         (|p| p.products[0].panel = usize::MAX, "does not have"),
         (
             |p| p.products[0].tensor = "text.embed".into(),

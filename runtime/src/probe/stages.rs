@@ -84,7 +84,7 @@ fn next(pack: &Pack, engine: &mut Int8Engine, ids: &[u32]) -> Result<Vec<f32>, P
     run(engine).map_err(|source| ProbeError::Run {
         origin: pack.origin().to_owned(),
         probe: "the decoder".to_owned(),
-        source,
+        source: Box::new(source),
     })
 }
 
@@ -222,7 +222,7 @@ fn features(pack: &Arc<Pack>, compute: &Arc<Compute>, seed: u64) -> Result<Vec<f
     let run = |source| ProbeError::Run {
         origin: pack.origin().to_owned(),
         probe: "the vision tower".to_owned(),
-        source,
+        source: Box::new(source),
     };
     let mut random = SplitMix(seed);
     let byte = || (random.next() >> 56) as u8;
