@@ -60,8 +60,8 @@ def put_camera() -> None:
 def put_onnx() -> None:
     """Exports of the fixtures, sound and lying."""
     fixtures = HERE.parent / "fixtures" / "onnx"
-    sound = "shared/embed_tokens_gather4_zero fused/decoder_model_merged_q4_zero plain/decoder_model_merged_bnb4"
-    for path in [*sound.split(), "packed/vision_encoder_q4", "plain/vision_encoder_int8"]:
+    sound = "shared/embed_tokens_gather4_zero fused/decoder_model_merged_q4_zero plain/vision_encoder_int8"
+    for path in sound.split():
         put("onnx", path.replace("/", "_"), (fixtures / f"{path}.onnx").read_bytes())
     for path in (fixtures / "hostile").glob("*.onnx"):
         if path.stem != "deep":
