@@ -120,12 +120,11 @@ impl<'a> Asker<'a> {
     fn generate(&mut self, mut emit: impl FnMut(&str) -> io::Result<()>) -> Result<Answer, Fault> {
         let mut generation = self.session.generate(self.args.generate_options())?;
         let mut text = String::new();
-        for piece in generation.by_ref() {
-            let piece = piece?;
+        while let Some(piece) = generation.next_piece()? {
             let new = if text.is_empty() {
                 piece.text.trim_start()
             } else {
-                &piece.text
+                piece.text
             };
             text.push_str(new);
             emit(new)?;

@@ -320,10 +320,7 @@ impl Mind {
             ..GenerateOptions::default()
         };
         let mut generation = self.session.generate(options)?.with_probabilities();
-        let mut text = String::new();
-        for piece in generation.by_ref() {
-            text.push_str(&piece?.text);
-        }
+        let text = generation.rest()?;
         let probabilities = generation.probabilities().to_vec();
         let logs = probabilities.iter().map(|p| f64::from(*p).max(1e-30).ln());
         let mean = logs.sum::<f64>() / probabilities.len().max(1) as f64;

@@ -1,15 +1,18 @@
 //! The seam between the model's stages and what computes them.
 //!
-//! [`int8`] runs packs through tract plans of fused int8 ops; [`crate::reference`]
-//! is the slow f32 path that checks the structure. Everything above this file sees
+//! [`int8`] runs packs: frames and prompts through tract plans of fused int8 ops, a token alone
+//! through the functions those ops are made of, into buffers that wait for it.
+//! [`crate::reference`] is the slow f32 path that checks the structure. Everything above this file sees
 //! only [`Engine`].
 
+mod decoder;
 #[cfg(feature = "onnx")]
 pub mod export;
 pub mod int8;
 mod ops;
 #[cfg(feature = "onnx")]
 pub mod plain;
+mod products;
 
 use crate::error::RunError;
 
@@ -33,12 +36,16 @@ pub trait Engine: Send {
     /// [`RunError::ContextFull`] before any work when the positions do not fit.
     fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError>;
 
-    /// Logits `[vocab]` after the last appended token.
+    /// Logits `[vocab]` after the last appended token, in place of what `out` holds.
     ///
     /// # Errors
     ///
     /// [`RunError::NothingAppended`] when there is none.
-    fn logits(&mut self) -> Result<Vec<f32>, RunError>;
+    fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError>;
+
+    /// Makes room for so many more positions at once. What of it does not fit the context is left
+    /// out; appending says so.
+    fn reserve(&mut self, additional: usize);
 
     /// Positions filled so far.
     fn position(&self) -> usize;
@@ -51,4 +58,7 @@ pub trait Engine: Send {
 
     /// Bytes of keys and values held.
     fn kv_bytes(&self) -> usize;
+
+    /// Bytes of buffers that wait for the next token.
+    fn scratch_bytes(&self) -> usize;
 }

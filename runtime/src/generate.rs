@@ -1,9 +1,9 @@
-//! Answers token by token: an iterator with stop conditions and cancellation.
+//! Answers token by token, with stop conditions and cancellation.
 
 use crate::error::RunError;
 use crate::sampler::{Sampler, Sampling, log_probability};
 use crate::session::Session;
-use crate::tokenizer::TextStream;
+use crate::tokenizer::{TOKEN_ROOM, TextStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -106,30 +106,46 @@ impl FinishReason {
     }
 }
 
+/// Tokens of an answer that room is made for when it begins.
+const MOST_AT_START: usize = 1024;
+
 /// One step of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Piece {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
     /// The token, or `None` for the rest of the text at the end.
     pub token: Option<u32>,
     /// Text that is certain now; may be empty while a character or a possible stop
     /// text is incomplete.
-    pub text: String,
+    pub text: &'a str,
 }
 
-/// An answer in the making: an iterator over its pieces.
+/// An answer in the making, piece by piece.
+///
+/// What it takes is there when the first piece is asked for: the first 1024 tokens allocate
+/// nothing, unless one is longer than [`TOKEN_ROOM`].
 #[derive(Debug)]
 pub struct Generation<'s> {
     session: &'s mut Session,
     sampler: Sampler,
-    stops: StopFilter,
+    text: TextFilter,
+    /// `None` once the answer has ended.
     stream: Option<TextStream>,
     max_tokens: usize,
     tokens: Vec<u32>,
-    /// Probability of every token, where wanted.
-    probabilities: Option<Vec<f32>>,
+    /// `[vocab]`
+    logits: Vec<f32>,
+    probabilities: Option<Probabilities>,
     finish: Option<FinishReason>,
     decode: Duration,
     steps: usize,
+}
+
+/// Probability of every token, where wanted.
+#[derive(Debug)]
+struct Probabilities {
+    of_tokens: Vec<f32>,
+    /// Logits before the sampler changes them. `[vocab]`
+    logits: Vec<f32>,
 }
 
 impl<'s> Generation<'s> {
@@ -137,12 +153,19 @@ impl<'s> Generation<'s> {
         session: &'s mut Session,
         options: GenerateOptions,
     ) -> Result<Generation<'s>, RunError> {
+        let vocab = session.vocab_size();
+        let sampler = Sampler::new(options.sampling, vocab)?;
+        // The last token is not run through the decoder.
+        let expected = options.max_tokens.min(session.room() + 1);
+        let expected = expected.min(MOST_AT_START);
+        session.reserve(expected.saturating_sub(1));
         Ok(Generation {
-            sampler: Sampler::new(options.sampling)?,
-            stops: StopFilter::new(options.stop),
+            sampler,
+            text: TextFilter::new(options.stop),
             stream: Some(TextStream::new()),
             max_tokens: options.max_tokens,
-            tokens: Vec::new(),
+            tokens: Vec::with_capacity(expected),
+            logits: Vec::with_capacity(vocab),
             probabilities: None,
             finish: None,
             decode: Duration::ZERO,
@@ -160,7 +183,10 @@ impl<'s> Generation<'s> {
     #[must_use]
     pub fn with_probabilities(self) -> Generation<'s> {
         Generation {
-            probabilities: Some(Vec::new()),
+            probabilities: Some(Probabilities {
+                of_tokens: Vec::with_capacity(self.tokens.capacity()),
+                logits: Vec::with_capacity(self.logits.capacity()),
+            }),
             ..self
         }
     }
@@ -168,7 +194,9 @@ impl<'s> Generation<'s> {
     /// Probability of every token so far when it was chosen; empty unless asked for by
     /// [`Generation::with_probabilities`].
     pub fn probabilities(&self) -> &[f32] {
-        self.probabilities.as_deref().unwrap_or_default()
+        self.probabilities
+            .as_ref()
+            .map_or(&[], |known| &known.of_tokens)
     }
 
     /// Why the answer ended, once it has.
@@ -182,57 +210,97 @@ impl<'s> Generation<'s> {
         (self.decode, self.steps)
     }
 
-    /// One more token, or the held-back text once the answer has ended.
-    fn step(&mut self) -> Result<Option<Piece>, RunError> {
-        let Some(stream) = self.stream.as_mut() else {
+    /// The next piece: one more token, or the text held back once the answer has ended. `None`
+    /// behind the last one, and behind an error.
+    ///
+    /// # Errors
+    ///
+    /// No prompt yet, cancellation, engine faults.
+    pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, RunError> {
+        if self.stream.is_none() {
             return Ok(None);
-        };
+        }
+        let stepped = self.step();
+        if stepped.is_err() {
+            self.stream = None;
+        }
+        let token = stepped?;
+        let text = self.text.certain();
+        Ok((token.is_some() || !text.is_empty()).then_some(Piece { token, text }))
+    }
+
+    /// The text of all pieces that are left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Generation::next_piece`].
+    pub fn rest(&mut self) -> Result<String, RunError> {
+        let mut text = String::new();
+        while let Some(piece) = self.next_piece()? {
+            text.push_str(piece.text);
+        }
+        Ok(text)
+    }
+
+    /// Chooses one more token, or ends the answer and gives `None`. Either makes text certain.
+    fn step(&mut self) -> Result<Option<u32>, RunError> {
         self.session.cancel_flag().check()?;
         if self.finish.is_none() && self.tokens.len() >= self.max_tokens {
             self.finish = Some(FinishReason::Length);
         }
-        if self.finish.is_none() {
-            let mut logits = self.session.logits()?;
-            // An image token asks for image features, which only a prompt can bring.
-            let image_token = self.session.image_token();
-            if let Some(logit) = image_token.and_then(|id| logits.get_mut(id as usize)) {
-                *logit = f32::NEG_INFINITY;
-            }
-            let known = self.probabilities.as_ref().map(|_| logits.clone());
-            let token = self.sampler.sample(&mut logits, self.session.ids());
-            if let (Some(known), Some(all)) = (known, &mut self.probabilities)
-                && !self.session.is_stop_token(token)
-            {
-                all.push(log_probability(&known, token).exp() as f32);
-            }
-            if self.session.is_stop_token(token) {
-                self.finish = Some(FinishReason::Stop);
-            } else {
-                self.tokens.push(token);
-                let text = stream.push(self.session.tokenizer(), token);
-                let (text, stopped) = self.stops.push(&text);
-                if stopped {
-                    self.finish = Some(FinishReason::Stop);
-                    self.stream = None;
-                } else {
-                    self.advance(token)?;
-                }
-                return Ok(Some(Piece {
-                    token: Some(token),
-                    text,
-                }));
-            }
+        let token = match self.finish {
+            None => Some(self.choose()?).filter(|token| !self.session.is_stop_token(*token)),
+            Some(_) => None,
+        };
+        let Some(token) = token else {
+            self.finish.get_or_insert(FinishReason::Stop);
+            self.end();
+            return Ok(None);
+        };
+        self.tokens.push(token);
+        let more = self.text.room();
+        if let Some(stream) = &mut self.stream {
+            stream.push(self.session.tokenizer(), token, more);
         }
-        let rest = self
-            .stream
-            .take()
-            .map(TextStream::finish)
-            .unwrap_or_default();
-        let (mut text, stopped) = self.stops.push(&rest);
-        if !stopped {
-            text.push_str(&self.stops.finish());
+        if self.text.settle() {
+            self.finish = Some(FinishReason::Stop);
+            self.stream = None;
+        } else {
+            self.advance(token)?;
         }
-        Ok((!text.is_empty()).then_some(Piece { token: None, text }))
+        Ok(Some(token))
+    }
+
+    /// The next token by the logits.
+    fn choose(&mut self) -> Result<u32, RunError> {
+        let logits = &mut self.logits;
+        self.session.write_logits(logits)?;
+        // An image token asks for image features, which only a prompt can bring.
+        let image_token = self.session.image_token();
+        if let Some(logit) = image_token.and_then(|id| logits.get_mut(id as usize)) {
+            *logit = f32::NEG_INFINITY;
+        }
+        if let Some(known) = &mut self.probabilities {
+            known.logits.clone_from(logits);
+        }
+        let token = self.sampler.sample(logits, self.session.ids());
+        if let Some(known) = &mut self.probabilities
+            && !self.session.is_stop_token(token)
+        {
+            let probability = log_probability(&known.logits, token).exp();
+            known.of_tokens.push(probability as f32);
+        }
+        Ok(token)
+    }
+
+    /// Makes the text that was held back certain.
+    fn end(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            stream.finish(self.text.room());
+        }
+        if !self.text.settle() {
+            self.text.finish();
+        }
     }
 
     /// Runs the decoder over a token whose successor will be wanted.
@@ -249,48 +317,44 @@ impl<'s> Generation<'s> {
     }
 }
 
-impl Iterator for Generation<'_> {
-    type Item = Result<Piece, RunError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.step().transpose();
-        if matches!(item, Some(Err(_))) {
-            self.stream = None;
-        }
-        item
-    }
-}
-
 /// Holds back text that may become a stop text and cuts at the first one.
 #[derive(Clone, Debug)]
-struct StopFilter {
+struct TextFilter {
     stops: Vec<String>,
-    held: String,
+    /// Certain text, then what is held, or behind the end.
+    text: String,
+    certain: usize,
 }
 
-impl StopFilter {
-    fn new(stops: Vec<String>) -> StopFilter {
-        let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        StopFilter {
+impl TextFilter {
+    fn new(stops: Vec<String>) -> TextFilter {
+        let stops: Vec<String> = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
+        let held = stops.iter().map(String::len).max().unwrap_or(0);
+        // A byte that is no text becomes a character of three.
+        let room = held + char::REPLACEMENT_CHARACTER.len_utf8() * (TOKEN_ROOM + 1);
+        TextFilter {
             stops,
-            held: String::new(),
+            text: String::with_capacity(room),
+            certain: 0,
         }
     }
 
-    /// Takes new text; returns what is certain, and whether a stop text was found.
-    fn push(&mut self, text: &str) -> (String, bool) {
-        self.held.push_str(text);
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min();
+    /// Where new text is to be added; what was certain is gone. [`TextFilter::settle`] comes next.
+    fn room(&mut self) -> &mut String {
+        self.text.drain(..self.certain);
+        self.certain = 0;
+        &mut self.text
+    }
+
+    /// Finds out what of the text is certain now, and whether a stop text was found behind it.
+    fn settle(&mut self) -> bool {
+        let text = &self.text;
+        let found = self.stops.iter().filter_map(|stop| text.find(stop)).min();
         if let Some(at) = found {
-            let before = self.held[..at].to_owned();
-            self.held.clear();
-            return (before, true);
+            self.certain = at;
+            return true;
         }
-        let hold = self
+        let held = self
             .stops
             .iter()
             .flat_map(|stop| {
@@ -298,17 +362,21 @@ impl StopFilter {
                     .filter(|n| stop.is_char_boundary(*n))
                     .map(|n| &stop[..n])
             })
-            .filter(|prefix| self.held.ends_with(prefix))
+            .filter(|prefix| text.ends_with(prefix))
             .map(str::len)
-            .max()
-            .unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - hold);
-        (std::mem::replace(&mut self.held, rest), false)
+            .max();
+        self.certain = text.len() - held.unwrap_or(0);
+        false
     }
 
-    /// The held text once no more can come.
-    fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+    /// Makes the held text certain: no more can come.
+    fn finish(&mut self) {
+        self.certain = self.text.len();
+    }
+
+    /// The text that became certain last.
+    fn certain(&self) -> &str {
+        &self.text[..self.certain]
     }
 }
 
@@ -316,11 +384,18 @@ impl StopFilter {
 mod tests {
     use super::*;
 
+    /// What becomes certain by a piece, and whether a stop text was found.
+    fn push(filter: &mut TextFilter, piece: &str) -> (String, bool) {
+        filter.room().push_str(piece);
+        let stopped = filter.settle();
+        (filter.certain().to_owned(), stopped)
+    }
+
     #[test]
     fn a_stop_text_split_over_pieces_is_found_and_cut() {
-        let mut filter = StopFilter::new(vec!["\n\n".into(), "END".into()]);
+        let mut filter = TextFilter::new(vec!["\n\n".into(), "END".into()]);
         let pieces = ["a cat E", "N", " and\n", "x\n", "\nmore"];
-        let out: Vec<(String, bool)> = pieces.iter().map(|piece| filter.push(piece)).collect();
+        let out: Vec<(String, bool)> = pieces.iter().map(|p| push(&mut filter, p)).collect();
         let text: String = out.iter().map(|(text, _)| text.as_str()).collect();
         assert_eq!(text, "a cat EN and\nx");
         assert_eq!(
@@ -331,8 +406,10 @@ mod tests {
 
     #[test]
     fn a_half_stop_text_at_the_end_is_given_out() {
-        let mut filter = StopFilter::new(vec!["END".into(), String::new()]);
-        assert_eq!(filter.push("the EN"), ("the ".to_owned(), false));
-        assert_eq!(filter.finish(), "EN");
+        let mut filter = TextFilter::new(vec!["END".into(), String::new()]);
+        assert_eq!(push(&mut filter, "the EN"), ("the ".to_owned(), false));
+        filter.room();
+        filter.finish();
+        assert_eq!(filter.certain(), "EN");
     }
 }

@@ -96,17 +96,16 @@ impl KvCache {
         );
     }
 
-    /// Calls `f` with one layer's view of the first `len` positions.
-    pub fn with_layer<R>(&self, layer: usize, len: usize, f: impl FnOnce(KvBlocks<'_>) -> R) -> R {
-        let blocks: Vec<&[u16]> = self.blocks.iter().map(|block| block.as_slice()).collect();
-        f(KvBlocks {
-            blocks: &blocks,
+    /// One layer's view of the first `len` positions.
+    pub fn layer(&self, layer: usize, len: usize) -> KvBlocks<'_> {
+        KvBlocks {
+            blocks: &self.blocks,
             block_len: BLOCK_LEN,
             layer_offset: layer * self.layer_values(),
             n_kv_heads: self.n_kv_heads,
             head_dim: self.head_dim,
             len,
-        })
+        }
     }
 
     /// Marks `additional` written positions as filled.
@@ -150,9 +149,8 @@ mod tests {
 
     /// First key value of a position, read through the view.
     fn key(cache: &KvCache, layer: usize, position: usize) -> u16 {
-        cache.with_layer(layer, cache.len(), |kv| {
-            kv.blocks[position / BLOCK_LEN][kv.layer_offset + (position % BLOCK_LEN) * 8]
-        })
+        let kv = cache.layer(layer, cache.len());
+        kv.blocks[position / BLOCK_LEN][kv.layer_offset + (position % BLOCK_LEN) * 8]
     }
 
     fn fill(cache: &mut KvCache, position: usize, value: f32) {

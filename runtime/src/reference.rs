@@ -287,7 +287,7 @@ impl Engine for ReferenceEngine {
         Ok(())
     }
 
-    fn logits(&mut self) -> Result<Vec<f32>, RunError> {
+    fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError> {
         let hidden = self.last_hidden.as_ref().ok_or(RunError::NothingAppended)?;
         let model = &self.model;
         let t = &model.config.text;
@@ -296,7 +296,7 @@ impl Engine for ReferenceEngine {
             .head
             .as_ref()
             .map_or(&model.embedding, |head| &head.weight);
-        let mut logits = vec![0f32; t.vocab_size];
+        out.resize(t.vocab_size, 0.0);
         f32_gemm::matmul(
             &model.compute,
             &x,
@@ -305,10 +305,13 @@ impl Engine for ReferenceEngine {
             1,
             t.vocab_size,
             t.hidden_size,
-            &mut logits,
+            out,
         );
-        Ok(logits)
+        Ok(())
     }
+
+    /// Nothing: this path allocates as it goes.
+    fn reserve(&mut self, _: usize) {}
 
     fn position(&self) -> usize {
         self.len
@@ -332,6 +335,10 @@ impl Engine for ReferenceEngine {
             .chain(&self.values)
             .map(|cache| cache.len() * 4)
             .sum()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        0
     }
 }
 

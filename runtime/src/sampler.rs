@@ -60,35 +60,61 @@ impl Sampling {
     }
 }
 
-/// Draws tokens by one [`Sampling`].
+/// Draws tokens by one [`Sampling`], in buffers that are as large as it takes from the start.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
     random: SplitMix,
+    candidates: Vec<u32>,
+    /// Of the candidates, likeliest first.
+    weights: Vec<f64>,
+    /// Tokens seen before, a bit each.
+    seen: Vec<u64>,
 }
 
 impl Sampler {
-    /// Starts a draw at the sampling's seed.
+    /// Starts a draw at the sampling's seed, from a vocabulary of this size.
     ///
     /// # Errors
     ///
     /// [`RunError::Sampling`] for a setting out of range.
-    pub fn new(sampling: Sampling) -> Result<Sampler, RunError> {
+    pub fn new(sampling: Sampling, vocab: usize) -> Result<Sampler, RunError> {
         sampling.validate()?;
+        let n_candidates = match sampling.temperature {
+            0.0 => 0,
+            _ => vocab,
+        };
+        let n_weights = match sampling.top_k {
+            0 => n_candidates,
+            k => n_candidates.min(k),
+        };
+        let n_seen = match sampling.repetition_penalty {
+            1.0 => 0,
+            _ => vocab.div_ceil(u64::BITS as usize),
+        };
         Ok(Sampler {
             random: SplitMix(sampling.seed),
             sampling,
+            candidates: Vec::with_capacity(n_candidates),
+            weights: Vec::with_capacity(n_weights),
+            seen: vec![0; n_seen],
         })
     }
 
     /// Chooses the next token. `logits`: `[vocab]`, changed by the filters;
     /// `seen`: tokens of prompt and answer so far.
     pub fn sample(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
-        penalise(logits, seen, self.sampling.repetition_penalty);
-        if self.sampling.temperature == 0.0 {
+        let penalty = self.sampling.repetition_penalty;
+        if penalty != 1.0 {
+            penalise(logits, seen, penalty, &mut self.seen);
+        }
+        let temperature = self.sampling.temperature;
+        if temperature == 0.0 {
             return arg_max(logits);
         }
-        let mut candidates: Vec<u32> = (0..logits.len() as u32).collect();
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        candidates.extend(0..logits.len() as u32);
         let likelier = |a: &u32, b: &u32| {
             logits[*b as usize]
                 .total_cmp(&logits[*a as usize])
@@ -100,20 +126,20 @@ impl Sampler {
             candidates.truncate(k);
         }
         candidates.sort_unstable_by(likelier);
-        let scaled: Vec<f32> = candidates
+        let scaled = candidates
             .iter()
-            .map(|id| logits[*id as usize] / self.sampling.temperature)
-            .collect();
-        let mut weights = softmax(&scaled);
-        let kept = nucleus(&weights, f64::from(self.sampling.top_p));
+            .map(|id| logits[*id as usize] / temperature);
+        let weights = &mut self.weights;
+        softmax(scaled, weights);
+        let kept = nucleus(weights, f64::from(self.sampling.top_p));
         weights.truncate(kept);
         let total: f64 = weights.iter().sum();
         let mut point = self.random.uniform() * total;
-        for (id, weight) in candidates.iter().zip(&weights) {
+        for (id, weight) in candidates.iter().zip(weights) {
             if point < *weight {
                 return *id;
             }
-            point -= weight;
+            point -= *weight;
         }
         candidates[kept - 1]
     }
@@ -130,12 +156,13 @@ pub fn arg_max(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// `exp(x_i)/Σ exp(x_j)`, in f64.
-pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let exp: Vec<f64> = logits.iter().map(|v| f64::from(*v - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|v| v / sum).collect()
+/// `exp(x_i)/Σ exp(x_j)`, in f64, in place of what `out` holds.
+fn softmax(logits: impl Iterator<Item = f32> + Clone, out: &mut Vec<f64>) {
+    let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+    out.clear();
+    out.extend(logits.map(|v| f64::from(v - max).exp()));
+    let sum: f64 = out.iter().sum();
+    out.iter_mut().for_each(|v| *v /= sum);
 }
 
 /// `ln(exp(x_id)/Σ exp(x_j))`, in f64.
@@ -145,19 +172,20 @@ pub fn log_probability(logits: &[f32], id: u32) -> f64 {
     f64::from(logits[id as usize] - max) - sum.ln()
 }
 
-fn penalise(logits: &mut [f32], seen: &[u32], penalty: f32) {
-    if penalty == 1.0 {
-        return;
-    }
-    let mut ids: Vec<usize> = seen.iter().map(|id| *id as usize).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    for id in ids {
-        if let Some(logit) = logits.get_mut(id) {
-            *logit = if *logit > 0.0 {
-                *logit / penalty
-            } else {
-                *logit * penalty
+/// Lowers the logits of tokens seen before, each once. `marks`: a bit for each logit
+fn penalise(logits: &mut [f32], seen: &[u32], penalty: f32, marks: &mut [u64]) {
+    marks.fill(0);
+    for id in seen.iter().map(|id| *id as usize) {
+        let bit = 1 << (id % u64::BITS as usize);
+        let mark = marks.get_mut(id / u64::BITS as usize);
+        let (Some(mark), Some(logit)) = (mark, logits.get_mut(id)) else {
+            continue;
+        };
+        if *mark & bit == 0 {
+            *mark |= bit;
+            *logit = match *logit > 0.0 {
+                true => *logit / penalty,
+                false => *logit * penalty,
             };
         }
     }
@@ -180,7 +208,7 @@ mod tests {
     use super::*;
 
     fn draw(sampling: Sampling, logits: &[f32], times: usize) -> Vec<usize> {
-        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut sampler = Sampler::new(sampling, logits.len()).unwrap();
         let mut counts = vec![0; logits.len()];
         for _ in 0..times {
             counts[sampler.sample(&mut logits.to_vec(), &[]) as usize] += 1;
@@ -197,7 +225,9 @@ mod tests {
             ..Sampling::default()
         };
         let counts = draw(sampling, &logits, 20_000);
-        for (count, expected) in counts.iter().zip(softmax(&logits)) {
+        let mut weights = Vec::new();
+        softmax(logits.into_iter(), &mut weights);
+        for (count, expected) in counts.iter().zip(weights) {
             assert!(
                 (*count as f64 / 20_000.0 - expected).abs() < 0.015,
                 "{count} {expected}"
@@ -234,7 +264,7 @@ mod tests {
                 seed,
                 ..Sampling::default()
             };
-            let mut sampler = Sampler::new(sampling).unwrap();
+            let mut sampler = Sampler::new(sampling, logits.len()).unwrap();
             (0..30)
                 .map(|_| sampler.sample(&mut logits.clone(), &[]))
                 .collect::<Vec<u32>>()
@@ -252,8 +282,13 @@ mod tests {
     #[test]
     fn the_penalty_lowers_seen_tokens_whatever_their_sign() {
         let mut logits = [2.0, -2.0, 1.0];
-        penalise(&mut logits, &[0, 1, 0, 77], 2.0);
+        // 5 is beyond the logits, but not beyond the marks' word; 77 is beyond both.
+        let mut marks = [0];
+        penalise(&mut logits, &[0, 1, 0, 5, 77], 2.0, &mut marks);
         assert_eq!(logits, [1.0, -4.0, 1.0]);
+        // What was seen for one token does not count for the next.
+        penalise(&mut logits, &[0, 2], 2.0, &mut marks);
+        assert_eq!(logits, [0.5, -4.0, 0.5]);
     }
 
     #[test]
@@ -288,7 +323,7 @@ mod tests {
                 "repetition_penalty",
             ),
         ] {
-            let error = Sampler::new(sampling).unwrap_err().to_string();
+            let error = Sampler::new(sampling, 1).unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
     }

@@ -138,6 +138,20 @@ impl Session {
         self.engine.kv_bytes()
     }
 
+    /// Bytes of buffers that were made when the conversation began and wait for its next token. The
+    /// kernels hold more on every thread: [`ocelli_kernels::scratch_bytes`].
+    pub fn scratch_bytes(&self) -> usize {
+        self.engine.scratch_bytes()
+    }
+
+    /// Makes room for so many more tokens, as far as the context reaches: until they are there,
+    /// [`Session::extend`] by one token and [`Session::write_logits`] allocate nothing.
+    pub fn reserve(&mut self, additional: usize) {
+        let additional = additional.min(self.room());
+        self.ids.reserve(additional);
+        self.engine.reserve(additional);
+    }
+
     /// The stages of the last prompt that asked to keep them.
     pub fn stages(&self) -> Option<&Stages> {
         self.stages.as_ref()
@@ -145,6 +159,10 @@ impl Session {
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.model.tokenizer
+    }
+
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.model.config.text.vocab_size
     }
 
     pub(crate) fn image_token(&self) -> Option<u32> {
@@ -358,12 +376,24 @@ impl Session {
     /// [`RunError::NothingAppended`] before any prompt; [`RunError::NotFinite`] when
     /// damaged weights left no usable number.
     pub fn logits(&mut self) -> Result<Vec<f32>, RunError> {
+        let mut logits = Vec::new();
+        self.write_logits(&mut logits)?;
+        Ok(logits)
+    }
+
+    /// [`Session::logits`] in place of what `out` holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::logits`].
+    pub fn write_logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError> {
         if let Some(logits) = &self.known_logits {
-            return Ok(logits.clone());
+            out.clone_from(logits);
+            return Ok(());
         }
-        let logits = self.engine.logits()?;
-        if logits.iter().any(|logit| logit.is_finite()) {
-            Ok(logits)
+        self.engine.logits(out)?;
+        if out.iter().any(|logit| logit.is_finite()) {
+            Ok(())
         } else {
             Err(RunError::NotFinite)
         }

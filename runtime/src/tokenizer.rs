@@ -316,32 +316,55 @@ fn byte_level_alphabet() -> impl Iterator<Item = (char, u8)> {
 /// Text that arrives token by token, given out as whole characters.
 ///
 /// Bytes of a character that is not complete yet are held back. Special tokens are left out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TextStream {
     held: Vec<u8>,
+}
+
+/// Longest token, in bytes, that a [`TextStream`] takes without allocating.
+pub const TOKEN_ROOM: usize = 256;
+
+impl Default for TextStream {
+    fn default() -> TextStream {
+        TextStream::new()
+    }
 }
 
 impl TextStream {
     /// A stream without text.
     pub fn new() -> TextStream {
-        TextStream::default()
+        TextStream {
+            // The begin of a character may be held.
+            held: Vec::with_capacity(TOKEN_ROOM + char::MAX_LEN_UTF8),
+        }
     }
 
-    /// Takes the next token and returns the text that is complete now, maybe none.
-    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+    /// Takes the next token and adds the text that is complete now, maybe none, to `text`.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32, text: &mut String) {
         if !tokenizer.is_special(id) {
             self.held
                 .extend_from_slice(tokenizer.token_bytes(id).unwrap_or_default());
         }
         let whole = whole_characters(&self.held);
-        let text = String::from_utf8_lossy(&self.held[..whole]).into_owned();
+        push_lossy(&self.held[..whole], text);
         self.held.drain(..whole);
-        text
     }
 
-    /// Ends the stream and returns what was held back, as `U+FFFD` if it never became a character.
-    pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.held).into_owned()
+    /// Ends the stream and adds what was held back to `text`, as `U+FFFD` if it never became a
+    /// character.
+    pub fn finish(&mut self, text: &mut String) {
+        push_lossy(&self.held, text);
+        self.held.clear();
+    }
+}
+
+/// Adds bytes to a text, `U+FFFD` for those that are no UTF-8.
+fn push_lossy(bytes: &[u8], text: &mut String) {
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
     }
 }
 

@@ -54,11 +54,8 @@ fn captions(precision: Precision, source: PathBuf) -> Vec<String> {
                 max_tokens: 64,
                 ..GenerateOptions::default()
             };
-            let pieces = session
-                .generate(options)
-                .unwrap()
-                .map(|piece| piece.unwrap().text);
-            pieces.collect::<String>().trim().to_owned()
+            let text = session.generate(options).unwrap().rest().unwrap();
+            text.trim().to_owned()
         })
         .collect()
 }

@@ -30,6 +30,9 @@ fn figures_of_the_256m_shape(weights: &str) -> Value {
         "decode_tokens_per_second",
         "start_to_first_token_ms",
         "peak_anonymous_bytes",
+        "kv_bytes",
+        "scratch_bytes",
+        "pack_bytes",
     ] {
         assert!(
             figures[name].as_f64().is_some_and(|value| value > 0.0),

@@ -39,11 +39,9 @@ fn answer(vlm: &Vlm) -> (Vec<f32>, Vec<u32>) {
         max_tokens: 12,
         ..GenerateOptions::default()
     };
-    let generation = session.generate(options).unwrap();
-    let tokens = generation
-        .filter_map(|piece| piece.unwrap().token)
-        .collect();
-    (logits, tokens)
+    let mut generation = session.generate(options).unwrap();
+    generation.rest().unwrap();
+    (logits, generation.tokens().to_vec())
 }
 
 #[test]

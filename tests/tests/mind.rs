@@ -105,7 +105,7 @@ fn trace(session: &mut Session, question: &str) -> Trace {
         ..GenerateOptions::default()
     };
     let mut generation = session.generate(options).unwrap();
-    generation.by_ref().for_each(|piece| drop(piece.unwrap()));
+    generation.rest().unwrap();
     let tokens = generation.tokens().to_vec();
     (
         ids,

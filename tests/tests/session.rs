@@ -55,10 +55,7 @@ fn ask_picture(session: &mut Session, question: &str) -> Result<(), RunError> {
 
 fn answer(session: &mut Session, options: GenerateOptions) -> (Vec<u32>, String, FinishReason) {
     let mut generation = session.generate(options).unwrap();
-    let mut text = String::new();
-    for piece in generation.by_ref() {
-        text.push_str(&piece.unwrap().text);
-    }
+    let text = generation.rest().unwrap();
     (
         generation.tokens().to_vec(),
         text,
@@ -214,15 +211,31 @@ fn a_stop_text_ends_the_answer_in_front_of_it() {
 }
 
 #[test]
+fn text_that_might_have_become_a_stop_text_is_given_out_at_the_end() {
+    let mut session = model().session().unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
+    let (_, whole, _) = answer(&mut session, greedy(8));
+    let last = whole.chars().next_back().unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
+    let options = GenerateOptions {
+        stop: vec![format!("{last} and more")],
+        ..greedy(8)
+    };
+    let (_, text, finish) = answer(&mut session, options);
+    assert_eq!((text, finish), (whole, FinishReason::Length));
+}
+
+#[test]
 fn a_raised_flag_ends_prompt_and_answer() {
     let mut session = model().session().unwrap();
     ask_picture(&mut session, "What is this?").unwrap();
     let flag = session.cancel_flag().clone();
     let mut generation = session.generate(greedy(8)).unwrap();
-    assert!(generation.next().unwrap().is_ok());
+    assert!(generation.next_piece().unwrap().is_some());
     flag.cancel();
-    assert!(matches!(generation.next(), Some(Err(RunError::Cancelled))));
-    assert!(generation.next().is_none());
+    let cancelled = generation.next_piece();
+    assert!(matches!(cancelled, Err(RunError::Cancelled)));
+    assert!(matches!(generation.next_piece(), Ok(None)));
     let error = ask_picture(&mut session, "What is this?").unwrap_err();
     assert!(matches!(error, RunError::Cancelled));
 }

@@ -95,9 +95,7 @@ fn greedy(session: &mut Session, max_tokens: usize) -> Vec<u32> {
     let mut generation = session
         .generate(options)
         .expect("greedy settings are in range");
-    for piece in generation.by_ref() {
-        piece.expect("generation runs to its limit");
-    }
+    generation.rest().expect("generation runs to its limit");
     generation.tokens().to_vec()
 }
 

@@ -190,6 +190,7 @@ fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
     let report = Report {
         vlm: &vlm,
         kv_bytes: session.kv_bytes(),
+        scratch_bytes: session.scratch_bytes() + ocelli_kernels::scratch_bytes(),
         work: vlm.pack().map(|pack| Work::of(pack.header(), lengths)),
         lengths,
         limits,

@@ -4,6 +4,7 @@
 //! taskset -c 0 cargo run --release -p ocelli-kernels --example bench_float [-- THREADS]
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocelli_kernels::attention::{
@@ -63,8 +64,8 @@ fn main() {
         );
 
         let (block_len, n_kv_heads, context) = (64, 3, 1024);
-        let block: Vec<u16> = vec![0x3800; kv_layer_len(block_len, n_kv_heads, head_dim)];
-        let blocks = vec![block.as_slice(); context / block_len];
+        let block = Arc::new(vec![0x3800; kv_layer_len(block_len, n_kv_heads, head_dim)]);
+        let blocks = vec![block; context / block_len];
         let kv = KvBlocks {
             blocks: &blocks,
             block_len,

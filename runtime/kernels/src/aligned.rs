@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One cache line.
 #[derive(Clone, Copy)]
@@ -104,9 +105,34 @@ pub(crate) const fn lines_for<T>(len: usize) -> usize {
     (len * size_of::<T>()).div_ceil(LINE_BYTES)
 }
 
+/// Bytes of all buffers.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of scratch that all threads of this process hold for the functions of this crate. A
+/// thread's scratch grows to its largest request and stays until the thread ends.
+pub fn scratch_bytes() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
+/// A buffer that is counted.
+struct Buffer(Vec<Line>);
+
+impl Buffer {
+    fn new(n_lines: usize) -> Buffer {
+        HELD.fetch_add(n_lines * LINE_BYTES, Ordering::Relaxed);
+        Buffer(vec![Line::ZERO; n_lines])
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        HELD.fetch_sub(size_of_val(&self.0[..]), Ordering::Relaxed);
+    }
+}
+
 thread_local! {
     /// Buffers not in use, the outermost caller's last.
-    static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends `f` at least `n_lines` lines of this thread's scratch, contents unspecified.
@@ -114,13 +140,12 @@ thread_local! {
 /// The memory stays with the thread for the next call. A nested call gets memory of its own, the
 /// same each time, so that nothing is allocated once every depth has seen its largest request.
 pub(crate) fn with_scratch<R>(n_lines: usize, f: impl FnOnce(&mut [Line]) -> R) -> R {
-    let mut lines = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if lines.len() < n_lines {
-        // Grown by replacement: the old contents need not be copied.
-        lines = vec![Line::ZERO; n_lines];
-    }
-    let result = f(&mut lines[..n_lines]);
-    SCRATCH.with_borrow_mut(|buffers| buffers.push(lines));
+    let known = SCRATCH.with_borrow_mut(Vec::pop);
+    // Grown by replacement: the old contents need not be copied.
+    let known = known.filter(|buffer| buffer.0.len() >= n_lines);
+    let mut buffer = known.unwrap_or_else(|| Buffer::new(n_lines));
+    let result = f(&mut buffer.0[..n_lines]);
+    SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
     result
 }
 
@@ -154,6 +179,19 @@ mod tests {
         assert_ne!(first.0, first.1);
         assert_eq!(addresses(), first);
         assert_eq!(with_scratch(9, |outer| outer.as_ptr()), first.0);
+    }
+
+    #[test]
+    fn scratch_is_counted_while_a_thread_holds_it() {
+        const BYTES: usize = 64 << 20;
+        let held = || {
+            with_scratch(BYTES / LINE_BYTES, |_| ());
+            scratch_bytes()
+        };
+        // Other tests hold some too, never so much.
+        let during = std::thread::spawn(held).join().unwrap();
+        assert!((BYTES..2 * BYTES).contains(&during), "{during}");
+        assert!(scratch_bytes() < BYTES);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! [`vision_attention_int8`] computes the vision encoder's attention with the int8 kernels.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::compute::Compute;
 use crate::half::{f32_to_f16, widen_f16};
@@ -28,14 +29,15 @@ use strip::{STRIPS, strip_width, with_strips};
 /// Key positions handled between two corrections of the running softmax.
 pub const KEY_TILE: usize = 32;
 
-/// Keys and values of one layer: f16 bits in blocks of `block_len` positions.
+/// Keys and values of one layer: f16 bits in blocks of `block_len` positions, which conversations
+/// may share.
 ///
 /// In each block, at `layer_offset`, lie the keys `[n_kv_heads, block_len, head_dim]`, then the
 /// values in the same shape. Position `p` is slot `p % block_len` of block `p / block_len`.
 #[derive(Clone, Copy)]
 pub struct KvBlocks<'a> {
     /// The blocks, in order of position.
-    pub blocks: &'a [&'a [u16]],
+    pub blocks: &'a [Arc<Vec<u16>>],
     /// Positions per block.
     pub block_len: usize,
     /// Where the layer starts in each block.

@@ -47,7 +47,7 @@ pub mod quantize;
 pub mod rope;
 pub mod threads;
 
-pub use aligned::AlignedBytes;
+pub use aligned::{AlignedBytes, scratch_bytes};
 pub use compute::{Compute, ComputeError};
 pub use int4_panels::Int4Panels;
 pub use lanes::FloatTier;

@@ -51,9 +51,7 @@ impl RopeTable {
         let last = self.n_positions.min(first + BLOCK);
         let mut table = Vec::with_capacity((last - first) * self.head_dim);
         for position in first..last {
-            let angle = |f: &f32| f64::from(position as f32 * f);
-            table.extend(self.inv_freq.iter().map(|f| angle(f).cos() as f32));
-            table.extend(self.inv_freq.iter().map(|f| angle(f).sin() as f32));
+            table.extend(self.values(position));
         }
         table.into()
     }
@@ -77,6 +75,38 @@ impl RopeTable {
         let (block, row) = (position / BLOCK, position % BLOCK);
         let table = self.blocks[block].get_or_init(|| self.block(block * BLOCK));
         table[row * self.head_dim..][..self.head_dim].split_at(self.head_dim / 2)
+    }
+
+    /// Writes cosines and sines of one position to `out`, `[head_dim]`: what [`RopeTable::cos_sin`]
+    /// gives, without making the table of a block that is not there yet.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the position is not in the table or `out` has another length.
+    pub fn write_cos_sin(&self, position: usize, out: &mut [f32]) {
+        assert!(
+            position < self.n_positions,
+            "position {position} of {}",
+            self.n_positions
+        );
+        if self.blocks[position / BLOCK].get().is_some() {
+            let (cos, sin) = self.cos_sin(position);
+            let (out_cos, out_sin) = out.split_at_mut(self.head_dim / 2);
+            out_cos.copy_from_slice(cos);
+            out_sin.copy_from_slice(sin);
+        } else {
+            assert_eq!(out.len(), self.head_dim, "out must be [head_dim]");
+            let values = self.values(position);
+            out.iter_mut().zip(values).for_each(|(out, v)| *out = v);
+        }
+    }
+
+    /// Cosines, then sines of one position.
+    fn values(&self, position: usize) -> impl Iterator<Item = f32> {
+        let angle = move |f: &f32| f64::from(position as f32 * f);
+        let cosines = self.inv_freq.iter().map(move |f| angle(f).cos() as f32);
+        let sines = self.inv_freq.iter().map(move |f| angle(f).sin() as f32);
+        cosines.chain(sines)
     }
 
     /// Rotates the first `n_heads` heads of each row in place. Row `i` starts at
@@ -105,13 +135,24 @@ impl RopeTable {
             return;
         }
         for (i, row) in rows.chunks_mut(row_stride).enumerate() {
-            let (cos, sin) = self.cos_sin(first_position + i);
-            for head in row[..width].chunks_exact_mut(self.head_dim) {
-                let (a, b) = head.split_at_mut(self.head_dim / 2);
-                for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                    (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-                }
-            }
+            rotate(&mut row[..width], self.cos_sin(first_position + i));
+        }
+    }
+}
+
+/// Rotates whole heads by the cosines and sines of their position, `[head_dim / 2]` each.
+///
+/// # Panics
+///
+/// Panics if there is no cosine, or fewer sines.
+#[inline]
+pub fn rotate(heads: &mut [f32], (cos, sin): (&[f32], &[f32])) {
+    let half = cos.len();
+    let sin = &sin[..half];
+    for head in heads.chunks_exact_mut(2 * half) {
+        let (a, b) = head.split_at_mut(half);
+        for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
         }
     }
 }
@@ -164,6 +205,20 @@ mod tests {
         assert_eq!(rows[..10], before[..10]);
         assert_eq!(rows[18..20], before[18..20]);
         assert_ne!(rows[10..18], before[10..18]);
+    }
+
+    #[test]
+    fn a_position_alone_has_the_values_of_the_table() {
+        let table = RopeTable::new(8, 10_000.0, 150);
+        for position in [0, 5, 127, 128, 149] {
+            let mut alone = [f32::NAN; 8];
+            table.write_cos_sin(position, &mut alone);
+            let (cos, sin) = table.cos_sin(position);
+            assert_eq!(alone, [cos, sin].concat()[..], "{position}");
+            // And again, now that there is a table.
+            table.write_cos_sin(position, &mut alone);
+            assert_eq!(alone, [cos, sin].concat()[..], "{position}");
+        }
     }
 
     #[test]

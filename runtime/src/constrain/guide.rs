@@ -104,15 +104,7 @@ impl<'g> Guide<'g> {
 
     /// Tokens that may come next, with which the answer can still be finished in time.
     pub fn allowed(&mut self) -> Vec<u32> {
-        let followers = self.followers();
-        let Some(rest) = self.left.checked_sub(1) else {
-            return Vec::new();
-        };
-        followers
-            .iter()
-            .filter(|(_, way_out)| *way_out != NO_WAY && usize::from(*way_out) <= rest)
-            .map(|(token, _)| *token)
-            .collect()
+        allowed(&self.followers(), self.left).collect()
     }
 
     /// Takes the likeliest token that is allowed, or ends. Where the answer may end, everything the
@@ -121,12 +113,13 @@ impl<'g> Guide<'g> {
         if self.is_over() {
             return Step::End;
         }
-        let allowed = self.allowed();
+        let followers = self.followers();
+        let allowed = allowed(&followers, self.left);
         let logit = |token: u32| logits.get(token as usize).copied();
         let may_end = self.grammar.may_end(&self.state);
         let total = match may_end {
             true => log_sum(logits.iter().copied()),
-            false => log_sum(allowed.iter().filter_map(|token| logit(*token))),
+            false => log_sum(allowed.clone().filter_map(logit)),
         };
         let share = |token: u32| {
             let share = logit(token).map_or(0.0, |own| (f64::from(own) - total).exp());
@@ -136,9 +129,9 @@ impl<'g> Guide<'g> {
                 0.0
             }
         };
-        let likeliest = likeliest(&allowed, logit);
+        let likeliest = likeliest(allowed.clone(), logit);
         if may_end {
-            let goes_on: f64 = allowed.iter().map(|token| share(*token)).sum();
+            let goes_on: f64 = allowed.map(share).sum();
             let end = (1.0 - goes_on).clamp(0.0, 1.0);
             if likeliest.is_none_or(|token| share(token) <= end) {
                 return self.end(end);
@@ -264,15 +257,23 @@ impl Begun {
     }
 }
 
+/// Followers with which the answer can be finished within `left` tokens.
+fn allowed(followers: &[(u32, u16)], left: usize) -> impl Iterator<Item = u32> + Clone {
+    followers
+        .iter()
+        .filter(move |(_, way_out)| *way_out != NO_WAY && usize::from(*way_out) < left)
+        .map(|(token, _)| *token)
+}
+
 /// The token with the highest logit, the one with the lowest id of equals; `None` if none has a
 /// usable one.
-fn likeliest(tokens: &[u32], logit: impl Fn(u32) -> Option<f32>) -> Option<u32> {
+fn likeliest(tokens: impl Iterator<Item = u32>, logit: impl Fn(u32) -> Option<f32>) -> Option<u32> {
     let mut best: Option<(f32, u32)> = None;
     for token in tokens {
-        let own = logit(*token).filter(|own| *own > f32::NEG_INFINITY);
+        let own = logit(token).filter(|own| *own > f32::NEG_INFINITY);
         let Some(own) = own else { continue };
-        if best.is_none_or(|(most, id)| own > most || (own == most && *token < id)) {
-            best = Some((own, *token));
+        if best.is_none_or(|(most, id)| own > most || (own == most && token < id)) {
+            best = Some((own, token));
         }
     }
     best.map(|(_, token)| token)

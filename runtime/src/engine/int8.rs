@@ -1,7 +1,12 @@
-//! The int8 engine: tract plans of fused ops over the weights of a pack.
+//! The int8 engine: tract plans of fused ops over the weights of a pack, and decode steps beside
+//! them.
+//!
+//! A decode step is the same for every token, and a plan allocates for each of its nodes, so a
+//! token alone goes through [`DecodeStep`], which allocates nothing.
 
 use super::Engine;
-use super::ops::decoder::{DecoderModel, SharedKv, lock};
+use super::decoder::step::DecodeStep;
+use super::decoder::{DecoderModel, SharedKv, lock};
 use super::ops::vision::VisionModel;
 use crate::config::VisionConfig;
 use crate::error::{LoadError, RunError};
@@ -19,7 +24,6 @@ pub struct Int8Model {
     /// `None` for a model that reads text only.
     vision: Option<Vision>,
     decoder: Arc<TypedSimplePlan>,
-    head: Arc<TypedSimplePlan>,
     model: Arc<DecoderModel>,
     rotation: Rotation,
 }
@@ -56,7 +60,6 @@ impl Int8Model {
         Ok(Int8Model {
             vision,
             decoder: plan("decoder", model.typed_model())?,
-            head: plan("head", model.typed_head())?,
             model,
             rotation,
         })
@@ -85,11 +88,10 @@ impl Int8Model {
         Ok(Int8Engine {
             vision,
             decoder,
-            head: spawn("head", &self.head)?,
             kv,
-            last_hidden: None,
-            hidden_size: self.model.config().hidden_size,
-            context: self.model.config().max_positions,
+            step: DecodeStep::new(&self.model),
+            appended: false,
+            model: self.model.clone(),
             rotation: self.rotation.clone(),
         })
     }
@@ -125,7 +127,7 @@ pub fn encode_small(
             .and_then(|frame| plan.run(tvec!(frame.into_tvalue())))
             .and_then(|mut outputs| outputs.pop().context("the plan has one output"))
             .map_err(|error| engine_error(stage, &error))?;
-        values(stage, &output)
+        values(stage, &output).map(<[f32]>::to_vec)
     };
     Ok(encode())
 }
@@ -148,12 +150,11 @@ pub struct Int8Engine {
     /// State of the vision plan and the side of a frame, with a vision side.
     vision: Option<(TypedSimpleState, usize)>,
     decoder: TypedSimpleState,
-    head: TypedSimpleState,
     kv: SharedKv,
-    /// Hidden state of the last appended token. `[1, hidden]`
-    last_hidden: Option<Tensor>,
-    hidden_size: usize,
-    context: usize,
+    step: DecodeStep,
+    /// Whether `step` holds the hidden state of the last position.
+    appended: bool,
+    model: Arc<DecoderModel>,
     rotation: Rotation,
 }
 
@@ -183,11 +184,38 @@ fn engine_error(stage: &'static str, error: &TractError) -> RunError {
 }
 
 /// The values of an f32 output.
-fn values(stage: &'static str, output: &Tensor) -> Result<Vec<f32>, RunError> {
+fn values<'t>(stage: &'static str, output: &'t Tensor) -> Result<&'t [f32], RunError> {
     output
         .try_as_plain_ram()
-        .and_then(|view| view.as_slice::<f32>().map(<[f32]>::to_vec))
+        .and_then(|view| view.as_slice::<f32>())
         .map_err(|error| engine_error(stage, &error))
+}
+
+impl Int8Engine {
+    /// One token through the decoder.
+    fn append_one(&mut self, id: u32) -> Result<(), RunError> {
+        let stepped = self.step.run(&self.model, id, &mut lock(&self.kv));
+        stepped.map_err(|error| RunError::Engine {
+            stage: "decoder",
+            message: error.to_string(),
+        })
+    }
+
+    /// Tokens of a prompt through the decoder's plan.
+    fn append_many(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
+        let stage = "decoder";
+        let fault = |error: TractError| engine_error(stage, &error);
+        let hidden_size = self.model.config().hidden_size;
+        let wide: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+        let ids = Tensor::from_shape(&[ids.len()], &wide).map_err(fault)?;
+        let shape = [image_rows.len() / hidden_size, hidden_size];
+        let rows = Tensor::from_shape(&shape, image_rows).map_err(fault)?;
+        let inputs = tvec!(ids.into_tvalue(), rows.into_tvalue());
+        let hidden = run(stage, &mut self.decoder, inputs)?;
+        let hidden = values(stage, &hidden)?;
+        self.step.set_hidden(&hidden[hidden.len() - hidden_size..]);
+        Ok(())
+    }
 }
 
 impl Engine for Int8Engine {
@@ -198,48 +226,49 @@ impl Engine for Int8Engine {
         let frame = Tensor::from_shape(&[side, side, 3], frame)
             .map_err(|error| engine_error(stage, &error))?;
         let features = run(stage, state, tvec!(frame.into_tvalue()))?;
-        values(stage, &features)
+        values(stage, &features).map(<[f32]>::to_vec)
     }
 
     fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
         if ids.is_empty() {
             return Ok(());
         }
-        let stage = "decoder";
         {
             let mut kv = lock(&self.kv);
             if !kv.reserve(ids.len()) {
                 return Err(RunError::ContextFull {
                     position: kv.len(),
                     additional: ids.len(),
-                    limit: self.context,
+                    limit: self.model.config().max_positions,
                 });
             }
         }
-        let wide: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-        let n_rows = image_rows.len() / self.hidden_size;
-        let tensors = Tensor::from_shape(&[ids.len()], &wide).and_then(|ids| {
-            Ok((
-                ids,
-                Tensor::from_shape(&[n_rows, self.hidden_size], image_rows)?,
-            ))
-        });
-        let (ids_in, rows_in) = tensors.map_err(|error| engine_error(stage, &error))?;
-        let inputs = tvec!(ids_in.into_tvalue(), rows_in.into_tvalue());
-        self.last_hidden = None;
-        let hidden = run(stage, &mut self.decoder, inputs)?;
-        let last = hidden
-            .slice(0, ids.len() - 1, ids.len())
-            .map_err(|error| engine_error(stage, &error))?;
-        self.last_hidden = Some(last);
+        self.appended = false;
+        match ids {
+            [id] if image_rows.is_empty() && !self.model.is_image_token(i64::from(*id)) => {
+                self.append_one(*id)?;
+            }
+            _ => self.append_many(ids, image_rows)?,
+        }
+        self.appended = true;
         lock(&self.kv).advance(ids.len());
         Ok(())
     }
 
-    fn logits(&mut self) -> Result<Vec<f32>, RunError> {
-        let hidden = self.last_hidden.clone().ok_or(RunError::NothingAppended)?;
-        let logits = run("head", &mut self.head, tvec!(hidden.into_tvalue()))?;
-        values("head", &logits)
+    fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError> {
+        if !self.appended {
+            return Err(RunError::NothingAppended);
+        }
+        out.resize(self.model.config().vocab_size, 0.0);
+        self.step.logits(&self.model, out);
+        Ok(())
+    }
+
+    fn reserve(&mut self, additional: usize) {
+        let mut kv = lock(&self.kv);
+        let free = self.model.config().max_positions - kv.len();
+        // What fits is never refused.
+        let _ = kv.reserve(additional.min(free));
     }
 
     fn position(&self) -> usize {
@@ -247,17 +276,21 @@ impl Engine for Int8Engine {
     }
 
     fn truncate(&mut self, len: usize) {
-        self.last_hidden = None;
+        self.appended = false;
         lock(&self.kv).truncate(len);
     }
 
     fn to_model_basis(&self, image_rows: &mut [f32]) {
-        for row in image_rows.chunks_exact_mut(self.hidden_size) {
+        for row in image_rows.chunks_exact_mut(self.model.config().hidden_size) {
             self.rotation.unrotate(row);
         }
     }
 
     fn kv_bytes(&self) -> usize {
         lock(&self.kv).byte_len()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.step.byte_len()
     }
 }

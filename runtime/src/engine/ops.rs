@@ -3,9 +3,9 @@
 pub(super) mod decoder;
 pub(super) mod vision;
 
-use crate::pack::{OpenError, WeightPanels};
-use ocelli_kernels::quantize::{self, k_padded, n_groups};
-use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, linear_int4, norm};
+use crate::pack::OpenError;
+use ocelli_kernels::Int8RowsMut;
+use ocelli_kernels::quantize::{k_padded, n_groups};
 use tract_core::internal::*;
 
 /// Implements tract's op traits for an op that is `{ model: Arc<_>, layer: usize }`:
@@ -109,54 +109,6 @@ fn int8_facts(m: TDim, k: usize, group: usize) -> TVec<TypedFact> {
         i8::fact([m.clone(), k_padded(k).to_dim()]),
         f32::fact([m, n_groups(k, group).to_dim()])
     )
-}
-
-/// Weightless RMSNorm of `x` (`[m, hidden]`), as int8 rows with one scale each.
-fn normed(compute: &Compute, x: &[f32], hidden: usize, eps: f32) -> Int8RowsBuf {
-    let mut rows = Int8RowsBuf::new();
-    norm::rms_norm_quantize_rows(compute, x, eps, rows.reshape(x.len() / hidden, hidden, 0));
-    rows
-}
-
-/// `rows·Wᵀ` with the kernel of the weights' layout. `rows`: `[m, k]`, `out`: `[m, n]`
-fn linear(
-    compute: &Compute,
-    rows: Int8Rows<'_>,
-    weights: WeightPanels<'_>,
-    out: &mut [f32],
-    store: Store,
-) {
-    match weights {
-        WeightPanels::Int8(panels) => ocelli_kernels::linear(compute, rows, panels, out, store),
-        WeightPanels::Int4(panels) => linear_int4(compute, rows, panels, out, store),
-    }
-}
-
-/// `x ← x + quantised(ctx)·Wᵀ`: the output projection of both towers.
-/// `ctx`: `[m, k]`, `x`: `[m, n]`
-fn project_add(
-    compute: &Compute,
-    (weights, group): (WeightPanels<'_>, usize),
-    x: TValue,
-    ctx: &[f32],
-) -> TractResult<TVec<TValue>> {
-    let mut rows = Int8RowsBuf::new();
-    let k = weights.k();
-    quantize::quantize_rows(compute, ctx, rows.reshape(ctx.len() / k, k, group));
-    product_add(compute, weights, x, rows.rows())
-}
-
-/// `x ← x + rows·Wᵀ`. `rows`: `[m, k]`, `x`: `[m, n]`
-fn product_add(
-    compute: &Compute,
-    weights: WeightPanels<'_>,
-    x: TValue,
-    rows: Int8Rows<'_>,
-) -> TractResult<TVec<TValue>> {
-    update(x, |x| {
-        linear(compute, rows, weights, x, Store::Add);
-        Ok(())
-    })
 }
 
 /// Takes exactly `N` inputs.

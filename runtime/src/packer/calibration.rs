@@ -297,7 +297,8 @@ mod tests {
         for window in [0..WINDOW, WINDOW..ids.len()] {
             let mut engine = model.start();
             engine.append(&ids[window.clone()], &[]).unwrap();
-            let logits = engine.logits().unwrap();
+            let mut logits = Vec::new();
+            engine.logits(&mut logits).unwrap();
             let row = &rows[(window.end - 1) * config.hidden_size..][..config.hidden_size];
             let found = arithmetic.product(row, &head, config.hidden_size);
             for (a, b) in logits.iter().zip(&found) {

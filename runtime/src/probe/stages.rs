@@ -79,7 +79,9 @@ fn read(
 fn next(pack: &Pack, engine: &mut Int8Engine, ids: &[u32]) -> Result<Vec<f32>, ProbeError> {
     let run = |engine: &mut Int8Engine| -> Result<Vec<f32>, RunError> {
         engine.append(ids, &[])?;
-        engine.logits()
+        let mut logits = Vec::new();
+        engine.logits(&mut logits)?;
+        Ok(logits)
     };
     run(engine).map_err(|source| ProbeError::Run {
         origin: pack.origin().to_owned(),

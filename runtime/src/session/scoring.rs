@@ -77,7 +77,7 @@ impl Session {
             self.cancel.check()?;
             sum += log_probability(&logits, *id);
             self.append(&[*id], &[])?;
-            logits = self.logits()?;
+            self.write_logits(&mut logits)?;
         }
         let stops = &self.model.generation.stop_token_ids;
         let stop = stops

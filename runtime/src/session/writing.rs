@@ -38,9 +38,11 @@ impl Session {
         // The last token is not run through the decoder.
         let budget = max_tokens.min(self.room().saturating_add(1));
         let mut guide = Guide::new(grammar, model.trie(), budget)?;
+        self.reserve(budget.saturating_sub(1));
+        let mut logits = Vec::with_capacity(self.vocab_size());
         loop {
             self.cancel.check()?;
-            let logits = self.logits()?;
+            self.write_logits(&mut logits)?;
             match guide.next(&logits) {
                 Step::Token(token) if !guide.is_over() => self.append(&[token], &[])?,
                 _ => return Ok(guide.finish()),

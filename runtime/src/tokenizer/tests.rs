@@ -44,9 +44,11 @@ fn from_json(json: &Value, config: &ModelConfig) -> Result<Tokenizer, TokenizerE
 
 /// Pushes `ids` one by one; every piece of text must be whole.
 fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
-    let mut stream = TextStream::new();
-    let mut text: String = ids.iter().map(|&id| stream.push(tokenizer, id)).collect();
-    text.push_str(&stream.finish());
+    let (mut stream, mut text) = (TextStream::new(), String::new());
+    for &id in ids {
+        stream.push(tokenizer, id, &mut text);
+    }
+    stream.finish(&mut text);
     text
 }
 
@@ -138,25 +140,32 @@ fn a_stream_holds_back_what_is_not_a_character_yet() {
             .find(|&id| tokenizer.token_bytes(id) == Some(&[byte]))
             .expect("a token")
     };
+    let push = |stream: &mut TextStream, id: u32| {
+        let mut text = String::new();
+        stream.push(&tokenizer, id, &mut text);
+        text
+    };
+    let finish = |mut stream: TextStream| {
+        let mut text = String::new();
+        stream.finish(&mut text);
+        text
+    };
     let mut stream = TextStream::new();
-    let pushed: Vec<String> = "é🙂!"
-        .bytes()
-        .map(|b| stream.push(&tokenizer, byte(b)))
-        .collect();
+    let pushed: Vec<String> = "é🙂!".bytes().map(|b| push(&mut stream, byte(b))).collect();
     assert_eq!(pushed, ["", "é", "", "", "", "🙂", "!"]);
-    assert_eq!(stream.finish(), "");
+    assert_eq!(finish(stream), "");
 
     // Bytes that cannot become a character do not hold anything up.
     let mut stream = TextStream::new();
     let pushed: Vec<String> = b"\xf0\x9fab\xff\x80"
         .iter()
-        .map(|&b| stream.push(&tokenizer, byte(b)))
+        .map(|&b| push(&mut stream, byte(b)))
         .collect();
     assert_eq!(pushed, ["", "", "\u{fffd}a", "b", "\u{fffd}", "\u{fffd}"]);
-    stream.push(&tokenizer, byte(0xe6));
+    push(&mut stream, byte(0xe6));
     let end = tokenizer.token_id("<end_of_utterance>").expect("a token");
-    assert_eq!(stream.push(&tokenizer, end), "");
-    assert_eq!(stream.finish(), "\u{fffd}");
+    assert_eq!(push(&mut stream, end), "");
+    assert_eq!(finish(stream), "\u{fffd}");
 }
 
 #[test]

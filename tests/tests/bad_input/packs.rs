@@ -6,7 +6,7 @@ use ocelli_runtime::config::{PreprocessConfig, VisionConfig};
 use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack};
 use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
-use ocelli_runtime::{LoadError, LoadOptions, ModelSource, Precision, Vlm};
+use ocelli_runtime::{GenerateOptions, LoadError, LoadOptions, ModelSource, Precision, Vlm};
 
 use crate::ruin::{chain, load, sound_int4_pack, sound_pack};
 
@@ -166,9 +166,11 @@ fn flipped_tensor_bits_do_not_panic() {
         let mut session = model.session().expect("a session starts");
         let ids = [1, 398, 398, 398, 398, 5];
         let _ = session.prompt_ids(&ids, &[vec![200; 64 * 64 * 3]]);
-        if let Ok(generation) = session.generate(Default::default()) {
-            generation.take(4).for_each(drop);
-        }
+        let options = GenerateOptions {
+            max_tokens: 4,
+            ..GenerateOptions::default()
+        };
+        let _ = session.generate(options).map(|mut g| g.rest());
     }
 }
 

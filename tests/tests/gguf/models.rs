@@ -92,9 +92,7 @@ fn answer(session: &mut Session) -> Vec<u32> {
         ..GenerateOptions::default()
     };
     let mut generation = session.generate(options).expect("greedy settings");
-    for piece in generation.by_ref() {
-        piece.expect("generation runs");
-    }
+    generation.rest().expect("generation runs");
     generation.tokens().to_vec()
 }
 

@@ -61,7 +61,9 @@ impl Pair<'_> {
         engine
             .append(&self.expected.input_ids, &rows)
             .expect("the prompt fits");
-        (rows, engine.logits().expect("logits"))
+        let mut logits = Vec::new();
+        engine.logits(&mut logits).expect("logits");
+        (rows, logits)
     }
 
     /// Image features by tract.

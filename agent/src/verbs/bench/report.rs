@@ -30,6 +30,8 @@ pub(super) struct Report<'a> {
     pub(super) vlm: &'a Vlm,
     pub(super) lengths: Lengths,
     pub(super) kv_bytes: usize,
+    /// Of the session, and of the kernels on all threads.
+    pub(super) scratch_bytes: usize,
     pub(super) measured: Measured,
     pub(super) limits: Limits,
     /// `None` without a pack.
@@ -99,6 +101,7 @@ impl Report<'_> {
             "peak_anonymous_bytes": measured.peak_anonymous_bytes,
             "peak_rss_bytes": measured.peak_rss_bytes,
             "kv_bytes": self.kv_bytes,
+            "scratch_bytes": self.scratch_bytes,
             "bytes_per_token": self.work.map(|work| work.token_bytes),
             "pack_bytes": self.file_bytes(),
             "limits": {
@@ -187,9 +190,12 @@ impl fmt::Display for Report<'_> {
         }
         writeln!(
             f,
-            "memory   {:9.1} MB       anonymous at most, beside a pack of {:.1} MB",
+            "memory   {:9.1} MB       anonymous at most, beside a mapped pack of {:.1} MB; \
+             of it keys and values {:.1} MB, scratch {:.1} MB",
             measured.peak_anonymous_bytes as f64 / 1e6,
-            self.file_bytes() as f64 / 1e6
+            self.file_bytes() as f64 / 1e6,
+            self.kv_bytes as f64 / 1e6,
+            self.scratch_bytes as f64 / 1e6
         )?;
         writeln!(
             f,

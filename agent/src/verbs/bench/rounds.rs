@@ -95,18 +95,20 @@ pub(super) fn text(
     let plain = u32::from(vlm.config().image_token_id() == Some(0));
     let prompt = vec![plain; lengths.prefill];
     session.truncate(0);
+    let mut logits = Vec::with_capacity(vlm.config().text.vocab_size);
 
     mark::<0>();
     let start = Instant::now();
     session.extend(&prompt)?;
-    session.logits()?;
+    session.write_logits(&mut logits)?;
     let prefill = start.elapsed();
     mark::<1>();
     let start = Instant::now();
+    session.reserve(lengths.decode);
     for step in 0..lengths.decode {
         // A fixed token, so that no stop token ends the run.
         session.extend(&[plain])?;
-        session.logits()?;
+        session.write_logits(&mut logits)?;
         if step == 0 {
             mark::<2>();
         }

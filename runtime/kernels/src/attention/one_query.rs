@@ -5,7 +5,6 @@
 
 use super::{KEY_TILE, KvBlocks};
 use crate::activation::bounded_exp_lanes;
-use crate::aligned::with_f32_scratch;
 use crate::lanes::{FloatTier, Lanes, load_first, load_vectors, store_first, tiered};
 
 /// Vectors of one value row held in registers together, per query head.
@@ -25,18 +24,17 @@ pub(super) fn attend_one_query(
 ) {
     let step = HEADS * kv.head_dim;
     for (q, out) in q.chunks(step).zip(out.chunks_mut(step)) {
-        with_f32_scratch(HEADS * KEY_TILE, |scores| {
-            // SAFETY: q and out hold whole heads, at most HEADS; scores holds a tile for each;
-            // `KvBlocks` was checked and holds n_keys positions.
-            unsafe {
-                match q.len() / kv.head_dim {
-                    1 => attend_1(tier, q, kv, kv_head, n_keys, scores, out),
-                    2 => attend_2(tier, q, kv, kv_head, n_keys, scores, out),
-                    3 => attend_3(tier, q, kv, kv_head, n_keys, scores, out),
-                    _ => attend_4(tier, q, kv, kv_head, n_keys, scores, out),
-                }
+        let scores = &mut [0.0; HEADS * KEY_TILE];
+        // SAFETY: q and out hold whole heads, at most HEADS; scores holds a tile for each;
+        // `KvBlocks` was checked and holds n_keys positions.
+        unsafe {
+            match q.len() / kv.head_dim {
+                1 => attend_1(tier, q, kv, kv_head, n_keys, scores, out),
+                2 => attend_2(tier, q, kv, kv_head, n_keys, scores, out),
+                3 => attend_3(tier, q, kv, kv_head, n_keys, scores, out),
+                _ => attend_4(tier, q, kv, kv_head, n_keys, scores, out),
             }
-        });
+        }
     }
 }
 
@@ -124,7 +122,12 @@ unsafe fn attend<L: Lanes, const H: usize>(
                 }
                 sum[h] = sum[h] * correction[h] + total.reduce_add();
             }
-            add_values::<L, H>(kv, kv_head, first, n_tile, scores, correction, out);
+            let mut values: [&[u16]; KEY_TILE] = [&[]; KEY_TILE];
+            let values = &mut values[..n_tile];
+            for (j, value) in values.iter_mut().enumerate() {
+                *value = kv.value(kv_head, first + j);
+            }
+            add_values::<L, H>(values, head_dim, scores, correction, out);
         }
     }
     for (h, head) in out.chunks_exact_mut(head_dim).enumerate() {
@@ -170,21 +173,20 @@ unsafe fn dot_heads<L: Lanes, const H: usize>(q: &[f32], key: &[u16], head_dim: 
 ///
 /// # Safety
 ///
-/// As [`attend`]; `p` is `[H, KEY_TILE]`.
+/// * The CPU has the instructions of `L`.
+/// * `values` are at most KEY_TILE rows of `head_dim` values, a multiple of 8; `p` is
+///   `[H, KEY_TILE]`, `out` `[H, head_dim]`.
 #[inline(always)]
 unsafe fn add_values<L: Lanes, const H: usize>(
-    kv: &KvBlocks<'_>,
-    kv_head: usize,
-    first: usize,
-    n_tile: usize,
+    values: &[&[u16]],
+    head_dim: usize,
     p: *const f32,
     correction: [f32; H],
     out: &mut [f32],
 ) {
-    let head_dim = kv.head_dim;
     let out = out.as_mut_ptr();
     let step = VALUE_VECTORS * L::N;
-    // SAFETY: every access is below head_dim, n_tile or H.
+    // SAFETY: every access is below head_dim, the number of rows or H.
     unsafe {
         let mut d = 0;
         while d + step <= head_dim {
@@ -195,8 +197,8 @@ unsafe fn add_values<L: Lanes, const H: usize>(
                     *acc = acc.mul(L::splat(correction[h]));
                 }
             }
-            for j in 0..n_tile {
-                let from = kv.value(kv_head, first + j).as_ptr().add(d);
+            for (j, row) in values.iter().enumerate() {
+                let from = row.as_ptr().add(d);
                 let mut value = [L::splat(0.0); VALUE_VECTORS];
                 for (v, value) in value.iter_mut().enumerate() {
                     *value = L::load_f16(from.add(v * L::N));
@@ -220,9 +222,8 @@ unsafe fn add_values<L: Lanes, const H: usize>(
             for (h, correction) in correction.iter().enumerate() {
                 let at = out.add(h * head_dim + d);
                 let mut acc = load_first::<L>(at, len, 0.0).mul(L::splat(*correction));
-                for j in 0..n_tile {
-                    let value =
-                        load_f16_first::<L>(kv.value(kv_head, first + j).as_ptr().add(d), len);
+                for (j, row) in values.iter().enumerate() {
+                    let value = load_f16_first::<L>(row.as_ptr().add(d), len);
                     acc = value.mul_add(L::splat(*p.add(h * KEY_TILE + j)), acc);
                 }
                 store_first(acc, at, len);

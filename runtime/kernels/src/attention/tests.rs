@@ -57,7 +57,7 @@ fn assert_close(got: &[f32], want: &[f64], what: &str) {
 
 /// A cache in blocks, filled through [`write_kv`], and its rounded contents.
 struct Cache {
-    blocks: Vec<Vec<u16>>,
+    blocks: Vec<Arc<Vec<u16>>>,
     block_len: usize,
     layer_offset: usize,
     n_kv_heads: usize,
@@ -86,7 +86,7 @@ impl Cache {
             );
         }
         Cache {
-            blocks,
+            blocks: blocks.into_iter().map(Arc::new).collect(),
             block_len,
             layer_offset,
             n_kv_heads,
@@ -104,9 +104,8 @@ impl Cache {
     }
 
     fn with<R>(&self, f: impl FnOnce(KvBlocks<'_>) -> R) -> R {
-        let blocks: Vec<&[u16]> = self.blocks.iter().map(Vec::as_slice).collect();
         f(KvBlocks {
-            blocks: &blocks,
+            blocks: &self.blocks,
             block_len: self.block_len,
             layer_offset: self.layer_offset,
             n_kv_heads: self.n_kv_heads,

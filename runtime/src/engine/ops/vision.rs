@@ -10,10 +10,10 @@
 //! ```
 
 use super::{
-    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, linear, product_add,
-    project_add, to_tract,
+    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update,
 };
 use crate::config::VisionConfig;
+use crate::engine::products::{linear, normed, project_add};
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::quantize::{k_padded, n_groups};
 use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention};
@@ -142,7 +142,9 @@ impl VisionModel {
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
     fn normed(&self, x: &[f32]) -> Int8RowsBuf {
         let eps = self.config.layer_norm_eps;
-        super::normed(&self.compute, x, self.hidden(), eps)
+        let mut rows = Int8RowsBuf::new();
+        normed(&self.compute, x, self.hidden(), eps, &mut rows);
+        rows
     }
 }
 
@@ -268,7 +270,11 @@ impl OutProject {
         let model = &self.model;
         let matrix = &model.layers[self.layer].out;
         let weights = (model.pack.panels(matrix), matrix.group);
-        project_add(&model.compute, weights, x, f32s(&ctx)?)
+        let ctx = f32s(&ctx)?;
+        update(x, |x| {
+            project_add(&model.compute, weights, ctx, &mut Int8RowsBuf::new(), x);
+            Ok(())
+        })
     }
 }
 
@@ -336,7 +342,11 @@ impl Fc2 {
         let matrix = &model.layers[self.layer].fc2;
         let n = model.n_patches();
         let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, n, matrix.k, matrix.group)?;
-        product_add(&model.compute, model.pack.panels(matrix), x, rows)
+        update(x, |x| {
+            let weights = model.pack.panels(matrix);
+            linear(&model.compute, rows, weights, x, Store::Add);
+            Ok(())
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use ocelli_kernels::{
     AlignedBytes, Compute, Int8Rows, Int8RowsBuf, Panels, Store, activation, linear, norm,
 };
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Tokens of a vision kernel: whole tiles of every kernel.
 const PATCHES: usize = 192;
@@ -152,9 +153,9 @@ fn run_vision_attention(compute: &Compute, factor: f32) {
 
 fn run_decoder_attention(compute: &Compute, m: usize, first: usize) {
     let (block_len, n_kv_heads, n_heads) = (64, 3, 9);
-    let block: Vec<u16> = vec![0x3800; kv_layer_len(block_len, n_kv_heads, HEAD_DIM)];
+    let block = Arc::new(vec![0x3800; kv_layer_len(block_len, n_kv_heads, HEAD_DIM)]);
     let len = first + m;
-    let blocks = vec![block.as_slice(); len.div_ceil(block_len)];
+    let blocks = vec![block; len.div_ceil(block_len)];
     let kv = KvBlocks {
         blocks: &blocks,
         block_len,

@@ -1,0 +1,223 @@
+//! The decoder inside a pack: its matrices, and what each part of a layer does on plain slices.
+//!
+//! The tract ops run these functions over the tokens of a prompt, [`step`] over one token.
+
+pub(super) mod step;
+
+use super::products::{linear, normed, project_add};
+use crate::config::TextConfig;
+use crate::kv_cache::KvCache;
+use crate::pack::{Layout, Matrix, OpenError, Pack};
+use ocelli_kernels::rope::RopeTable;
+use ocelli_kernels::{
+    Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention, half,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The cache of the conversation whose turn is being evaluated.
+pub(super) type SharedKv = Arc<Mutex<KvCache>>;
+
+/// Locks a cache. A panic elsewhere leaves the filled length as it was, so a
+/// poisoned lock is still usable.
+pub(super) fn lock(kv: &SharedKv) -> MutexGuard<'_, KvCache> {
+    kv.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A token id outside of the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("token id {id}, the vocabulary has {vocab}")]
+pub(super) struct NoToken {
+    id: i64,
+    vocab: usize,
+}
+
+/// Places of one decoder layer's matrices.
+#[derive(Debug)]
+struct Layer {
+    qkv: Matrix,
+    out: Matrix,
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+/// The decoder inside a pack. `m` are the tokens that go through together, `x` their hidden
+/// states, `rows` room for int8 rows, whose contents do not matter.
+#[derive(Debug)]
+pub(super) struct DecoderModel {
+    pack: Arc<Pack>,
+    compute: Arc<Compute>,
+    config: TextConfig,
+    /// -1, which no id is, without a vision side.
+    image_token_id: i64,
+    rope: RopeTable,
+    layers: Vec<Layer>,
+    head: Matrix,
+}
+
+impl DecoderModel {
+    pub(super) fn new(pack: Arc<Pack>, compute: Arc<Compute>) -> Result<DecoderModel, OpenError> {
+        let config = pack.header().config.text.clone();
+        let image_token = pack.header().config.image_token_id();
+        let image_token_id = image_token.map_or(-1, i64::from);
+        let t = &config;
+        let (hidden, inter) = (t.hidden_size, t.intermediate_size);
+        let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        embeddings(&pack, t)?;
+        let layers = (0..t.n_layers)
+            .map(|i| {
+                Ok(Layer {
+                    qkv: pack.matrix(&format!("text.{i}.qkv"), heads + 2 * kv, hidden)?,
+                    out: pack.matrix(&format!("text.{i}.out"), hidden, heads)?,
+                    gate_up: pack.matrix(&format!("text.{i}.gate_up"), 2 * inter, hidden)?,
+                    down: pack.matrix(&format!("text.{i}.down"), hidden, inter)?,
+                })
+            })
+            .collect::<Result<Vec<Layer>, OpenError>>()?;
+        let head = pack.matrix("text.head", t.vocab_size, hidden)?;
+        let rope = RopeTable::new(t.head_dim, f64::from(t.rope_theta), t.max_positions);
+        Ok(DecoderModel {
+            pack,
+            compute,
+            config,
+            image_token_id,
+            rope,
+            layers,
+            head,
+        })
+    }
+
+    /// Maps the weights that every token reads.
+    pub(super) fn populate(&self) {
+        if let Some(first) = self.layers.first() {
+            self.pack.populate(&first.qkv, &self.head);
+        }
+    }
+
+    /// Shape of the decoder.
+    pub(super) fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
+    /// The rotary positions.
+    pub(super) fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
+    /// Whether rows of image features stand where this id stands.
+    pub(super) fn is_image_token(&self, id: i64) -> bool {
+        id == self.image_token_id
+    }
+
+    /// Width of `q|k|v` of a token.
+    pub(super) fn qkv_width(&self) -> usize {
+        (self.config.n_heads + 2 * self.config.n_kv_heads) * self.config.head_dim
+    }
+
+    /// Width of all query heads of a token, and of what attention gives.
+    pub(super) fn ctx_width(&self) -> usize {
+        self.config.n_heads * self.config.head_dim
+    }
+
+    /// How many inputs of a layer's down projection share a scale; 0 = all.
+    pub(super) fn down_group(&self, layer: usize) -> usize {
+        self.layers[layer].down.group
+    }
+
+    /// Writes a token's row of the embedding table to `x` (`[hidden]`). `bits`: as long, scratch
+    pub(super) fn embed(&self, id: i64, bits: &mut [u16], x: &mut [f32]) -> Result<(), NoToken> {
+        let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
+        let at = usize::try_from(id).ok().filter(|id| *id < vocab);
+        let at = at.ok_or(NoToken { id, vocab })?;
+        let table = embeddings(&self.pack, &self.config)
+            .expect("the table was found when the decoder was made");
+        let bytes = &table[at * hidden * 2..][..hidden * 2];
+        for (bits, bytes) in bits.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *bits = u16::from_le_bytes(*bytes);
+        }
+        half::f16_to_f32(bits, x);
+        Ok(())
+    }
+
+    /// Norm and stacked q, k, v projection: `x → out` (`[m, qkv width]`).
+    pub(super) fn qkv(&self, layer: usize, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
+        let rows = self.normed(x, rows);
+        self.product(rows, &self.layers[layer].qkv, out, Store::Overwrite);
+    }
+
+    /// Heads at the begin of `q|k|v` that rotary positions turn: q and k lie side by side and turn
+    /// by the same angles.
+    pub(super) fn rotated_heads(&self) -> usize {
+        self.config.n_heads + self.config.n_kv_heads
+    }
+
+    /// Writes key and value of one token's `q|k|v` to the cache, where its position is reserved.
+    pub(super) fn keep(&self, layer: usize, position: usize, qkv: &[f32], cache: &mut KvCache) {
+        let (k, v) =
+            qkv[self.ctx_width()..].split_at(self.config.n_kv_heads * self.config.head_dim);
+        cache.write(layer, position, k, v);
+    }
+
+    /// Causal grouped-query attention of tokens whose keys and values were kept but do not count
+    /// as filled yet: `qkv → out` (`[m, ctx width]`).
+    pub(super) fn attend(&self, layer: usize, cache: &KvCache, qkv: &[f32], out: &mut [f32]) {
+        let (width, first) = (self.qkv_width(), cache.len());
+        let m = qkv.len() / width;
+        let kv = cache.layer(layer, first + m);
+        let heads = self.config.n_heads;
+        attention::decoder_attention(&self.compute, qkv, width, m, heads, kv, first, out);
+    }
+
+    /// Output projection added to the residual stream: `x, ctx → x`.
+    pub(super) fn out_project(
+        &self,
+        layer: usize,
+        ctx: &[f32],
+        rows: &mut Int8RowsBuf,
+        x: &mut [f32],
+    ) {
+        let matrix = &self.layers[layer].out;
+        let weights = (self.pack.panels(matrix), matrix.group);
+        project_add(&self.compute, weights, ctx, rows, x);
+    }
+
+    /// Norm, gate and up projections in `gate_up` (`[m, 2·intermediate]`), `silu(gate)·up`
+    /// quantised by groups: `x → out`.
+    pub(super) fn gate_up(
+        &self,
+        layer: usize,
+        x: &[f32],
+        rows: &mut Int8RowsBuf,
+        gate_up: &mut [f32],
+        out: Int8RowsMut<'_>,
+    ) {
+        let rows = self.normed(x, rows);
+        self.product(rows, &self.layers[layer].gate_up, gate_up, Store::Overwrite);
+        let inter = self.config.intermediate_size;
+        activation::swiglu_quantize_rows(&self.compute, gate_up, inter, out);
+    }
+
+    /// Down projection added to the residual stream: `x, inner → x`.
+    pub(super) fn down(&self, layer: usize, inner: Int8Rows<'_>, x: &mut [f32]) {
+        self.product(inner, &self.layers[layer].down, x, Store::Add);
+    }
+
+    /// Final norm and vocabulary projection of one hidden state: `x → out` (`[vocab]`).
+    fn head(&self, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
+        let rows = self.normed(x, rows);
+        self.product(rows, &self.head, out, Store::Overwrite);
+    }
+
+    fn normed<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {
+        let t = &self.config;
+        normed(&self.compute, x, t.hidden_size, t.rms_norm_eps, rows)
+    }
+
+    fn product(&self, rows: Int8Rows<'_>, matrix: &Matrix, out: &mut [f32], store: Store) {
+        linear(&self.compute, rows, self.pack.panels(matrix), out, store);
+    }
+}
+
+/// The embedding table, f16 little endian. `[vocab, hidden]`
+fn embeddings<'p>(pack: &'p Pack, t: &TextConfig) -> Result<&'p [u8], OpenError> {
+    pack.tensor("text.embed", Layout::F16, [t.vocab_size, t.hidden_size])
+}
