@@ -8,7 +8,7 @@ use crate::int8_gemm::{self, Kernels, Microkernel};
 use crate::int8_gemv::GemvKernel;
 use crate::isa::Isa;
 use crate::lanes::FloatTier;
-use crate::threads::ThreadPool;
+use crate::threads::{MAX_THREADS, ThreadPool};
 
 /// Environment variable that forces an int8 kernel by name.
 pub const KERNEL_VARIABLE: &str = "OCELLI_KERNEL";
@@ -26,6 +26,11 @@ pub struct Compute {
 pub enum ComputeError {
     /// Zero threads were asked for.
     NoThreads,
+    /// More than [`MAX_THREADS`] threads were asked for.
+    TooManyThreads {
+        /// How many.
+        wanted: usize,
+    },
     /// The named kernel is not in this build or this CPU cannot run it.
     Kernel {
         /// The name asked for.
@@ -39,6 +44,12 @@ impl fmt::Display for ComputeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ComputeError::NoThreads => f.write_str("0 threads cannot compute anything"),
+            ComputeError::TooManyThreads { wanted } => {
+                write!(
+                    f,
+                    "{wanted} threads are more than the {MAX_THREADS} that are possible"
+                )
+            }
             ComputeError::Kernel { name, available } => {
                 write!(
                     f,
@@ -58,7 +69,7 @@ impl Compute {
     ///
     /// # Errors
     ///
-    /// Fails on 0 threads, and if `OCELLI_KERNEL` names a kernel that cannot run here: a forced
+    /// Fails on 0 threads or too many, and if `OCELLI_KERNEL` names a kernel that cannot run here: a forced
     /// choice that silently did nothing would look like a measurement.
     pub fn new(n_threads: usize) -> Result<Compute, ComputeError> {
         match std::env::var_os(KERNEL_VARIABLE) {
@@ -77,7 +88,7 @@ impl Compute {
     ///
     /// # Errors
     ///
-    /// Fails on 0 threads, and if the kernel cannot run here.
+    /// Fails on 0 threads or too many, and if the kernel cannot run here.
     pub fn with_kernel(n_threads: usize, name: &str) -> Result<Compute, ComputeError> {
         let kernels = int8_gemm::by_name(name).ok_or_else(|| ComputeError::Kernel {
             name: name.to_owned(),
@@ -93,6 +104,9 @@ impl Compute {
         if n_threads == 0 {
             return Err(ComputeError::NoThreads);
         }
+        if n_threads > MAX_THREADS {
+            return Err(ComputeError::TooManyThreads { wanted: n_threads });
+        }
         Ok(Compute {
             pool: ThreadPool::new(n_threads),
             kernels,
@@ -104,7 +118,8 @@ impl Compute {
         &self.pool
     }
 
-    /// Threads that take part in a loop, the caller included.
+    /// Threads that take part in a loop the calling thread starts now, itself included; see
+    /// [`ThreadPool::limited`].
     pub fn n_threads(&self) -> usize {
         self.pool.n_threads()
     }
@@ -144,7 +159,7 @@ impl fmt::Display for Compute {
             self.gemm().name(),
             self.gemv().name(),
             self.float_tier().name(),
-            self.n_threads(),
+            self.pool.size(),
             Isa::probe()
         )
     }
@@ -155,11 +170,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_threads_and_unknown_kernels_are_errors() {
+    fn zero_or_too_many_threads_and_unknown_kernels_are_errors() {
         assert_eq!(
             Compute::with_kernel(0, "scalar-qd8qc8w-1x8").unwrap_err(),
             ComputeError::NoThreads
         );
+        let error = Compute::new(1025).unwrap_err().to_string();
+        assert!(error.contains("1025") && error.contains("1024"), "{error}");
         let error = Compute::with_kernel(1, "abacus").unwrap_err();
         let text = error.to_string();
         assert!(

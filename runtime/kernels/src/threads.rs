@@ -3,20 +3,21 @@
 //! One atomic word, the *gate*, carries the whole protocol:
 //!
 //! ```text
-//!   63 ........ 33 | 32   | 31 ........... 0
-//!   loop number    | open | workers inside
+//!   63 ........ 33 | 32   | 31 ......... 16 | 15 ........... 0
+//!   loop number    | open | threads wanted | workers inside
 //! ```
 //!
 //! The caller writes the loop into the pool, opens the gate, takes chunks itself until none are
 //! left, closes the gate and waits until nobody is inside. A worker enters only through an open
-//! gate, in one compare-exchange, so a worker that sleeps through a loop delays nobody.
+//! gate, in one compare-exchange, so a worker that sleeps through a loop delays nobody. A loop may
+//! want fewer threads than the pool has: workers beyond them see no news in its gate and sleep on.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,16 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Looks at the gate between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = 64;
 
+/// Most threads of a pool.
+pub const MAX_THREADS: usize = 1024;
+
 const OPEN: u64 = 1 << 32;
 const LOOP_STEP: u64 = 1 << 33;
-const INSIDE_MASK: u64 = OPEN - 1;
+const LOOP_MASK: u64 = !(LOOP_STEP - 1);
+const WANTED_SHIFT: u32 = 16;
+const WANTED_MASK: u64 = (1 << WANTED_SHIFT) - 1;
+const INSIDE_MASK: u64 = (1 << WANTED_SHIFT) - 1;
+const _: () = assert!(MAX_THREADS as u64 <= WANTED_MASK);
 
 type Body = dyn Fn(usize) + Sync;
 
@@ -47,9 +55,8 @@ struct Shared {
     job: UnsafeCell<Job>,
     next_chunk: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    n_parked: AtomicUsize,
-    park: Mutex<()>,
-    unpark: Condvar,
+    /// Whether each worker is parked or about to be, and nobody has woken it yet.
+    parked: Vec<AtomicBool>,
     stop: AtomicBool,
 }
 
@@ -66,6 +73,17 @@ unsafe impl Send for Shared {}
 
 thread_local! {
     static INSIDE_A_CHUNK: Cell<bool> = const { Cell::new(false) };
+    /// Most threads of the loops this thread starts.
+    static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Puts back the limit that held before, also when the work inside panics.
+struct Limited(usize);
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        LIMIT.set(self.0);
+    }
 }
 
 impl ThreadPool {
@@ -73,9 +91,10 @@ impl ThreadPool {
     ///
     /// # Panics
     ///
-    /// Panics if `n_threads` is 0 or the system refuses a thread.
+    /// Panics if `n_threads` is 0 or over [`MAX_THREADS`], or the system refuses a thread.
     pub fn new(n_threads: usize) -> ThreadPool {
         assert!(n_threads > 0, "a pool needs at least the calling thread");
+        assert!(n_threads <= MAX_THREADS, "too many threads for one pool");
         let idle: &'static Body = &|_| {};
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
@@ -85,9 +104,7 @@ impl ThreadPool {
             }),
             next_chunk: AtomicUsize::new(0),
             panic: Mutex::new(None),
-            n_parked: AtomicUsize::new(0),
-            park: Mutex::new(()),
-            unpark: Condvar::new(),
+            parked: (1..n_threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
         });
         let workers = (1..n_threads)
@@ -95,7 +112,7 @@ impl ThreadPool {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("ocelli-{index}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(index))
                     .expect("the system starts a thread")
             })
             .collect();
@@ -106,9 +123,23 @@ impl ThreadPool {
         }
     }
 
-    /// Threads that take part in a loop, the caller included.
-    pub fn n_threads(&self) -> usize {
+    /// Threads of the pool, the caller included.
+    pub fn size(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Threads that take part in a loop this thread starts now, itself included.
+    pub fn n_threads(&self) -> usize {
+        self.size().min(LIMIT.get()).max(1)
+    }
+
+    /// Runs `f`, whose loops take part with at most `n_threads` threads, the caller included, and at
+    /// least with the caller. Only loops that the calling thread starts are limited; of two limits,
+    /// one inside the other, the smaller holds.
+    pub fn limited<R>(&self, n_threads: usize, f: impl FnOnce() -> R) -> R {
+        let before = Limited(LIMIT.get());
+        LIMIT.set(n_threads.min(before.0));
+        f()
     }
 
     /// Calls `f(i)` once for each `i` in `0..n_chunks`, in any order and on any thread of the pool,
@@ -118,7 +149,8 @@ impl ThreadPool {
     ///
     /// If a call panics, chunks not yet begun are dropped and the first panic continues here.
     pub fn run(&self, n_chunks: usize, f: &(dyn Fn(usize) + Sync)) {
-        if n_chunks <= 1 || self.workers.is_empty() || INSIDE_A_CHUNK.get() {
+        let wanted = self.n_threads();
+        if n_chunks <= 1 || wanted == 1 || INSIDE_A_CHUNK.get() {
             (0..n_chunks).for_each(f);
             return;
         }
@@ -131,10 +163,14 @@ impl ThreadPool {
         // SAFETY: the gate is closed, nobody is inside, and `turn` keeps other callers out.
         unsafe { *shared.job.get() = Job { body, n_chunks } };
         shared.next_chunk.store(0, Ordering::Relaxed);
-        shared.gate.fetch_add(LOOP_STEP | OPEN, Ordering::SeqCst);
-        if shared.n_parked.load(Ordering::SeqCst) > 0 {
-            drop(lock(&shared.park));
-            shared.unpark.notify_all();
+        // Nobody else changes a closed gate.
+        let last_loop = shared.gate.load(Ordering::Relaxed) & LOOP_MASK;
+        let gate = last_loop.wrapping_add(LOOP_STEP) | OPEN | (wanted as u64) << WANTED_SHIFT;
+        shared.gate.store(gate, Ordering::SeqCst);
+        for (worker, parked) in self.workers.iter().zip(&shared.parked).take(wanted - 1) {
+            if parked.load(Ordering::SeqCst) && parked.swap(false, Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
         }
 
         shared.take_chunks();
@@ -183,9 +219,8 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        drop(lock(&self.shared.park));
-        self.shared.unpark.notify_all();
         for worker in self.workers.drain(..) {
+            worker.thread().unpark();
             // A worker catches every panic of a chunk, and nothing else in it panics.
             let _ = worker.join();
         }
@@ -194,16 +229,17 @@ impl Drop for ThreadPool {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ThreadPool({} threads)", self.n_threads())
+        write!(f, "ThreadPool({} threads)", self.size())
     }
 }
 
 impl Shared {
-    /// The life of a worker: enter each open gate once, park when none opens for a while.
-    fn work(&self) {
+    /// The life of worker `index`, from 1: enter each open gate once that wants more than `index`
+    /// threads, park when none opens for a while.
+    fn work(&self, index: usize) {
         let mut last_loop = 0;
         loop {
-            let gate = self.wait_for_gate(last_loop);
+            let gate = self.wait_for_gate(index, last_loop);
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
@@ -212,20 +248,21 @@ impl Shared {
                 .compare_exchange_weak(gate, gate + 1, Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
             {
-                last_loop = gate & !(OPEN | INSIDE_MASK);
+                last_loop = gate & LOOP_MASK;
                 self.take_chunks();
                 self.gate.fetch_sub(1, Ordering::Release);
             }
         }
     }
 
-    /// Returns the gate word once it is open for a loop other than `last_loop`, or on `stop`.
-    fn wait_for_gate(&self, last_loop: u64) -> u64 {
+    /// Returns the gate word once it is open to worker `index` for a loop other than `last_loop`, or
+    /// on `stop`.
+    fn wait_for_gate(&self, index: usize, last_loop: u64) -> u64 {
         let mut since = None;
         loop {
             for _ in 0..SPINS_PER_CLOCK {
                 let gate = self.gate.load(Ordering::Acquire);
-                if self.is_news(gate, last_loop) {
+                if self.is_news(gate, index, last_loop) {
                     return gate;
                 }
                 std::hint::spin_loop();
@@ -233,25 +270,23 @@ impl Shared {
             if since.get_or_insert_with(Instant::now).elapsed() < SPIN {
                 continue;
             }
-            let mut parked = lock(&self.park);
-            self.n_parked.fetch_add(1, Ordering::SeqCst);
-            let gate = loop {
+            let parked = &self.parked[index - 1];
+            loop {
+                // Before the gate is looked at: whoever opens it looks at this afterwards.
+                parked.store(true, Ordering::SeqCst);
                 let gate = self.gate.load(Ordering::SeqCst);
-                if self.is_news(gate, last_loop) {
-                    break gate;
+                if self.is_news(gate, index, last_loop) {
+                    parked.store(false, Ordering::Relaxed);
+                    return gate;
                 }
-                parked = self
-                    .unpark
-                    .wait(parked)
-                    .unwrap_or_else(PoisonError::into_inner);
-            };
-            self.n_parked.fetch_sub(1, Ordering::SeqCst);
-            return gate;
+                std::thread::park();
+            }
         }
     }
 
-    fn is_news(&self, gate: u64, last_loop: u64) -> bool {
-        let open = gate & OPEN != 0 && gate & !(OPEN | INSIDE_MASK) != last_loop;
+    fn is_news(&self, gate: u64, index: usize, last_loop: u64) -> bool {
+        let wanted = (gate >> WANTED_SHIFT & WANTED_MASK) as usize;
+        let open = gate & OPEN != 0 && gate & LOOP_MASK != last_loop && index < wanted;
         open || self.stop.load(Ordering::SeqCst)
     }
 

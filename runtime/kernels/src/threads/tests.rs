@@ -1,4 +1,17 @@
 use super::*;
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+
+/// Names of the threads that take part in a loop whose `n_chunks` chunks wait for each other.
+fn names(pool: &ThreadPool, n_chunks: usize) -> BTreeSet<String> {
+    let (barrier, names) = (Barrier::new(n_chunks), Mutex::new(BTreeSet::new()));
+    pool.run(n_chunks, &|_| {
+        barrier.wait();
+        let this = std::thread::current();
+        lock(&names).insert(this.name().unwrap_or_default().to_owned());
+    });
+    names.into_inner().unwrap()
+}
 
 #[test]
 fn each_chunk_runs_exactly_once() {
@@ -87,4 +100,59 @@ fn nested_and_concurrent_loops_finish() {
         }
     });
     assert_eq!(total.into_inner(), 3 * 50 * 4 * 3);
+}
+
+#[test]
+fn a_limited_loop_takes_the_first_workers_and_the_next_loop_all() {
+    let pool = ThreadPool::new(4);
+    let caller = std::thread::current().name().unwrap().to_owned();
+    let threads = |n: usize| {
+        let workers = (1..n).map(|index| format!("ocelli-{index}"));
+        workers.chain([caller.clone()]).collect::<BTreeSet<_>>()
+    };
+    for round in 0..200 {
+        for limit in [2, 4, 3] {
+            pool.limited(limit, || {
+                assert_eq!(pool.n_threads(), limit);
+                assert_eq!(names(&pool, limit), threads(limit), "round {round}");
+            });
+        }
+        assert_eq!((pool.n_threads(), pool.size()), (4, 4));
+        assert_eq!(names(&pool, 4), threads(4), "round {round}");
+        if round % 50 == 0 {
+            std::thread::sleep(SPIN * 4);
+        }
+    }
+    // More chunks than threads, so that workers who are not wanted would find some.
+    let caller = &caller;
+    pool.limited(2, || {
+        let seen = Mutex::new(BTreeSet::new());
+        for _ in 0..300 {
+            pool.run(40, &|_| {
+                (0..200).for_each(|_| std::hint::spin_loop());
+                let this = std::thread::current();
+                lock(&seen).insert(this.name().unwrap().to_owned());
+            });
+        }
+        let mut seen = seen.into_inner().unwrap();
+        seen.retain(|name| name != caller && name != "ocelli-1");
+        assert_eq!(seen, BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_limit_is_at_least_the_caller_and_ends_with_its_work() {
+    let pool = ThreadPool::new(3);
+    pool.limited(0, || assert_eq!(pool.n_threads(), 1));
+    pool.limited(9, || assert_eq!(pool.n_threads(), 3));
+    pool.limited(2, || {
+        pool.limited(3, || assert_eq!(pool.n_threads(), 2, "the smaller holds"));
+        // Another thread is not limited.
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(pool.n_threads(), 3));
+        });
+    });
+    let outcome = catch_unwind(AssertUnwindSafe(|| pool.limited(1, || panic!("inside"))));
+    assert!(outcome.is_err());
+    assert_eq!(pool.n_threads(), 3);
 }
