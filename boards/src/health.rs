@@ -60,7 +60,7 @@ impl Health {
             .iter()
             .filter_map(|policy| tree.number(policy.join("scaling_cur_freq")));
         Health {
-            temperature: hottest(tree, board),
+            temperature: Temperature::hottest(tree, board),
             throttling: Throttling::read(tree, &board.throttle),
             governors,
             cpu_mhz: clocks
@@ -77,18 +77,21 @@ fn policies(tree: &Tree) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// The hottest zone of the board's types. Readings outside -40 to 150 °C are taken for faults.
-fn hottest(tree: &Tree, board: &Board) -> Option<Temperature> {
-    let zones = tree
-        .list("/sys/class/thermal")
-        .into_iter()
-        .filter_map(|path| {
-            let zone = tree.text(path.join("type"))?;
-            let celsius = tree.number(path.join("temp"))? / 1e3;
-            let counts = board.thermal.zones.contains(&zone) && (-40.0..=150.0).contains(&celsius);
-            counts.then_some(Temperature { zone, celsius })
-        });
-    zones.max_by(|a, b| a.celsius.total_cmp(&b.celsius))
+impl Temperature {
+    /// The hottest zone of the board's types. Readings outside -40 to 150 °C are taken for faults.
+    pub fn hottest(tree: &Tree, board: &Board) -> Option<Temperature> {
+        let zones = tree
+            .list("/sys/class/thermal")
+            .into_iter()
+            .filter_map(|path| {
+                let zone = tree.text(path.join("type"))?;
+                let celsius = tree.number(path.join("temp"))? / 1e3;
+                let counts =
+                    board.thermal.zones.contains(&zone) && (-40.0..=150.0).contains(&celsius);
+                counts.then_some(Temperature { zone, celsius })
+            });
+        zones.max_by(|a, b| a.celsius.total_cmp(&b.celsius))
+    }
 }
 
 fn memory(tree: &Tree) -> Option<Memory> {

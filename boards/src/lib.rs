@@ -7,12 +7,16 @@
 //!   tests and dry runs.
 //! - [`Health`]: temperature, throttling, clocks, memory, power at one moment; [`PressureGauge`] and
 //!   [`EnergyMeter`] make levels and joules of it.
+//! - [`Cores`]: which cores a process may use, in groups of equal speed; [`Cooling`]: how many of
+//!   them a temperature allows.
 //! - [`Watchdog`]: the hardware that restarts the board when progress ends.
 //!
 //! Everything that reads files starts at a [`Tree`], so a folder of fixtures can stand for a board.
 #![forbid(unsafe_code)]
 
 mod board;
+mod cooling;
+mod cores;
 mod detection;
 mod energy;
 mod facts;
@@ -32,6 +36,8 @@ pub use board::schema::{
     Throttle as ThrottleSources, WatchdogDevice,
 };
 pub use board::{Board, BoardError, BoardSource, MAX_DEFINITION_BYTES};
+pub use cooling::{Cooling, CoolingLimits};
+pub use cores::Cores;
 pub use detection::{Detection, detect};
 pub use energy::{EnergyMeter, Joules};
 pub use facts::Facts;
