@@ -13,6 +13,7 @@ mod ops;
 #[cfg(feature = "onnx")]
 pub mod plain;
 mod products;
+pub(crate) mod trial;
 
 use crate::error::RunError;
 

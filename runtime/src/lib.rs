@@ -17,6 +17,8 @@
 //! folds, rotates and quantises, [`pack`] writes and maps the result, [`weights`]
 //! holds its bytes; [`memory`] says whether they fit.
 //! holds its bytes, [`probe`] finds out whether this CPU computes them rightly.
+//! holds its bytes; [`memory`] says whether they fit, [`threads`] how many cores each
+//! phase gets.
 //!
 //! Beside the model, `detector` runs ordinary ONNX files (feature `onnx`).
 //!
@@ -44,6 +46,7 @@ pub mod reference;
 pub mod rotation;
 pub mod sampler;
 pub mod session;
+pub mod threads;
 pub mod tokenizer;
 pub mod vlm;
 pub mod weights;

@@ -3,6 +3,7 @@
 use crate::config::{GenerationConfig, ModelConfig, PreprocessConfig};
 use crate::constrain::TokenTrie;
 use crate::engine::int8::Int8Model;
+use crate::engine::trial;
 use crate::error::LoadError;
 use crate::import::onnx::Variant;
 use crate::import::{ImportError, Published};
@@ -13,6 +14,7 @@ use crate::probe::{Depth, ProbeError, Probes};
 use crate::prompt::ChatTemplate;
 use crate::reference::ReferenceModel;
 use crate::session::Session;
+use crate::threads::{ThreadLimit, ThreadPlan, Trials};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Region;
 use ocelli_kernels::Compute;
@@ -112,6 +114,7 @@ pub struct Vlm {
     model: Arc<Model>,
     weights: Weights,
     compute: Arc<Compute>,
+    threads: ThreadPlan,
 }
 
 impl Vlm {
@@ -192,6 +195,7 @@ impl Vlm {
                 model: Int8Model::new(pack.clone(), compute.clone())?,
                 pack,
             },
+            threads: ThreadPlan::given(compute.n_threads()),
             compute,
         })
     }
@@ -212,6 +216,7 @@ impl Vlm {
                 trie: OnceLock::new(),
             }),
             weights: Weights::F32(Arc::new(weights)),
+            threads: ThreadPlan::given(compute.n_threads()),
             compute,
         })
     }
@@ -304,9 +309,45 @@ impl Vlm {
         }
     }
 
-    /// Threads in use.
+    /// Threads of the pool; a phase may use fewer.
     pub fn n_threads(&self) -> usize {
-        self.compute.n_threads()
+        self.compute.pool().size()
+    }
+
+    /// Measures a piece of each phase on these numbers of threads, each at most
+    /// [`Vlm::n_threads`]: some tens of milliseconds. `None` for the f32 path, which nobody waits
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// A tensor that is missing or of another shape.
+    pub fn try_threads(&self, candidates: &[usize]) -> Result<Option<Trials>, LoadError> {
+        match &self.weights {
+            Weights::Int8 { pack, .. } => trial::trials(pack, &self.compute, candidates).map(Some),
+            Weights::F32(_) => Ok(None),
+        }
+    }
+
+    /// How many threads each phase uses.
+    pub fn thread_plan(&self) -> &ThreadPlan {
+        &self.threads
+    }
+
+    /// Gives each phase of conversations that start from now on its number of threads. The f32 path
+    /// takes no notice.
+    pub fn set_thread_plan(&mut self, plan: ThreadPlan) {
+        if let Weights::Int8 { model, .. } = &mut self.weights {
+            model.crew.threads = plan.threads;
+            self.threads = plan;
+        }
+    }
+
+    /// Sets what may lower the number of threads of conversations that start from now on. The f32
+    /// path takes no notice.
+    pub fn set_thread_limit(&mut self, limit: Option<ThreadLimit>) {
+        if let Weights::Int8 { model, .. } = &mut self.weights {
+            model.crew.limit = limit;
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use ocelli_runtime::image::Rgb8;
 use ocelli_runtime::prompt::{Message, Part, Role};
+use ocelli_runtime::threads::{PhaseThreads, ThreadLimit, ThreadOrigin, ThreadPlan};
 use ocelli_runtime::{
     FinishReason, GenerateOptions, LoadOptions, ModelSource, Precision, PromptRequest, RunError,
     Sampling, Session, Vlm,
 };
 use ocelli_tests::checkpoint::Checkpoint;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 fn model() -> &'static Vlm {
     static MODEL: OnceLock<Vlm> = OnceLock::new();
@@ -328,4 +330,80 @@ fn threads_do_not_change_a_single_bit() {
     });
     assert_eq!(logits[0], logits[1]);
     assert_eq!(logits[0], logits[2]);
+}
+
+#[test]
+fn threads_of_a_phase_and_a_limit_between_tokens_do_not_change_a_single_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
+    let source = ModelSource::Path(dir.path().to_path_buf());
+    let options = LoadOptions {
+        threads: 4,
+        ..LoadOptions::default()
+    };
+    let mut vlm = Vlm::load(&source, &options, &mut |_, _| {}).unwrap();
+    let answer = |vlm: &Vlm| {
+        let mut session = vlm.session().unwrap();
+        let messages = [Message::image_and_text("What is this?")];
+        session
+            .prompt(&request(&messages, &[picture(100, 70)]), &mut |_| {})
+            .unwrap();
+        let mut logits = session.logits().unwrap();
+        for token in [5, 6, 7] {
+            session.extend(&[token]).unwrap();
+            logits.extend(session.logits().unwrap());
+        }
+        logits
+    };
+    let expected = answer(&vlm);
+    for [encode, prefill, decode] in [[1, 1, 1], [4, 2, 1], [1, 3, 4], [3, 1, 2]] {
+        let threads = PhaseThreads {
+            encode,
+            prefill,
+            decode,
+        };
+        vlm.set_thread_plan(ThreadPlan {
+            threads,
+            origin: ThreadOrigin::Given,
+        });
+        assert_eq!(vlm.thread_plan().threads, threads);
+        assert_eq!(answer(&vlm), expected, "{threads:?}");
+    }
+    // Every question is answered with another number.
+    vlm.set_thread_plan(ThreadPlan::given(4));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let limit = ThreadLimit::new(move || count.fetch_add(1, Ordering::Relaxed) % 5);
+    vlm.set_thread_limit(Some(limit));
+    assert_eq!(answer(&vlm), expected);
+    let frames_and_tokens = asked.swap(0, Ordering::Relaxed);
+    assert!(
+        frames_and_tokens >= 9,
+        "it was asked {frames_and_tokens} times"
+    );
+    vlm.set_thread_limit(None);
+    assert_eq!(answer(&vlm), expected);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_trial_has_a_time_for_each_phase_and_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
+    let source = ModelSource::Path(dir.path().to_path_buf());
+    for (precision, candidates) in [
+        (Precision::Int8, &[1, 2, 3][..]),
+        (Precision::Int8, &[2]),
+        (Precision::F32, &[1, 2]),
+    ] {
+        let options = LoadOptions {
+            threads: 3,
+            precision,
+            ..LoadOptions::default()
+        };
+        let vlm = Vlm::load(&source, &options, &mut |_, _| {}).unwrap();
+        let trials = vlm.try_threads(candidates).unwrap();
+        assert_eq!(trials.is_some(), precision == Precision::Int8);
+        assert!(trials.is_none_or(|trials| trials.are_of(candidates, true)));
+    }
 }

@@ -14,6 +14,7 @@ use crate::kv_cache::KvCache;
 use crate::memory::Shortage;
 use crate::pack::Pack;
 use crate::rotation::Rotation;
+use crate::threads::{Crew, Phase};
 use ocelli_kernels::Compute;
 use std::sync::{Arc, Mutex};
 use tract_core::internal::*;
@@ -26,6 +27,8 @@ pub struct Int8Model {
     decoder: Arc<TypedSimplePlan>,
     model: Arc<DecoderModel>,
     rotation: Rotation,
+    /// What conversations that start from now on work with.
+    pub(crate) crew: Crew,
 }
 
 /// Plan of the vision side, and the side of a frame in pixels.
@@ -43,6 +46,7 @@ impl Int8Model {
     /// A tensor that is missing or of another shape; a graph tract refuses.
     pub fn new(pack: Arc<Pack>, compute: Arc<Compute>) -> Result<Int8Model, LoadError> {
         let rotation = pack.header().text_rotation.clone();
+        let crew = Crew::new(compute.clone());
         let vision = match pack.header().config.vision.clone() {
             Some(config) => {
                 let frame_side = config.image_size;
@@ -62,6 +66,7 @@ impl Int8Model {
             decoder: plan("decoder", model.typed_model())?,
             model,
             rotation,
+            crew,
         })
     }
 
@@ -93,6 +98,7 @@ impl Int8Model {
             appended: false,
             model: self.model.clone(),
             rotation: self.rotation.clone(),
+            crew: self.crew.clone(),
         })
     }
 }
@@ -156,6 +162,7 @@ pub struct Int8Engine {
     appended: bool,
     model: Arc<DecoderModel>,
     rotation: Rotation,
+    crew: Crew,
 }
 
 /// Runs a plan that has one output.
@@ -194,7 +201,9 @@ fn values<'t>(stage: &'static str, output: &'t Tensor) -> Result<&'t [f32], RunE
 impl Int8Engine {
     /// One token through the decoder.
     fn append_one(&mut self, id: u32) -> Result<(), RunError> {
-        let stepped = self.step.run(&self.model, id, &mut lock(&self.kv));
+        let (step, model) = (&mut self.step, &self.model);
+        let kv = &mut lock(&self.kv);
+        let stepped = self.crew.work(Phase::Decode, || step.run(model, id, kv));
         stepped.map_err(|error| RunError::Engine {
             stage: "decoder",
             message: error.to_string(),
@@ -211,7 +220,10 @@ impl Int8Engine {
         let shape = [image_rows.len() / hidden_size, hidden_size];
         let rows = Tensor::from_shape(&shape, image_rows).map_err(fault)?;
         let inputs = tvec!(ids.into_tvalue(), rows.into_tvalue());
-        let hidden = run(stage, &mut self.decoder, inputs)?;
+        let decoder = &mut self.decoder;
+        let hidden = self
+            .crew
+            .work(Phase::Prefill, || run(stage, decoder, inputs))?;
         let hidden = values(stage, &hidden)?;
         self.step.set_hidden(&hidden[hidden.len() - hidden_size..]);
         Ok(())
@@ -225,7 +237,10 @@ impl Engine for Int8Engine {
         let side = *side;
         let frame = Tensor::from_shape(&[side, side, 3], frame)
             .map_err(|error| engine_error(stage, &error))?;
-        let features = run(stage, state, tvec!(frame.into_tvalue()))?;
+        let inputs = tvec!(frame.into_tvalue());
+        let features = self
+            .crew
+            .work(Phase::Encode, || run(stage, state, inputs))?;
         values(stage, &features).map(<[f32]>::to_vec)
     }
 
@@ -260,7 +275,8 @@ impl Engine for Int8Engine {
             return Err(RunError::NothingAppended);
         }
         out.resize(self.model.config().vocab_size, 0.0);
-        self.step.logits(&self.model, out);
+        let (step, model) = (&mut self.step, &self.model);
+        self.crew.work(Phase::Decode, || step.logits(model, out));
         Ok(())
     }
 

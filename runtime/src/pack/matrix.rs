@@ -26,6 +26,13 @@ pub enum WeightPanels<'a> {
     Int4(Int4Panels<'a>),
 }
 
+impl Matrix {
+    /// Bytes in the pack.
+    pub fn byte_len(&self) -> usize {
+        self.len
+    }
+}
+
 impl<'a> WeightPanels<'a> {
     /// Views bytes as panels of `[n, k]`, or says what is wrong with them.
     fn new(layout: Layout, bytes: &'a [u8], n: usize, k: usize) -> Result<Self, String> {
