@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::mind::spelling;
 use crate::npy;
 use crate::progress::Progress;
+use crate::threads;
 use nix::sys::resource::{UsageWho, getrusage};
 use ocelli_runtime::image::{ImageError, PixelValues, Rgb8};
 use ocelli_runtime::prompt::{Message, Role};
@@ -183,6 +184,7 @@ impl<'a> Asker<'a> {
             "weights": self.vlm.weights_name(),
             "kernel": self.vlm.kernel_name(),
             "threads": self.vlm.n_threads(),
+            "phase_threads": threads::json(self.vlm.thread_plan()),
             "timing_ms": {
                 "load": ms(self.load),
                 "preprocess": ms(stats.preprocess),

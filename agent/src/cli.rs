@@ -60,7 +60,7 @@ pub struct Global {
     /// quantized, q4, q4f16 or bnb4 [default: safetensors, else the most exact]
     #[arg(long, global = true, value_name = "NAME")]
     pub variant: Option<Variant>,
-    /// Threads to compute with [default: all cores]
+    /// Threads to compute with [default: for each phase as a short measurement on this machine says]
     #[arg(long, short = 't', global = true, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
     /// Arithmetic; f32 is slow and needs a model directory or a GGUF file

@@ -56,6 +56,7 @@ pub mod room;
 pub mod run;
 pub mod secret;
 pub mod signature;
+pub mod threads;
 pub mod verbs;
 pub mod wall_clock;
 pub mod watch;

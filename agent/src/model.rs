@@ -4,6 +4,7 @@ use crate::cli::Global;
 use crate::fault::Fault;
 use crate::gate;
 use crate::progress::Progress;
+use crate::threads::{self, ThreadSettings, heat};
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{LoadOptions, ModelSource, Vlm};
 use std::path::{Path, PathBuf};
@@ -125,20 +126,29 @@ fn with_files(source: ModelSource, global: &Global) -> Result<ModelSource, Fault
 ///
 /// No such model, or one that cannot be used.
 pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration), Fault> {
+    load_with(global, &ThreadSettings::default(), progress)
+}
+
+/// As [`load`], with an agent's settings about threads.
+///
+/// # Errors
+///
+/// No such model, or one that cannot be used.
+pub fn load_with(
+    global: &Global,
+    settings: &ThreadSettings,
+    progress: &mut Progress,
+) -> Result<(Vlm, Duration), Fault> {
     let source = with_files(resolve(&global.model)?, global)?;
-    let threads = match global.threads {
-        Some(threads) => threads.get(),
-        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
-    };
     let options = LoadOptions {
-        threads,
+        threads: threads::most(global),
         precision: global.precision.into(),
         weights: global.weights.map(WeightScheme::from),
         verify: false,
     };
     let start = Instant::now();
     progress.show(&format!("loading {}", global.model));
-    let vlm = Vlm::load(&source, &options, &mut |done, total| {
+    let mut vlm = Vlm::load(&source, &options, &mut |done, total| {
         progress.show(&format!(
             "quantising {}: {done}/{total} tensors",
             global.model
@@ -147,8 +157,14 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
     gate::at_start(&vlm)?;
     let elapsed = start.elapsed();
     progress.clear();
+    let shortage = vlm.shortage();
+    if shortage.is_none() {
+        threads::arrange(global, settings, &mut vlm)?;
+    }
+    let limit = heat::limit(settings.board.clone(), settings.hot_c, vlm.n_threads());
+    vlm.set_thread_limit(Some(limit));
     if !global.quiet
-        && let Some(shortage) = vlm.shortage()
+        && let Some(shortage) = shortage
     {
         eprintln!(
             "ocelli: the model has {:.0} MB and {:.0} MB of memory are free: its pages are read \
@@ -169,6 +185,7 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
             vlm.n_threads(),
             elapsed.as_secs_f64() * 1e3
         );
+        eprintln!("ocelli: threads: {}", vlm.thread_plan());
     }
     Ok((vlm, elapsed))
 }

@@ -21,6 +21,7 @@ use crate::notify::Notify;
 use crate::page::Page;
 use crate::progress::Progress;
 use crate::remote::{Remote, Spent};
+use crate::threads::ThreadSettings;
 use ocelli_boards::{
     Board, Facts, FakePins, GpioPins, PinId, PinPlan, PinRequest, PinUse, Pins, Tree, Watchdog,
     detect, plan,
@@ -42,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_QUESTIONS: usize = 32;
 /// The event queue inside the state folder.
 const QUEUE: &str = "events.queue";
+/// Measurements of threads inside it.
+const THREADS: &str = "threads";
 
 /// What the command line changes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -250,7 +253,12 @@ impl Plan {
         }
         global.threads = global.threads.or(settings.threads);
         let mut progress = Progress::new(&global);
-        let (vlm, _) = model::load(&global, &mut progress)?;
+        let threads = ThreadSettings {
+            folder: Some(self.settings.state_folder().join(THREADS)),
+            board: Some(self.board.clone()),
+            hot_c: settings.hot_c,
+        };
+        let (vlm, _) = model::load_with(&global, &threads, &mut progress)?;
         let options = MindSettings {
             system: settings.system.clone(),
             ..MindSettings::default()

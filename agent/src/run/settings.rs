@@ -94,8 +94,10 @@ pub struct DeviceSettings {
 pub struct ModelSettings {
     /// As `--model`; `default` when not said.
     pub name: Option<String>,
-    /// Threads; all cores when not said.
+    /// Threads; for each phase as measured on this machine when not said.
     pub threads: Option<NonZeroUsize>,
+    /// From here on there are fewer threads, in °C; where the board counts as hot when not said.
+    pub hot_c: Option<f64>,
     /// Most image tiles of a picture; as the model asks when not said, 0 = global view only.
     pub max_tiles: Option<u16>,
     /// System message before every question.
@@ -407,7 +409,7 @@ impl Settings {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         let camera = self.camera.as_ref();
-        let checks: [(bool, &'static str, String, &'static str); 10] = [
+        let checks: [(bool, &'static str, String, &'static str); 11] = [
             (
                 self.format == 1,
                 "format",
@@ -419,6 +421,12 @@ impl Settings {
                 "device.name",
                 format!("{name:?}"),
                 "1 to 32 of a-z 0-9 _ -",
+            ),
+            (
+                self.model.hot_c.is_none_or(|c| (30.0..=120.0).contains(&c)),
+                "model.hot_c",
+                self.model.hot_c.map_or_else(String::new, |c| c.to_string()),
+                "30 to 120 °C",
             ),
             (
                 camera.is_none_or(|camera| (0.1..=60.0).contains(&camera.rate)),

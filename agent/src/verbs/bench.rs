@@ -36,7 +36,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use work::Work;
 
 /// What the prompt of the first token is cut from.
@@ -164,10 +164,17 @@ fn lengths(args: &BenchArgs, vlm: &Vlm) -> Result<Lengths, Fault> {
     Ok(Lengths { prefill, decode })
 }
 
+/// The model, with the threads that are reported, however hot the board is.
+fn loaded(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration), Fault> {
+    let (mut vlm, load) = model::load(global, progress)?;
+    vlm.set_thread_limit(None);
+    Ok((vlm, load))
+}
+
 fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
     let mut progress = Progress::new(global);
     let peak = AnonymousPeak::watch();
-    let (vlm, load) = model::load(global, &mut progress)?;
+    let (vlm, load) = loaded(global, &mut progress)?;
     let lengths = lengths(args, &vlm)?;
     let mut session = vlm.session()?;
     // The first round touches every page and is not counted.
@@ -215,7 +222,7 @@ fn measure(global: &Global, args: &BenchArgs) -> Result<(), Fault> {
 
 /// Runs one stage for the cycle model, which finds it by its marks.
 fn once(global: &Global, args: &BenchArgs, stage: Once) -> Result<(), Fault> {
-    let (vlm, _) = model::load(global, &mut Progress::new(global))?;
+    let (vlm, _) = loaded(global, &mut Progress::new(global))?;
     let lengths = lengths(args, &vlm)?;
     let mut session = vlm.session()?;
     match stage {
@@ -226,7 +233,7 @@ fn once(global: &Global, args: &BenchArgs, stage: Once) -> Result<(), Fault> {
 
 /// Loads the model, reads a text prompt and prints the likeliest next token.
 fn first_token(global: &Global) -> Result<(), Fault> {
-    let (vlm, _) = model::load(global, &mut Progress::new(global))?;
+    let (vlm, _) = loaded(global, &mut Progress::new(global))?;
     let ids = vlm
         .tokenizer()
         .encode(PROMPT)

@@ -38,6 +38,8 @@ fn mistakes_name_file_setting_value_and_rule() {
             "[camera]\nsource = \"v4l2:\"\nrotate = 45\n",
             "0, 90, 180 or 270",
         ),
+        ("[model]\nhot_c = 800\n", "model.hot_c = 800"),
+        ("[model]\nhot_c = nan\n", "30 to 120 °C"),
         ("[snapshots]\nquality = 0\n", "snapshots.quality = 0"),
         ("[journal]\nsync_ms = 70000\n", "0 to 60000"),
         ("[journal]\nsnyc_ms = 7\n", "unknown field `snyc_ms`"),

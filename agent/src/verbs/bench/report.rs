@@ -3,6 +3,7 @@
 use super::machine::Limits;
 use super::rounds::{Lengths, Series};
 use super::work::Work;
+use crate::threads;
 use ocelli_runtime::Vlm;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -84,6 +85,7 @@ impl Report<'_> {
             "model": self.vlm.name(),
             "kernel": self.vlm.kernel_name(),
             "threads": self.vlm.n_threads(),
+            "phase_threads": threads::json(self.vlm.thread_plan()),
             "weights": self.vlm.weights_name(),
             "load_ms": measured.load.as_secs_f64() * 1e3,
             "encode_tile_ms": encode.map(|series| series.median() * 1e3),
@@ -158,6 +160,7 @@ impl fmt::Display for Report<'_> {
             vlm.kernel_name(),
             vlm.n_threads()
         )?;
+        writeln!(f, "threads  {}", vlm.thread_plan())?;
         let row =
             |name: &str, series: &Series, factor: f64, unit: &str, reached: Option<Reached>| {
                 let [low, high] = series.range().map(|value| value * factor);

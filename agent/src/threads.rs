@@ -1,0 +1,141 @@
+//! How many threads a model works with: as asked for, as measured at an earlier start, or as a short
+//! measurement says; and fewer while the board is hot.
+//!
+//! | file | defines |
+//! |---|---|
+//! | [`remembered`] | measurements on disk |
+//! | [`heat`] | the limit by the board's temperature |
+
+pub mod heat;
+pub mod remembered;
+
+use crate::cli::Global;
+use crate::fault::Fault;
+use ocelli_boards::{Board, Cores, Tree};
+use ocelli_runtime::Vlm;
+use ocelli_runtime::threads::{ThreadOrigin, ThreadPlan};
+use remembered::Circumstances;
+use serde_json::{Value, json};
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What an agent's settings say about threads.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadSettings {
+    /// Folder of measurements; in the user's cache when not said.
+    pub folder: Option<PathBuf>,
+    /// The board; detected when not said.
+    pub board: Option<Board>,
+    /// From here on there are fewer threads, in °C; where the board counts as hot when not said.
+    pub hot_c: Option<f64>,
+}
+
+/// Threads of the pool: as many as asked for, or as the affinity mask and the quota of the control
+/// group leave.
+pub fn most(global: &Global) -> usize {
+    match global.threads {
+        Some(threads) => threads.get(),
+        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+    }
+}
+
+/// Gives each phase of a model its number of threads, unless a number was asked for.
+///
+/// # Errors
+///
+/// A model that cannot be measured; a measurement that cannot be kept is only a remark.
+pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Result<(), Fault> {
+    let most = vlm.n_threads();
+    if global.threads.is_some() || most == 1 {
+        return Ok(());
+    }
+    let Some(pack) = vlm.sha256() else {
+        return Ok(());
+    };
+    let cores = Cores::read(&Tree::default());
+    let circumstances = Circumstances::new(pack, cores, vlm.kernel_name(), most);
+    let folder = settings.folder.clone();
+    let folder = folder.or_else(|| cache_folder(|name| env::var_os(name)));
+    let sees = vlm.config().vision.is_some();
+    let recalled = folder
+        .as_ref()
+        .and_then(|folder| remembered::recall(folder, &circumstances, sees));
+    let origin = match recalled {
+        Some(trials) => ThreadOrigin::Remembered(trials),
+        None => {
+            let Some(trials) = vlm.try_threads(&circumstances.candidates)? else {
+                return Ok(());
+            };
+            if let Some(folder) = &folder
+                && let Err(error) = remembered::remember(folder, &circumstances, &trials)
+                && !global.quiet
+            {
+                eprintln!(
+                    "ocelli: how many threads are best cannot be kept in {} ({error}) and is \
+                     measured at every start; make it writable, or give --threads",
+                    folder.display()
+                );
+            }
+            ThreadOrigin::Measured(trials)
+        }
+    };
+    if let Some(trials) = origin.trials() {
+        let threads = trials.choose();
+        vlm.set_thread_plan(ThreadPlan { threads, origin });
+    }
+    Ok(())
+}
+
+/// Where a user's measurements are kept, by an environment: `ocelli/threads` in the cache folder.
+fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let path = |name| variable(name).filter(|value| !value.is_empty());
+    let cache = path("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(path("HOME")?).join(".cache")))?;
+    Some(cache.join("ocelli/threads"))
+}
+
+/// The numbers, their origin and the times they were chosen by, as JSON.
+pub fn json(plan: &ThreadPlan) -> Value {
+    let threads = plan.threads;
+    json!({
+        "encode": threads.encode,
+        "prefill": threads.prefill,
+        "decode": threads.decode,
+        "origin": plan.origin.name(),
+        "trials": plan.origin.trials(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn measurements_are_kept_in_the_cache_of_the_user() {
+        for (variables, folder) in [
+            (&[("HOME", "/h")][..], Some("/h/.cache/ocelli/threads")),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")],
+                Some("/x/ocelli/threads"),
+            ),
+            (
+                &[("HOME", "/h"), ("XDG_CACHE_HOME", "")],
+                Some("/h/.cache/ocelli/threads"),
+            ),
+            (&[("HOME", "")], None),
+            (&[], None),
+        ] {
+            let of = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(
+                cache_folder(of).as_deref(),
+                folder.map(Path::new),
+                "{variables:?}"
+            );
+        }
+    }
+}
