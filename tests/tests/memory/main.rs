@@ -2,6 +2,7 @@
 //! its reader take more than a small multiple of the file's size.
 
 mod damage;
+mod onnx;
 mod packing;
 
 use peak_alloc::PeakAlloc;
