@@ -60,7 +60,7 @@ impl PhaseThreads {
 pub struct Trial {
     /// Threads that took part.
     pub threads: usize,
-    /// The median of several runs.
+    /// The shortest of several runs.
     pub seconds: f64,
 }
 

@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Changes with the work that is measured.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 

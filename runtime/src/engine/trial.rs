@@ -1,7 +1,7 @@
 //! A short measurement of each phase's own kernels on the model's own weights.
 //!
-//! The work is the same whatever the machine: about [`MACS`] products of a matrix of the vision
-//! encoder, as many of one of the decoder, and [`BYTES`] of weights read for one token. The weights
+//! The work is the same whatever the machine: about [`MACS`] products of the first matrix of a vision
+//! layer's MLP, as many of a decoder layer's, and [`BYTES`] of weights read for one token. The weights
 //! of the last change from run to run, as they do from layer to layer, so that caches hold no more
 //! of them than in a decode step.
 
@@ -13,13 +13,13 @@ use ocelli_kernels::{Compute, Int8RowsBuf, Store};
 use std::time::Instant;
 
 /// Multiply-accumulates of one run of the encoder's and of the prefill's piece.
-const MACS: usize = 16 << 20;
+const MACS: usize = 128 << 20;
 /// Fewest and most tokens of these.
 const ROWS: (usize, usize) = (32, 128);
 /// Bytes of weights that one run of the decode piece reads.
 const BYTES: usize = 16 << 20;
 /// Timed runs on each number of threads.
-const RUNS: usize = 5;
+const RUNS: usize = 7;
 
 /// Measures the phases of a pack on these numbers of threads.
 pub(crate) fn trials(
@@ -31,22 +31,23 @@ pub(crate) fn trials(
     let text = &config.text;
     let encode = match &config.vision {
         Some(vision) => {
-            let hidden = vision.hidden_size;
-            let out = pack.matrix("vision.0.out", hidden, hidden)?;
-            many_tokens(pack, compute, out, candidates)
+            let (inter, hidden) = (vision.intermediate_size, vision.hidden_size);
+            let fc1 = pack.matrix("vision.0.fc1", inter, hidden)?;
+            many_tokens(pack, compute, fc1, candidates)
         }
         None => Vec::new(),
     };
-    let out = pack.matrix("text.0.out", text.hidden_size, text.n_heads * text.head_dim)?;
     let gate_up = |layer| {
         let rows = 2 * text.intermediate_size;
         pack.matrix(&format!("text.{layer}.gate_up"), rows, text.hidden_size)
     };
     let gate_ups = (0..text.n_layers).map(gate_up);
     let gate_ups = gate_ups.collect::<Result<Vec<Matrix>, OpenError>>()?;
+    let first = gate_ups.first();
+    let prefill = first.map(|first| many_tokens(pack, compute, *first, candidates));
     Ok(Trials {
         encode,
-        prefill: many_tokens(pack, compute, out, candidates),
+        prefill: prefill.unwrap_or_default(),
         decode: one_token(pack, compute, &gate_ups, candidates),
     })
 }
@@ -93,29 +94,25 @@ fn tokens(m: usize, matrix: &Matrix) -> Int8RowsBuf {
     buffer
 }
 
-/// The median time of `work` on each number of threads. They take turns, so that a clock that
-/// changes in between changes for all.
+/// The shortest time of `work` on each number of threads: what else the machine does only adds to it.
+/// They take turns, so that a clock that changes in between changes for all.
 fn timed(compute: &Compute, candidates: &[usize], mut work: impl FnMut()) -> Vec<Trial> {
     let pool = compute.pool();
     // Pages and caches are filled.
     work();
-    let mut times = vec![Vec::with_capacity(RUNS); candidates.len()];
+    let mut times = vec![f64::INFINITY; candidates.len()];
     for _ in 0..RUNS {
-        for (threads, times) in candidates.iter().zip(&mut times) {
+        for (threads, shortest) in candidates.iter().zip(&mut times) {
             pool.limited(*threads, || {
                 // Workers that sleep are woken: between the loops of a phase they do not.
                 pool.run(*threads, &|_| {});
                 let start = Instant::now();
                 work();
-                times.push(start.elapsed().as_secs_f64());
+                *shortest = start.elapsed().as_secs_f64().min(*shortest);
             });
         }
     }
-    let medians = times.into_iter().map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[RUNS / 2]
-    });
-    let trials = candidates.iter().zip(medians);
+    let trials = candidates.iter().zip(times);
     trials
         .map(|(&threads, seconds)| Trial { threads, seconds })
         .collect()
