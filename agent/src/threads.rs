@@ -11,9 +11,9 @@ pub mod remembered;
 
 use crate::cli::Global;
 use crate::fault::Fault;
-use ocelli_boards::{Board, Cores, Tree};
+use ocelli_boards::{Board, Cores, Tree, n_runnable};
 use ocelli_runtime::Vlm;
-use ocelli_runtime::threads::{ThreadOrigin, ThreadPlan};
+use ocelli_runtime::threads::{PhaseThreads, ThreadOrigin, ThreadPlan};
 use remembered::Circumstances;
 use serde_json::{Value, json};
 use std::env;
@@ -53,7 +53,9 @@ pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Res
     let Some(pack) = vlm.sha256() else {
         return Ok(());
     };
-    let cores = Cores::read(&Tree::default());
+    let tree = Tree::default();
+    let cores = Cores::read(&tree);
+    let n_cores = cores.usable.len();
     let circumstances = Circumstances::new(pack, cores, vlm.kernel_name(), most);
     let folder = settings.folder.clone();
     let folder = folder.or_else(|| cache_folder(|name| env::var_os(name)));
@@ -64,11 +66,14 @@ pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Res
     let origin = match recalled {
         Some(trials) => ThreadOrigin::Remembered(trials),
         None => {
+            let is_crowded = || is_crowded(&tree, n_cores);
+            let before = is_crowded();
             let Some(trials) = vlm.try_threads(&circumstances.candidates)? else {
                 return Ok(());
             };
-            if let Some(folder) = &folder
-                && let Err(error) = remembered::remember(folder, &circumstances, &trials)
+            let crowded = before || is_crowded();
+            if let Some(folder) = folder.filter(|_| !crowded)
+                && let Err(error) = remembered::remember(&folder, &circumstances, &trials)
                 && !global.quiet
             {
                 eprintln!(
@@ -77,14 +82,24 @@ pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Res
                     folder.display()
                 );
             }
-            ThreadOrigin::Measured(trials)
+            match crowded {
+                true => ThreadOrigin::Crowded(trials),
+                false => ThreadOrigin::Measured(trials),
+            }
         }
     };
-    if let Some(trials) = origin.trials() {
-        let threads = trials.choose();
-        vlm.set_thread_plan(ThreadPlan { threads, origin });
-    }
+    let threads = match &origin {
+        ThreadOrigin::Measured(trials) | ThreadOrigin::Remembered(trials) => trials.choose(),
+        ThreadOrigin::Crowded(_) | ThreadOrigin::Given => PhaseThreads::all(most),
+    };
+    vlm.set_thread_plan(ThreadPlan { threads, origin });
     Ok(())
+}
+
+/// Whether so much is to run now that a measurement says nothing about threads: a start of the board,
+/// say, with everything else that starts.
+fn is_crowded(tree: &Tree, n_cores: usize) -> bool {
+    n_runnable(tree).is_some_and(|n| n > n_cores.max(1))
 }
 
 /// Where a user's measurements are kept, by an environment: `ocelli/threads` in the cache folder.
@@ -111,6 +126,25 @@ pub fn json(plan: &ThreadPlan) -> Value {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn a_crowd_is_more_to_run_than_there_are_cores() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::new(folder.path());
+        assert!(!is_crowded(&tree, 4), "not known");
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        for (n, n_cores, crowded) in [
+            (1, 1, false),
+            (2, 1, true),
+            (4, 4, false),
+            (5, 4, true),
+            (1, 0, false),
+        ] {
+            let text = format!("0.5 0.4 0.3 {n}/180 99\n");
+            std::fs::write(folder.path().join("proc/loadavg"), text).unwrap();
+            assert_eq!(is_crowded(&tree, n_cores), crowded, "{n} on {n_cores}");
+        }
+    }
 
     #[test]
     fn measurements_are_kept_in_the_cache_of_the_user() {

@@ -67,6 +67,14 @@ impl Cores {
     }
 }
 
+/// How many threads of the whole machine are running or ready to run, the caller among them, by
+/// `/proc/loadavg`.
+pub fn n_runnable(tree: &Tree) -> Option<usize> {
+    let text = tree.text("/proc/loadavg")?;
+    let counts = text.split_whitespace().nth(3)?;
+    counts.split_once('/')?.0.parse().ok()
+}
+
 /// A list of cores as the kernel writes it: `0-3,6`. None if it is anything else.
 fn list(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
@@ -138,7 +146,7 @@ fn design(cpuinfo: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cores, list};
+    use super::{Cores, list, n_runnable};
     use crate::fixture::Fixture;
     use proptest::prelude::*;
 
@@ -156,6 +164,22 @@ mod tests {
             fixture.write(&format!("sys/devices/system/cpu/{path}"), value);
         }
         Cores::read(&fixture.tree())
+    }
+
+    #[test]
+    fn what_is_ready_to_run_is_counted() {
+        for (text, n) in [
+            ("2.03 1.41 0.92 3/187 20415\n", Some(3)),
+            ("0.00 0.00 0.00 12/900 7\n", Some(12)),
+            ("0.00 0.00 0.00", None),
+            ("0.00 0.00 0.00 x/900 7", None),
+            ("0.00 0.00 0.00 3", None),
+            ("", None),
+        ] {
+            let fixture = Fixture::new(&[("proc/loadavg", text)]);
+            assert_eq!(n_runnable(&fixture.tree()), n, "{text:?}");
+        }
+        assert_eq!(n_runnable(&Fixture::new(&[]).tree()), None);
     }
 
     #[test]

@@ -125,6 +125,8 @@ pub enum ThreadOrigin {
     Measured(Trials),
     /// They were measured before, under the same circumstances.
     Remembered(Trials),
+    /// All there are: while they were measured, more was to run than there are cores.
+    Crowded(Trials),
 }
 
 impl ThreadOrigin {
@@ -134,6 +136,7 @@ impl ThreadOrigin {
             ThreadOrigin::Given => "given",
             ThreadOrigin::Measured(_) => "measured",
             ThreadOrigin::Remembered(_) => "remembered",
+            ThreadOrigin::Crowded(_) => "crowded",
         }
     }
 
@@ -141,7 +144,9 @@ impl ThreadOrigin {
     pub fn trials(&self) -> Option<&Trials> {
         match self {
             ThreadOrigin::Given => None,
-            ThreadOrigin::Measured(trials) | ThreadOrigin::Remembered(trials) => Some(trials),
+            ThreadOrigin::Measured(trials)
+            | ThreadOrigin::Remembered(trials)
+            | ThreadOrigin::Crowded(trials) => Some(trials),
         }
     }
 }

@@ -23,6 +23,30 @@ fn caption(cache: &Path, flags: &[&str]) -> (Outcome, Value) {
     (outcome, answer)
 }
 
+/// The first start that measures without a crowd of other programs; `None` if there always is one.
+fn measured(cache: &Path, flags: &[&str]) -> Option<(Outcome, Value)> {
+    let kept = || -> Vec<Vec<u8>> {
+        let files = files(&cache.join("ocelli/threads"));
+        let read = |file: &PathBuf| fs::read(file).expect("a file");
+        files.iter().map(read).collect()
+    };
+    for _ in 0..50 {
+        let before = kept();
+        let (said, answer) = caption(cache, flags);
+        let plan = &answer["phase_threads"];
+        if plan["origin"] == "measured" {
+            return Some((said, answer));
+        }
+        assert_eq!(plan["origin"], "crowded");
+        for phase in ["encode", "prefill", "decode"] {
+            assert_eq!(plan[phase], answer["threads"], "all threads in a crowd");
+        }
+        assert_eq!(kept(), before, "nothing is kept");
+    }
+    eprintln!("skipped: this machine is always crowded");
+    None
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     entries
@@ -49,8 +73,9 @@ fn threads_are_measured_once_and_the_answer_is_the_same() {
     if !has_cores() {
         return;
     }
-    let (said, measured) = caption(cache.path(), &["--verbose"]);
-    assert_eq!(measured["phase_threads"]["origin"], "measured");
+    let Some((said, first)) = measured(cache.path(), &["--verbose"]) else {
+        return;
+    };
     assert!(said.stderr.contains("; measured; encode "), "{said:?}");
     let (said, remembered) = caption(cache.path(), &["--verbose"]);
     assert_eq!(remembered["phase_threads"]["origin"], "remembered");
@@ -64,16 +89,17 @@ fn threads_are_measured_once_and_the_answer_is_the_same() {
         threads["origin"] = Value::Null;
         threads
     };
-    assert_eq!(without_origin(&remembered), without_origin(&measured));
+    assert_eq!(without_origin(&remembered), without_origin(&first));
     fs::write(file, "{}").expect("it can be damaged");
-    let (said, again) = caption(cache.path(), &[]);
-    assert_eq!(again["phase_threads"]["origin"], "measured");
+    let Some((said, again)) = measured(cache.path(), &[]) else {
+        return;
+    };
     assert_eq!(said.stderr, "", "a damaged file is nobody's concern");
     let (_, mended) = caption(cache.path(), &[]);
     assert_eq!(mended["phase_threads"]["origin"], "remembered");
-    for answer in [&measured, &remembered, &again, &mended] {
+    for answer in [&first, &remembered, &again, &mended] {
         assert_eq!(answer["token_ids"], given["token_ids"]);
-        assert_eq!(answer["threads"], measured["threads"]);
+        assert_eq!(answer["threads"], first["threads"]);
     }
 }
 
@@ -85,11 +111,13 @@ fn a_cache_that_cannot_be_written_costs_one_remark_and_no_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     fs::write(&file, "").expect("a file");
-    let (said, answer) = caption(&file, &[]);
-    assert_eq!(answer["phase_threads"]["origin"], "measured");
+    let Some((said, _)) = measured(&file, &[]) else {
+        return;
+    };
     assert_eq!(said.stderr.matches("cannot be kept").count(), 1, "{said:?}");
     assert!(said.stderr.contains(&*file.to_string_lossy()), "{said:?}");
-    let (said, answer) = caption(&file, &["--quiet"]);
-    assert_eq!(answer["phase_threads"]["origin"], "measured");
+    let Some((said, _)) = measured(&file, &["--quiet"]) else {
+        return;
+    };
     assert_eq!(said.stderr, "");
 }
