@@ -6,12 +6,13 @@
 
 use crate::fault::Fault;
 use ocelli_kernels::isa::Isa;
-use ocelli_runtime::Vlm;
 use ocelli_runtime::pack::Pack;
 use ocelli_runtime::probe::{self, Depth, ProbeError, Probes};
+use ocelli_runtime::weights::Region;
+use ocelli_runtime::{LoadError, Vlm};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,14 +26,17 @@ pub enum Verdict {
     NoProbes,
 }
 
-/// Runs every probe of a pack file on this CPU's kernels: what stands in front of the rename when a
-/// pack is installed.
+/// Runs every probe of a pack that was just written, before it gets the name `path`.
 ///
 /// # Errors
 ///
-/// A pack that cannot be opened, or a probe that does not hold.
-pub fn check_installed(path: &Path) -> Result<Verdict, Fault> {
-    let pack = Pack::open(path).map_err(ocelli_runtime::LoadError::from)?;
+/// A pack that cannot be read, or a probe that does not hold.
+pub fn check_written(file: &File, path: &Path) -> Result<Verdict, Fault> {
+    let region = Region::of_file(file).map_err(|source| Fault::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let pack = Pack::from_region(region, &path.display().to_string()).map_err(LoadError::from)?;
     check(&Arc::new(pack))
 }
 

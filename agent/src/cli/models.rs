@@ -81,7 +81,8 @@ pub struct ModelsArgs {
     /// Models to look at [default: all that are at hand]
     #[arg(value_name = "M")]
     pub names: Vec<String>,
-    /// Compare every tensor with its checksum, and the signature with the configured keys
+    /// Compare every tensor with its checksum and the signature with the configured keys, and run the
+    /// probes on this CPU
     #[arg(long)]
     pub verify: bool,
     /// Show the models that `ocelli pull` knows, and what fits this board
@@ -95,7 +96,8 @@ pub struct ModelsArgs {
 /// What to do with installed models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsVerb {
-    /// Compare every tensor with its checksum, and signatures with the configured keys
+    /// Compare every tensor with its checksum and signatures with the configured keys, and run the
+    /// probes on this CPU
     Verify {
         /// Models to check [default: all that are at hand]
         #[arg(value_name = "M")]

@@ -73,6 +73,7 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         (partial.as_file(), &args.output),
         &mut progress,
     )?;
+    gate::check_written(partial.as_file(), &args.output)?;
     partial
         .persist(&args.output)
         .map_err(|error| file_fault(error.error))?;
