@@ -60,8 +60,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(ids.iter().all(|id| (*id as usize) < VOCABULARY));
         let whole = tokenizer.decode(&ids, true);
         let mut stream = TextStream::new();
-        let mut parts: String = ids.iter().map(|id| stream.push(&tokenizer, *id)).collect();
-        parts.push_str(&stream.finish());
+        let mut parts = String::new();
+        ids.iter().for_each(|id| stream.push(&tokenizer, *id, &mut parts));
+        stream.finish(&mut parts);
         assert_eq!(parts, whole);
     }
     for (id, bytes) in tokenizer.text_tokens() {
