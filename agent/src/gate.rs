@@ -5,16 +5,21 @@
 //! run again.
 
 use crate::fault::Fault;
+use crate::hub::digest::ContentId;
+use crate::threads;
+use crate::user_cache::cache_folder;
+use ocelli_boards::Tree;
+use ocelli_kernels::Compute;
 use ocelli_kernels::isa::Isa;
 use ocelli_runtime::pack::Pack;
-use ocelli_runtime::probe::{self, Depth, ProbeError, Probes};
+use ocelli_runtime::probe::{Depth, ProbeError, Probes};
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{LoadError, Vlm};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What was found out about a pack.
@@ -46,7 +51,7 @@ pub fn check_written(file: &File, path: &Path) -> Result<Verdict, Fault> {
 ///
 /// A probe that does not hold.
 pub fn check(pack: &Arc<Pack>) -> Result<Verdict, Fault> {
-    let compute = Arc::new(probe::this_cpu(threads())?);
+    let compute = Arc::new(Compute::new(threads::available()).map_err(LoadError::from)?);
     match Probes::of(pack).map_err(ProbeError::from)? {
         None => Ok(Verdict::NoProbes),
         Some(probes) => {
@@ -54,11 +59,6 @@ pub fn check(pack: &Arc<Pack>) -> Result<Verdict, Fault> {
             Ok(Verdict::Holds)
         }
     }
-}
-
-/// Threads of a check.
-pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Runs the quick probes of a loaded model, unless they held before.
@@ -70,7 +70,8 @@ pub fn at_start(vlm: &Vlm) -> Result<(), Fault> {
     let Some(pack) = vlm.sha256() else {
         return Ok(());
     };
-    let mark = cache_dir().map(|dir| dir.join("probes").join(mark(&pack, vlm.kernel_name())));
+    let folder = cache_folder("probes", env::var_os);
+    let mark = folder.map(|folder| folder.join(mark(&pack, vlm.kernel_name())));
     if mark.as_ref().is_some_and(|mark| mark.exists()) {
         return Ok(());
     }
@@ -85,57 +86,21 @@ pub fn at_start(vlm: &Vlm) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The folder of what may be forgotten.
-fn cache_dir() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    // A service's cache folder comes first: it may have no home.
-    if let Some(dir) = variable("CACHE_DIRECTORY") {
-        return Some(PathBuf::from(dir));
-    }
-    match variable("XDG_CACHE_HOME") {
-        Some(cache) => Some(PathBuf::from(cache).join("ocelli")),
-        None => Some(PathBuf::from(variable("HOME")?).join(".cache/ocelli")),
-    }
-}
-
 /// Name of the mark for a pack on this CPU with this kernel and program.
 fn mark(pack: &[u8; 32], kernel: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(pack);
-    for part in [kernel, &Isa::probe().to_string(), &processor(), &program()] {
+    let processor = ocelli_boards::processor(&Tree::default());
+    for part in [kernel, &Isa::probe().to_string(), &processor, &program()] {
         hash.update(part);
         hash.update([0]);
     }
-    let digest = hash.finalize();
-    digest[..16].iter().fold(String::new(), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    })
-}
-
-/// The lines of `/proc/cpuinfo` that tell processors apart, each once.
-fn processor() -> String {
-    const FIELDS: [&str; 6] = [
-        "model name",
-        "stepping",
-        "CPU implementer",
-        "CPU part",
-        "CPU variant",
-        "CPU revision",
-    ];
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut lines: Vec<&str> = text
-        .lines()
-        .filter(|line| FIELDS.iter().any(|field| line.starts_with(field)))
-        .collect();
-    lines.sort_unstable();
-    lines.dedup();
-    lines.join("\n")
+    ContentId::Sha256(hash.finalize().into()).to_string()
 }
 
 /// What tells builds of this program apart without reading it: version, size, time of change.
 fn program() -> String {
-    let file = std::env::current_exe().and_then(fs::metadata);
+    let file = env::current_exe().and_then(fs::metadata);
     let file = file.map(|file| format!("{} {} {}", file.len(), file.mtime(), file.mtime_nsec()));
     format!("{} {}", env!("CARGO_PKG_VERSION"), file.unwrap_or_default())
 }

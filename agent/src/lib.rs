@@ -57,6 +57,7 @@ pub mod run;
 pub mod secret;
 pub mod signature;
 pub mod threads;
+pub mod user_cache;
 pub mod verbs;
 pub mod wall_clock;
 pub mod watch;

@@ -11,13 +11,13 @@ pub mod remembered;
 
 use crate::cli::Global;
 use crate::fault::Fault;
+use crate::user_cache::cache_folder;
 use ocelli_boards::{Board, Cores, Tree, n_runnable};
 use ocelli_runtime::Vlm;
 use ocelli_runtime::threads::{PhaseThreads, ThreadOrigin, ThreadPlan};
 use remembered::Circumstances;
 use serde_json::{Value, json};
 use std::env;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What an agent's settings say about threads.
@@ -31,13 +31,17 @@ pub struct ThreadSettings {
     pub hot_c: Option<f64>,
 }
 
-/// Threads of the pool: as many as asked for, or as the affinity mask and the quota of the control
-/// group leave.
+/// Threads of the pool: as many as asked for, or as are [`available`].
 pub fn most(global: &Global) -> usize {
     match global.threads {
         Some(threads) => threads.get(),
-        None => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        None => available(),
     }
+}
+
+/// Threads that the affinity mask and the quota of the control group leave; 1 where nobody knows.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Gives each phase of a model its number of threads, unless a number was asked for.
@@ -58,7 +62,7 @@ pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Res
     let n_cores = cores.usable.len();
     let circumstances = Circumstances::new(pack, cores, vlm.kernel_name(), most);
     let folder = settings.folder.clone();
-    let folder = folder.or_else(|| cache_folder(|name| env::var_os(name)));
+    let folder = folder.or_else(|| cache_folder("threads", env::var_os));
     let sees = vlm.config().vision.is_some();
     let recalled = folder
         .as_ref()
@@ -102,14 +106,6 @@ fn is_crowded(tree: &Tree, n_cores: usize) -> bool {
     n_runnable(tree).is_some_and(|n| n > n_cores.max(1))
 }
 
-/// Where a user's measurements are kept, by an environment: `ocelli/threads` in the cache folder.
-fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let path = |name| variable(name).filter(|value| !value.is_empty());
-    let cache = path("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(path("HOME")?).join(".cache")))?;
-    Some(cache.join("ocelli/threads"))
-}
-
 /// The numbers, their origin and the times they were chosen by, as JSON.
 pub fn json(plan: &ThreadPlan) -> Value {
     let threads = plan.threads;
@@ -125,7 +121,6 @@ pub fn json(plan: &ThreadPlan) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn a_crowd_is_more_to_run_than_there_are_cores() {
@@ -143,33 +138,6 @@ mod tests {
             let text = format!("0.5 0.4 0.3 {n}/180 99\n");
             std::fs::write(folder.path().join("proc/loadavg"), text).unwrap();
             assert_eq!(is_crowded(&tree, n_cores), crowded, "{n} on {n_cores}");
-        }
-    }
-
-    #[test]
-    fn measurements_are_kept_in_the_cache_of_the_user() {
-        for (variables, folder) in [
-            (&[("HOME", "/h")][..], Some("/h/.cache/ocelli/threads")),
-            (
-                &[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")],
-                Some("/x/ocelli/threads"),
-            ),
-            (
-                &[("HOME", "/h"), ("XDG_CACHE_HOME", "")],
-                Some("/h/.cache/ocelli/threads"),
-            ),
-            (&[("HOME", "")], None),
-            (&[], None),
-        ] {
-            let of = |name: &str| {
-                let found = variables.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| OsString::from(value))
-            };
-            assert_eq!(
-                cache_folder(of).as_deref(),
-                folder.map(Path::new),
-                "{variables:?}"
-            );
         }
     }
 }

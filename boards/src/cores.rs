@@ -39,7 +39,7 @@ impl Cores {
             (online, allowed) => online.or(allowed).unwrap_or_default(),
         };
         Cores {
-            design: design(&tree.text("/proc/cpuinfo").unwrap_or_default()),
+            design: processor(tree),
             groups: groups(speeds(tree, &usable)),
             usable,
         }
@@ -121,15 +121,17 @@ fn groups(mut speeds: Vec<f64>) -> Vec<usize> {
     groups
 }
 
-/// The lines of `/proc/cpuinfo` that name a design, each once, in order.
-fn design(cpuinfo: &str) -> String {
-    const KEYS: [&str; 5] = [
+/// What tells processors apart: the lines of `/proc/cpuinfo` that name a design, each once, in order.
+pub fn processor(tree: &Tree) -> String {
+    const KEYS: [&str; 6] = [
         "model name",
+        "stepping",
         "CPU implementer",
         "CPU part",
         "CPU variant",
         "CPU revision",
     ];
+    let cpuinfo = tree.text("/proc/cpuinfo").unwrap_or_default();
     let mut found = Vec::new();
     for line in cpuinfo.lines() {
         let Some((key, value)) = line.split_once(':') else {

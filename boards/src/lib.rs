@@ -37,7 +37,7 @@ pub use board::schema::{
 };
 pub use board::{Board, BoardError, BoardSource, MAX_DEFINITION_BYTES};
 pub use cooling::{Cooling, CoolingLimits};
-pub use cores::{Cores, n_runnable};
+pub use cores::{Cores, n_runnable, processor};
 pub use detection::{Detection, detect};
 pub use energy::{EnergyMeter, Joules};
 pub use facts::Facts;

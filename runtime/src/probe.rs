@@ -244,15 +244,6 @@ impl Probes {
     }
 }
 
-/// Threads and kernels as a model takes them: the best of this CPU, or what `OCELLI_KERNEL` names.
-///
-/// # Errors
-///
-/// A name that cannot be had.
-pub fn this_cpu(threads: usize) -> Result<Compute, LoadError> {
-    Ok(Compute::new(threads)?)
-}
-
 /// Makes the probes of a pack that was just written, and puts them into the file, which is open for
 /// reading and writing here and nowhere else; `origin` names it in errors.
 ///

@@ -136,7 +136,7 @@ fn wrong_weights_anywhere_are_noticed() {
         ("vision.1.fc2", "the vision tower"),
     ] {
         let pack = open(with_wrong_weights(tensor));
-        let compute = Arc::new(probe::this_cpu(1).expect("a kernel"));
+        let compute = Arc::new(Compute::new(1).expect("a kernel"));
         let checked = probes(&pack).check(&pack, &compute, Depth::Whole);
         match checked {
             Ok(()) => panic!("{tensor} is believed"),
@@ -179,7 +179,7 @@ fn probes_that_lie_are_refused() {
     ];
     for (change, wanted) in runs {
         let pack = blob(change);
-        let compute = Arc::new(probe::this_cpu(1).expect("a kernel"));
+        let compute = Arc::new(Compute::new(1).expect("a kernel"));
         let checked = probes(&pack).check(&pack, &compute, Depth::Products);
         let message = checked.expect_err("a lie").to_string();
         assert!(message.contains(wanted), "{message:?}: {wanted:?}");

@@ -3,6 +3,7 @@
 use crate::cli::Global;
 use crate::fault::Fault;
 use crate::model::{self, WORKING_BYTES};
+use crate::threads;
 use ocelli_boards::{Board, Facts, Health, Level, Needs, Tree, detect, report};
 use ocelli_camera::device::{self, Device};
 use ocelli_kernels::Compute;
@@ -30,7 +31,7 @@ pub fn run(global: &Global) -> Result<(), Fault> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let ok = findings.iter().all(|finding| finding.level < Level::Fault);
     let cameras = device::list();
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = threads::available();
     let kernel = Compute::new(threads).map(|compute| compute.kernel_name().to_owned());
     let kernel = kernel.unwrap_or_else(|error| format!("none: {error}"));
     let memory = health.memory.as_ref();

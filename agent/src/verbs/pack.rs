@@ -4,6 +4,7 @@ use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::gate;
 use crate::progress::Progress;
+use crate::threads;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
@@ -166,7 +167,7 @@ pub fn write(
     out.into_inner()
         .map_err(|error| file_fault(error.into_error()))?;
     progress.show("making probes");
-    probe::put_into(file, &path.display().to_string(), gate::threads())?;
+    probe::put_into(file, &path.display().to_string(), threads::available())?;
     file.sync_all().map_err(file_fault)?;
     Ok(file.metadata().map_err(file_fault)?.len())
 }
