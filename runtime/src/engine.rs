@@ -12,7 +12,7 @@ pub mod int8;
 mod ops;
 #[cfg(feature = "onnx")]
 pub mod plain;
-mod products;
+pub(crate) mod products;
 pub(crate) mod trial;
 
 use crate::error::RunError;

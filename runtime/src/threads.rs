@@ -119,7 +119,7 @@ pub fn fewest_near_best(trials: &[Trial]) -> usize {
 /// Where numbers of threads come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ThreadOrigin {
-    /// They were given.
+    /// Nothing was measured: as many as were asked for, or all there are.
     Given,
     /// They were measured now.
     Measured(Trials),
@@ -161,7 +161,7 @@ pub struct ThreadPlan {
 }
 
 impl ThreadPlan {
-    /// The same number in every phase, as it was given.
+    /// The same number in every phase, without a measurement.
     pub fn given(threads: usize) -> ThreadPlan {
         ThreadPlan {
             threads: PhaseThreads::all(threads),

@@ -183,6 +183,20 @@ impl<'a> Int4Panels<'a> {
         self.bytes
     }
 
+    /// Rows `8 * first_panel..8 * (first_panel + n_panels)`, at most `n`, as weights of their own.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a panel is out of range.
+    pub fn panel_range(&self, first_panel: usize, n_panels: usize) -> Int4Panels<'a> {
+        let stride = int4_panel_stride(self.k);
+        Int4Panels {
+            bytes: &self.bytes[first_panel * stride..][..n_panels * stride],
+            n: (n_panels * PANEL_ROWS).min(self.n - first_panel * PANEL_ROWS),
+            k: self.k,
+        }
+    }
+
     /// One int4 weight.
     pub fn weight(&self, row: usize, col: usize) -> i8 {
         let (place, shift) = place_in_block(row % PANEL_ROWS, col % BLOCK);

@@ -76,12 +76,6 @@ impl Int8Model {
     ///
     /// A plan tract cannot start.
     pub fn start(&self) -> Result<Int8Engine, LoadError> {
-        let spawn = |stage: &'static str, plan: &Arc<TypedSimplePlan>| {
-            plan.spawn().map_err(|error| LoadError::Plan {
-                stage,
-                message: format!("{error:#}"),
-            })
-        };
         let kv: SharedKv = Arc::new(Mutex::new(KvCache::new(self.model.config())));
         let mut decoder = spawn("decoder", &self.decoder)?;
         // A cloned state starts with an empty shared map, so every state gets its cache here.
@@ -127,27 +121,26 @@ pub fn encode_small(
     let plan = plan(stage, Arc::new(model).typed_model())?;
     let mut bytes = vec![0u8; 3 * side * side];
     bytes.fill_with(byte);
-    let encode = || {
-        let frame = Tensor::from_shape(&[side, side, 3], &bytes);
-        let output = frame
-            .and_then(|frame| plan.run(tvec!(frame.into_tvalue())))
-            .and_then(|mut outputs| outputs.pop().context("the plan has one output"))
-            .map_err(|error| engine_error(stage, &error))?;
-        values(stage, &output).map(<[f32]>::to_vec)
-    };
-    Ok(encode())
+    Ok(encode_frame(&mut spawn(stage, &plan)?, side, &bytes))
 }
 
 fn plan(
     stage: &'static str,
     model: TractResult<TypedModel>,
 ) -> Result<Arc<TypedSimplePlan>, LoadError> {
-    model
-        .and_then(TypedSimplePlan::new)
-        .map_err(|error| LoadError::Plan {
-            stage,
-            message: format!("{error:#}"),
-        })
+    let plan = model.and_then(TypedSimplePlan::new);
+    plan.map_err(|error| plan_error(stage, &error))
+}
+
+fn spawn(stage: &'static str, plan: &Arc<TypedSimplePlan>) -> Result<TypedSimpleState, LoadError> {
+    plan.spawn().map_err(|error| plan_error(stage, &error))
+}
+
+fn plan_error(stage: &'static str, error: &TractError) -> LoadError {
+    LoadError::Plan {
+        stage,
+        message: format!("{error:#}"),
+    }
 }
 
 /// One conversation on an [`Int8Model`].
@@ -188,6 +181,19 @@ fn engine_error(stage: &'static str, error: &TractError) -> RunError {
         stage,
         message: format!("{error:#}"),
     }
+}
+
+/// Image features of a frame by a vision plan. `frame`: `[side, side, 3]`
+fn encode_frame(
+    vision: &mut TypedSimpleState,
+    side: usize,
+    frame: &[u8],
+) -> Result<Vec<f32>, RunError> {
+    let stage = "vision";
+    let frame =
+        Tensor::from_shape(&[side, side, 3], frame).map_err(|error| engine_error(stage, &error))?;
+    let features = run(stage, vision, tvec!(frame.into_tvalue()))?;
+    values(stage, &features).map(<[f32]>::to_vec)
 }
 
 /// The values of an f32 output.
@@ -232,16 +238,10 @@ impl Int8Engine {
 
 impl Engine for Int8Engine {
     fn encode(&mut self, frame: &[u8]) -> Result<Vec<f32>, RunError> {
-        let stage = "vision";
         let (state, side) = self.vision.as_mut().ok_or(RunError::NoVision)?;
         let side = *side;
-        let frame = Tensor::from_shape(&[side, side, 3], frame)
-            .map_err(|error| engine_error(stage, &error))?;
-        let inputs = tvec!(frame.into_tvalue());
-        let features = self
-            .crew
-            .work(Phase::Encode, || run(stage, state, inputs))?;
-        values(stage, &features).map(<[f32]>::to_vec)
+        self.crew
+            .work(Phase::Encode, || encode_frame(state, side, frame))
     }
 
     fn append(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {

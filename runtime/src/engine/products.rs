@@ -19,7 +19,7 @@ pub(super) fn normed<'b>(
 }
 
 /// `rows·Wᵀ` with the kernel of the weights' layout. `rows`: `[m, k]`, `out`: `[m, n]`
-pub(super) fn linear(
+pub(crate) fn linear(
     compute: &Compute,
     rows: Int8Rows<'_>,
     weights: WeightPanels<'_>,

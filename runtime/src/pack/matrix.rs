@@ -50,6 +50,22 @@ impl<'a> WeightPanels<'a> {
         }
     }
 
+    /// Some panels as a matrix of their own, of at most `8 * n_panels` rows.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a panel is out of range.
+    pub fn panel_range(&self, first_panel: usize, n_panels: usize) -> WeightPanels<'a> {
+        match self {
+            WeightPanels::Int8(panels) => {
+                WeightPanels::Int8(panels.panel_range(first_panel, n_panels))
+            }
+            WeightPanels::Int4(panels) => {
+                WeightPanels::Int4(panels.panel_range(first_panel, n_panels))
+            }
+        }
+    }
+
     /// Input columns.
     pub fn k(&self) -> usize {
         match self {

@@ -1,11 +1,11 @@
 //! One product of seeded activations and some panels of a matrix, which every kernel must compute
 //! to the last bit.
 
+use crate::engine::products::linear;
 use crate::pack::{Matrix, OpenError, Pack, WeightPanels};
 use crate::random::SplitMix;
-use ocelli_kernels::int4_panels::int4_panel_stride;
 use ocelli_kernels::panels::PANEL_ROWS;
-use ocelli_kernels::{Compute, Int4Panels, Int8RowsBuf, Store, linear, linear_int4, quantize};
+use ocelli_kernels::{Compute, Int8RowsBuf, Store, quantize};
 use serde::{Deserialize, Serialize};
 
 /// Panels of a matrix that are probed.
@@ -128,18 +128,8 @@ fn crc32(
     rows.scales_mut()
         .fill_with(|| (0.5 + random.uniform()) as f32);
     let (rows, mut out) = (buffer.rows(), vec![0f32; tokens * n]);
-    match panels {
-        WeightPanels::Int8(panels) => {
-            let weights = panels.panel_range(panel, count);
-            linear(compute, rows, weights, &mut out, Store::Overwrite);
-        }
-        WeightPanels::Int4(panels) => {
-            let stride = int4_panel_stride(k);
-            let bytes = &panels.bytes()[panel * stride..][..count * stride];
-            let weights = Int4Panels::new(bytes, n, k).expect("they are panels of a matrix");
-            linear_int4(compute, rows, weights, &mut out, Store::Overwrite);
-        }
-    }
+    let weights = panels.panel_range(panel, count);
+    linear(compute, rows, weights, &mut out, Store::Overwrite);
     let mut hasher = crc32fast::Hasher::new();
     for value in out {
         hasher.update(&value.to_le_bytes());

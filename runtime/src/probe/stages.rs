@@ -49,17 +49,10 @@ pub struct VisionProbe {
     pub rms: f32,
 }
 
-/// The tokenizer of a pack.
-fn tokenizer(pack: &Pack) -> Result<Tokenizer, ProbeError> {
-    let header = pack.header();
-    let json = pack.blob("tokenizer.json")?;
-    let tokenizer = Tokenizer::from_bytes(json, &header.config, &header.generation);
-    Ok(tokenizer.map_err(LoadError::from)?)
-}
-
 /// The first token ids of a text.
-fn first_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ProbeError> {
-    let mut ids = tokenizer.encode(text).map_err(LoadError::from)?;
+fn first_ids(pack: &Arc<Pack>, text: &str) -> Result<Vec<u32>, ProbeError> {
+    let ids = Tokenizer::from_pack(pack).and_then(|tokenizer| tokenizer.encode(text));
+    let mut ids = ids.map_err(LoadError::from)?;
     ids.truncate(MAX_IDS);
     Ok(ids)
 }
@@ -99,7 +92,7 @@ fn spread(len: usize) -> impl Iterator<Item = usize> {
 impl TextProbe {
     pub(super) fn make(pack: &Arc<Pack>, compute: &Arc<Compute>) -> Result<TextProbe, ProbeError> {
         let image_token = pack.header().config.image_token_id();
-        let ids: Vec<u32> = first_ids(&tokenizer(pack)?, TEXT)?
+        let ids: Vec<u32> = first_ids(pack, TEXT)?
             .into_iter()
             .filter(|id| Some(*id) != image_token)
             .collect();
@@ -163,7 +156,7 @@ impl TextProbe {
         pack: &Arc<Pack>,
         compute: &Arc<Compute>,
     ) -> Result<Option<String>, ProbeError> {
-        let ids = first_ids(&tokenizer(pack)?, &self.text)?;
+        let ids = first_ids(pack, &self.text)?;
         if ids != self.ids {
             return Ok(Some(format!(
                 "the tokenizer gives {ids:?} for {:?}, it must be {:?}",

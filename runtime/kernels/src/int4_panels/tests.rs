@@ -35,6 +35,21 @@ fn packed_weights_read_back() {
 }
 
 #[test]
+fn some_panels_are_weights_of_their_own() {
+    let (n, k) = (21, 96);
+    let (_, bytes) = packed(n, k);
+    let panels = Int4Panels::new(&bytes, n, k).unwrap();
+    for (first, count, rows) in [(0, 1, 8), (1, 1, 8), (1, 2, 13), (2, 1, 5), (0, 3, 21)] {
+        let some = panels.panel_range(first, count);
+        assert_eq!((some.n(), some.k(), some.n_panels()), (rows, k, count));
+        for row in 0..rows {
+            assert_eq!(some.bias(row), panels.bias(8 * first + row));
+            assert_eq!(some.weight(row, 40), panels.weight(8 * first + row, 40));
+        }
+    }
+}
+
+#[test]
 fn widened_panels_hold_the_same_weights() {
     let (n, k) = (21, 96);
     let (_, bytes) = packed(n, k);
