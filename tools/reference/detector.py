@@ -4,6 +4,9 @@
     python tools/reference/detector.py --mask MODEL.onnx PICTURE WIDTH HEIGHT THRESHOLD
         what onnxruntime finds with a model of output form "mask" on a stretched picture, to hold
         against `cargo run --release -p ocelli-runtime --example detect`
+    python tools/reference/detector.py --yolo MODEL.onnx PICTURE WIDTH HEIGHT THRESHOLD
+        the same with a model of output form "yolo-v8" on a letterboxed picture; boxes of one class
+        that overlap by more than half are one
 
 Needs numpy, onnx, onnxruntime, pillow and scipy (requirements.txt).
 """
@@ -64,6 +67,62 @@ def yolo(rng):
     return model("yolo", nodes, [tensor("x", [1, 3, SIDE, SIDE])], [tensor("y", [1, 6, 4])], weights)
 
 
+def grid(rng):
+    """As YOLOv8 is exported with open lengths: features scaled up, distances to the four edges as
+    the mean of bins, places counted from the features' shape. Lengths between the nodes have names."""
+    bins, classes = 4, 2
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[16, 16], pads=[1, 1, 1, 1]),
+        helper.make_node("Resize", ["c", "", "twice"], ["u"], mode="nearest", coordinate_transformation_mode="asymmetric"),
+        helper.make_node("Split", ["u", "parts"], ["distances", "scores"], axis=1),
+        helper.make_node("Reshape", ["distances", "bins"], ["by_bin"]),
+        helper.make_node("Transpose", ["by_bin"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Softmax", ["t"], ["share"], axis=1),
+        helper.make_node("Conv", ["share", "number"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "edges"], ["edge"]),
+        helper.make_node("Split", ["edge"], ["before", "behind"], axis=1),
+        # The middle of every place.
+        helper.make_node("Shape", ["u"], ["shape"]),
+        *(helper.make_node("Gather", ["shape", i], [n], axis=0) for n, i in (("rows", "two"), ("columns", "three"))),
+        *(helper.make_node("Range", ["zero", n, "one"], [f"{n}_i"]) for n in ("rows", "columns")),
+        *(helper.make_node("Cast", [f"{n}_i"], [f"{n}_f"], to=TensorProto.FLOAT) for n in ("rows", "columns")),
+        *(helper.make_node("Add", [f"{n}_f", "half"], [f"{n}_m"]) for n in ("rows", "columns")),
+        helper.make_node("Unsqueeze", ["rows_m", "axis_1"], ["y_1"]),
+        helper.make_node("Unsqueeze", ["rows", "axis_0"], ["rows_1"]),
+        helper.make_node("Unsqueeze", ["columns", "axis_0"], ["columns_1"]),
+        helper.make_node("Concat", ["rows_1", "columns_1"], ["area"], axis=0),
+        helper.make_node("Expand", ["y_1", "area"], ["ys"]),
+        helper.make_node("Expand", ["columns_m", "area"], ["xs"]),
+        *(helper.make_node("Reshape", [f"{n}s", "row"], [f"{n}_row"]) for n in "xy"),
+        helper.make_node("Concat", ["x_row", "y_row"], ["middle"], axis=0),
+        # Centre and size in pixels, then scores.
+        helper.make_node("Sub", ["middle", "before"], ["from"]),
+        helper.make_node("Add", ["middle", "behind"], ["to"]),
+        helper.make_node("Add", ["from", "to"], ["sum"]),
+        helper.make_node("Mul", ["sum", "half"], ["centre"]),
+        helper.make_node("Sub", ["to", "from"], ["size"]),
+        helper.make_node("Concat", ["centre", "size"], ["box"], axis=1),
+        helper.make_node("Mul", ["box", "stride"], ["pixels"]),
+        helper.make_node("Reshape", ["scores", "flat"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["s"]),
+        helper.make_node("Concat", ["pixels", "s"], ["y"], axis=1),
+    ]
+    whole = {"zero": 0, "one": 1, "two": 2, "three": 3, "axis_0": [0], "axis_1": [1], "row": [1, -1]}
+    whole |= {"parts": [4 * bins, classes], "bins": [0, 4, bins, -1], "edges": [0, 4, -1], "flat": [0, classes, -1]}
+    weights = {name: np.array(value, np.int64) for name, value in whole.items()}
+    weights |= {
+        "w": rng.normal(0, 0.6, (4 * bins + classes, 3, 3, 3)).astype(np.float32),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "number": np.arange(bins, dtype=np.float32).reshape(1, bins, 1, 1),
+        "half": np.float32(0.5),
+        "stride": np.float32(8),
+    }
+    given = tensor("x", ["batch", 3, "height", "width"])
+    made = model("grid", nodes, [given], [tensor("y", ["batch", 4 + classes, "places"])], weights)
+    made.graph.value_info.append(tensor("c", ["batch", 4 * bins + classes, "height/16", "width/16"]))
+    return made
+
+
 def classes(rng):
     """Bytes with the channels last: mean colour, a linear layer."""
     nodes = [
@@ -82,7 +141,7 @@ def classes(rng):
 def write():
     OUT.mkdir(parents=True, exist_ok=True)
     expected = {}
-    for make in (mask, yolo, classes):
+    for make in (mask, yolo, grid, classes):
         name = make.__name__
         made = make(np.random.default_rng(7))
         path = OUT / f"{name}.onnx"
@@ -113,15 +172,50 @@ def mask_boxes(path, picture, width, height, threshold):
     for index, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
         box = [columns.start / width, rows.start / height, columns.stop / width, rows.stop / height]
         boxes.append((float(scores[labels == index].mean()), [round(edge, 6) for edge in box]))
+    show(boxes)
+
+
+def yolo_boxes(path, picture, width, height, threshold):
+    picture = Image.open(picture).convert("RGB")
+    ratio = min(width / picture.width, height / picture.height)
+    w, h = round(picture.width * ratio), round(picture.height * ratio)
+    left, top = (width - w) // 2, (height - h) // 2
+    whole = Image.new("RGB", (width, height), (114, 114, 114))
+    whole.paste(picture.resize((w, h), Image.Resampling.LANCZOS), (left, top))
+    values = np.asarray(whole, np.float32).transpose(2, 0, 1)[None] / 255
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    output = session.run(None, {session.get_inputs()[0].name: values})[0][0]
+    kept = []
+    for column in sorted(output.T, key=lambda column: -column[4:].max()):
+        (x, y, across, down), scores = column[:4], column[4:]
+        box = np.array([x - across / 2, y - down / 2, x + across / 2, y + down / 2])
+        label = int(scores.argmax())
+        twins = (overlap(box, other) for _, other_label, other in kept if other_label == label)
+        if scores.max() >= threshold and not any(twin > 0.5 for twin in twins):
+            kept.append((float(scores.max()), label, box))
+    sides = np.array([left, top, left, top]), np.array([w, h, w, h])
+    show([(score, [label, *np.clip((box - sides[0]) / sides[1], 0, 1).round(6).tolist()]) for score, label, box in kept])
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes."""
+    common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+
+
+def show(boxes):
     for score, box in sorted(boxes, reverse=True):
         print(f"{score:.6f} {box}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--mask", nargs=5, metavar=("MODEL", "PICTURE", "WIDTH", "HEIGHT", "THRESHOLD"))
-    given = parser.parse_args().mask
+    for form in ("mask", "yolo"):
+        parser.add_argument(f"--{form}", nargs=5, metavar=("MODEL", "PICTURE", "WIDTH", "HEIGHT", "THRESHOLD"))
+    arguments = parser.parse_args()
+    given = arguments.mask or arguments.yolo
     if given:
-        mask_boxes(given[0], given[1], int(given[2]), int(given[3]), float(given[4]))
+        find = mask_boxes if arguments.mask else yolo_boxes
+        find(given[0], given[1], int(given[2]), int(given[3]), float(given[4]))
     else:
         write()

@@ -21,6 +21,7 @@ fn outputs_equal_onnxruntimes() {
     for (name, channels, scale) in [
         ("mask", ChannelAxis::First, 255.0),
         ("yolo", ChannelAxis::First, 255.0),
+        ("grid", ChannelAxis::First, 255.0),
         ("classes", ChannelAxis::Last, 1.0),
     ] {
         let path = fixture(&format!("{name}.onnx"));
@@ -62,6 +63,17 @@ fn an_open_input_size_has_to_be_said() {
     assert_eq!((input.width, input.height), (40, 24));
     let error = PlainModel::load(&fixture("mask.onnx"), Some((MAX_INPUT_SIDE + 1, 8))).unwrap_err();
     assert!(matches!(error, PlainModelError::Input { .. }), "{error}");
+}
+
+/// An exporter writes the lengths that an open input leads to between the nodes, as names of theirs.
+#[test]
+fn lengths_that_a_file_names_between_its_nodes_are_those_of_the_size_it_is_run_at() {
+    for (width, height) in [(SIDE, SIDE), (48, 64)] {
+        let model = PlainModel::load(&fixture("grid.onnx"), Some((width, height)));
+        let model = model.unwrap_or_else(|error| panic!("{error}"));
+        let outputs = model.run(&vec![0.5; width * height * 3]).unwrap();
+        assert_eq!(outputs[0].shape, [1, 6, width / 8 * height / 8]);
+    }
 }
 
 #[test]
