@@ -31,31 +31,40 @@ pub enum Verdict {
     NoProbes,
 }
 
+/// This CPU's kernels, as every verb uses them.
+///
+/// # Errors
+///
+/// `OCELLI_KERNEL` names one that cannot run here.
+pub fn kernels() -> Result<Arc<Compute>, Fault> {
+    let compute = Compute::new(threads::available()).map_err(LoadError::from)?;
+    Ok(Arc::new(compute))
+}
+
 /// Runs every probe of a pack that was just written, before it gets the name `path`.
 ///
 /// # Errors
 ///
 /// A pack that cannot be read, or a probe that does not hold.
-pub fn check_written(file: &File, path: &Path) -> Result<Verdict, Fault> {
+pub fn check_written(file: &File, path: &Path, kernels: &Arc<Compute>) -> Result<Verdict, Fault> {
     let region = Region::of_file(file).map_err(|source| Fault::File {
         path: path.to_owned(),
         source,
     })?;
     let pack = Pack::from_region(region, &path.display().to_string()).map_err(LoadError::from)?;
-    check(&Arc::new(pack))
+    check(&Arc::new(pack), kernels)
 }
 
-/// Runs every probe of an opened pack on this CPU's kernels.
+/// Runs every probe of an opened pack.
 ///
 /// # Errors
 ///
 /// A probe that does not hold.
-pub fn check(pack: &Arc<Pack>) -> Result<Verdict, Fault> {
-    let compute = Arc::new(Compute::new(threads::available()).map_err(LoadError::from)?);
+pub fn check(pack: &Arc<Pack>, kernels: &Arc<Compute>) -> Result<Verdict, Fault> {
     match Probes::of(pack).map_err(ProbeError::from)? {
         None => Ok(Verdict::NoProbes),
         Some(probes) => {
-            probes.check(pack, &compute, Depth::Whole)?;
+            probes.check(pack, kernels, Depth::Whole)?;
             Ok(Verdict::Holds)
         }
     }

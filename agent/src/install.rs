@@ -39,7 +39,7 @@ const PARTIAL: &str = "ocelli.partial";
 pub fn check(path: &Path) -> Result<Arc<Pack>, Fault> {
     let pack = Arc::new(Pack::open(path).map_err(LoadError::from)?);
     pack.verify().map_err(LoadError::from)?;
-    gate::check(&pack)?;
+    gate::check(&pack, &gate::kernels()?)?;
     Ok(pack)
 }
 

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use clap::Parser;
+use ocelli_agent::cli::{Cli, Verb};
+use ocelli_agent::verbs;
 use ocelli_kernels::faults::Fault;
 use ocelli_kernels::{Compute, int8_gemm};
 use ocelli_runtime::pack::Pack;
@@ -253,4 +256,56 @@ fn the_command_refuses_a_model_at_its_start_and_remembers_what_held() {
     );
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("probes hold"), "{said}");
+}
+
+/// `ocelli pack` of this command line on these kernels: exit code and what it says.
+fn pack_on(kernels: Compute, line: &[&str]) -> (u8, String) {
+    let cli = Cli::try_parse_from(["ocelli", "pack"].iter().chain(line)).expect("a command line");
+    let Verb::Pack(args) = &cli.verb else {
+        panic!("another verb")
+    };
+    match verbs::pack::run_on(&cli.global, args, &Arc::new(kernels)) {
+        Ok(()) => (0, String::new()),
+        Err(fault) => (fault.exit_code(), fault.to_string()),
+    }
+}
+
+#[test]
+fn packing_on_a_wrong_kernel_names_it_and_leaves_nothing_behind() {
+    let (source, target) = (tempfile::tempdir(), tempfile::tempdir());
+    let (source, target) = (source.expect("a folder"), target.expect("a folder"));
+    let checkpoint = Checkpoint::of_fixture("tiny");
+    checkpoint.write(source.path()).expect("a checkpoint");
+    let out = target.path().join("tiny.ocelli");
+    let line = [source.path(), Path::new("-o"), &out].map(|part| part.to_str().expect("UTF-8"));
+    let line = [&line[..], &["--quiet", "--calibration", "none"]].concat();
+    let left = || -> Vec<_> {
+        let entries = fs::read_dir(target.path()).expect("a folder");
+        entries.map(|e| e.expect("an entry").file_name()).collect()
+    };
+    let wrong = |name, fault| Compute::with_fault(1, name, fault).expect("a kernel");
+    for name in kernel_names() {
+        for fault in [Fault::Gemv, Fault::Gemm] {
+            let (code, said) = pack_on(wrong(name, fault), &line);
+            assert_eq!(code, 3, "{said}");
+            for wanted in [&format!("kernel {name} "), line[2]] {
+                assert!(said.contains(wanted), "{said:?}: {wanted:?}");
+            }
+            assert!(left().is_empty(), "{:?}", left());
+        }
+    }
+    fs::write(&out, "an older pack").expect("a file");
+    let (code, said) = pack_on(
+        wrong(kernel_names()[0], Fault::Gemm),
+        &[&line[..], &["--force"]].concat(),
+    );
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(left(), ["tiny.ocelli"]);
+    assert_eq!(fs::read(&out).expect("the old file"), b"an older pack");
+
+    let sound = Compute::new(1).expect("a kernel");
+    let (code, said) = pack_on(sound, &[&line[..], &["--force"]].concat());
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(left(), ["tiny.ocelli"]);
+    assert!(Probes::of(&open(fs::read(&out).expect("a pack"))).is_ok_and(|p| p.is_some()));
 }

@@ -110,7 +110,7 @@ fn open(name: &str, look: &Look) -> Result<Found, Fault> {
     let verdict = match look.verify {
         true => {
             pack.verify().map_err(LoadError::from)?;
-            Some(gate::check(&pack)?)
+            Some(gate::check(&pack, &gate::kernels()?)?)
         }
         false => None,
     };

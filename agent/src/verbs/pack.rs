@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::gate;
 use crate::progress::Progress;
 use crate::threads;
+use ocelli_kernels::Compute;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
@@ -15,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Runs the verb.
 ///
@@ -23,6 +25,15 @@ use std::path::Path;
 /// See [`Fault`]. Whatever goes wrong, no partial file is left and an existing
 /// output stays as it was.
 pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
+    run_on(global, args, &gate::kernels()?)
+}
+
+/// [`run`], the new pack's probes on these kernels.
+///
+/// # Errors
+///
+/// As there.
+pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Result<(), Fault> {
     if args.output.exists() && !args.force {
         return Err(Fault::Argument(format!(
             "{} exists; give --force to replace it",
@@ -74,7 +85,7 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
         (partial.as_file(), &args.output),
         &mut progress,
     )?;
-    gate::check_written(partial.as_file(), &args.output)?;
+    gate::check_written(partial.as_file(), &args.output, kernels)?;
     partial
         .persist(&args.output)
         .map_err(|error| file_fault(error.error))?;
