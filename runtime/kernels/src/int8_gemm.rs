@@ -109,6 +109,26 @@ pub unsafe trait Microkernel: Sync {
     /// * `out` is writable for `rows` rows of `8 * n_panels` values, `out_stride` values apart, and
     ///   for [`Store::Add`] initialised.
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store);
+
+    /// True for a kernel that takes int4 panels as they are stored; for others they are widened,
+    /// with their scales in [`Tile::block_scales`].
+    fn takes_int4(&self) -> bool {
+        false
+    }
+
+    /// [`Microkernel::tile`] of a kernel that [takes int4 panels](Microkernel::takes_int4): `panels`
+    /// are those of [`crate::int4_panels`], `lhs_sums` those of blocks, `block_scales` is empty.
+    ///
+    /// # Safety
+    ///
+    /// * As for [`Microkernel::tile`]; `k_padded` and `group_len` are multiples of 32.
+    unsafe fn int4_tile(&self, tile: &Tile<'_>, _: *mut f32, _: usize, _: Store) {
+        unreachable!(
+            "{} takes no int4 panels, here {}",
+            self.name(),
+            tile.n_panels
+        )
+    }
 }
 
 /// `with_rows!(rows, R in [1, 2, …] => f::<R>(…))`: calls with the number of tokens as a constant.
@@ -238,22 +258,35 @@ impl Tile<'_> {
         crate::panels::panel_stride(self.k_padded)
     }
 
-    /// Debug check of the lengths that [`Microkernel::tile`] requires.
-    pub(crate) fn debug_check(&self, kernel: &dyn Microkernel) {
+    /// Debug check of the lengths that [`Microkernel::int4_tile`] requires.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn debug_check_int4(&self, kernel: &dyn Microkernel) {
+        self.debug_check_lhs(kernel, BLOCK);
+        debug_assert!(self.block_scales.is_empty() && self.group_len.is_multiple_of(BLOCK));
+        let stride = crate::int4_panels::int4_panel_stride(self.k_padded);
+        debug_assert_eq!(self.panels.len(), self.n_panels * stride);
+    }
+
+    fn debug_check_lhs(&self, kernel: &dyn Microkernel, sum_len: usize) {
         debug_assert!((1..=kernel.mr()).contains(&self.rows));
         debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.rows, self.k_padded));
         debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * self.rows);
+        let n_sums = self.k_padded / sum_len * self.rows;
+        debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == n_sums);
+        debug_assert!((1..=kernel.nr() / PANEL_ROWS).contains(&self.n_panels));
+        debug_assert!(self.k_padded.is_multiple_of(self.group_len));
+    }
+
+    /// Debug check of the lengths that [`Microkernel::tile`] requires.
+    pub(crate) fn debug_check(&self, kernel: &dyn Microkernel) {
         let sum_len = if self.block_scales.is_empty() {
             self.group_len
         } else {
             BLOCK
         };
-        let n_sums = self.k_padded / sum_len * self.rows;
-        debug_assert!(!kernel.uses_lhs_sums() || self.lhs_sums.len() == n_sums);
+        self.debug_check_lhs(kernel, sum_len);
         let n_scales = self.n_panels * self.k_padded / BLOCK * PANEL_ROWS;
         debug_assert!(self.block_scales.is_empty() || self.block_scales.len() == n_scales);
         debug_assert_eq!(self.panels.len(), self.n_panels * self.panel_stride());
-        debug_assert!((1..=kernel.nr() / PANEL_ROWS).contains(&self.n_panels));
-        debug_assert!(self.k_padded.is_multiple_of(self.group_len));
     }
 }

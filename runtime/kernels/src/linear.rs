@@ -226,6 +226,8 @@ fn store_edge(values: &[f32], out: &mut [f32], store: Store) {
 #[derive(Clone, Copy)]
 struct TilePanels<'a> {
     bytes: &'a [u8],
+    /// Whether they are int4 panels as stored.
+    is_int4: bool,
     block_scales: &'a [f32],
     /// Panels, and output rows that exist.
     n_panels: usize,
@@ -237,8 +239,13 @@ trait Weights: Sync {
     fn n(&self) -> usize;
     /// Values whose sum a kernel needs that corrects its tokens.
     fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize;
-    /// Lends some panels to `f`.
-    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>));
+    /// Lends some panels to `f`, as the kernel takes them.
+    fn with_panels(
+        &self,
+        kernel: &dyn Microkernel,
+        panels: Range<usize>,
+        f: &mut dyn FnMut(TilePanels<'_>),
+    );
 }
 
 impl Weights for Panels<'_> {
@@ -248,10 +255,16 @@ impl Weights for Panels<'_> {
     fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize {
         lhs.group_len()
     }
-    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>)) {
+    fn with_panels(
+        &self,
+        _: &dyn Microkernel,
+        panels: Range<usize>,
+        f: &mut dyn FnMut(TilePanels<'_>),
+    ) {
         let range = self.panel_range(panels.start, panels.len());
         f(TilePanels {
             bytes: range.bytes(),
+            is_int4: false,
             block_scales: &[],
             n_panels: panels.len(),
             n: range.n(),
@@ -266,8 +279,24 @@ impl Weights for Int4Panels<'_> {
     fn sum_len(&self, _: &Int8Rows<'_>) -> usize {
         BLOCK
     }
-    /// Widens the panels into scratch, once for all tokens of a block.
-    fn with_panels(&self, panels: Range<usize>, f: &mut dyn FnMut(TilePanels<'_>)) {
+    /// For a kernel that does not take them as they are, widens the panels into scratch, once for
+    /// all tokens of a block.
+    fn with_panels(
+        &self,
+        kernel: &dyn Microkernel,
+        panels: Range<usize>,
+        f: &mut dyn FnMut(TilePanels<'_>),
+    ) {
+        if kernel.takes_int4() {
+            let range = self.panel_range(panels.start, panels.len());
+            return f(TilePanels {
+                bytes: range.bytes(),
+                is_int4: true,
+                block_scales: &[],
+                n_panels: panels.len(),
+                n: range.n(),
+            });
+        }
         let bytes = panels.len() * panel_stride(self.k());
         let n_scales = panels.len() * self.k() / BLOCK * PANEL_ROWS;
         with_scratch(
@@ -279,6 +308,7 @@ impl Weights for Int4Panels<'_> {
                 self.widen_into(panels.start, bytes, block_scales);
                 f(TilePanels {
                     bytes,
+                    is_int4: false,
                     block_scales,
                     n_panels: panels.len(),
                     n: (panels.len() * PANEL_ROWS).min(self.n() - panels.start * PANEL_ROWS),
@@ -440,7 +470,7 @@ fn many_tokens(
             for group in first_group..(first_group + groups_per_block).min(n_groups) {
                 let first_panel = group * panels_per_group;
                 let last_panel = (first_panel + panels_per_group).min(n_panels);
-                rhs.with_panels(first_panel..last_panel, &mut |panels| {
+                rhs.with_panels(kernel, first_panel..last_panel, &mut |panels| {
                     for strip in first_strip..(first_strip + strips_per_block).min(n_strips) {
                         let rows = layout.rows(strip);
                         let lines = &packed[strip * layout.lines()..][..layout.lines()];
@@ -449,7 +479,7 @@ fn many_tokens(
                         // columns.
                         unsafe {
                             let out = out.at(rows.start * n + first_panel * PANEL_ROWS);
-                            one_tile(kernel, &tile, panels.n, out, n, store);
+                            one_tile(kernel, &tile, panels, out, n, store);
                         }
                     }
                 });
@@ -458,30 +488,38 @@ fn many_tokens(
     });
 }
 
-/// Computes one tile of which `n_cols` output rows exist.
+/// Computes one tile of some panels.
 ///
 /// # Safety
 ///
-/// * `tile` is consistent in the sense of [`Microkernel::tile`].
-/// * `tile.rows` rows of `n_cols` values, `out_stride` apart, are writable at `out`, initialised,
+/// * `tile` is consistent in the sense of [`Microkernel::tile`], or of [`Microkernel::int4_tile`]
+///   for int4 panels.
+/// * `tile.rows` rows of `panels.n` values, `out_stride` apart, are writable at `out`, initialised,
 ///   and nobody else's.
 unsafe fn one_tile(
     kernel: &dyn Microkernel,
     tile: &Tile<'_>,
-    n_cols: usize,
+    panels: TilePanels<'_>,
     out: *mut f32,
     out_stride: usize,
     store: Store,
 ) {
-    let width = tile.n_panels * PANEL_ROWS;
+    let (width, n_cols) = (tile.n_panels * PANEL_ROWS, panels.n);
+    let run = |out: *mut f32, stride: usize, store: Store| {
+        // SAFETY: consistent by the caller's promise; both places below hold the tile.
+        unsafe {
+            match panels.is_int4 {
+                true => kernel.int4_tile(tile, out, stride, store),
+                false => kernel.tile(tile, out, stride, store),
+            }
+        }
+    };
     if n_cols == width {
-        // SAFETY: the whole tile is inside `out`, by the caller's promise.
-        unsafe { kernel.tile(tile, out, out_stride, store) };
-        return;
+        return run(out, out_stride, store);
     }
+    // MAX_TILE holds the tile of any kernel.
     let mut edge = [0.0; MAX_TILE];
-    // SAFETY: MAX_TILE holds the tile of any kernel.
-    unsafe { kernel.tile(tile, edge.as_mut_ptr(), width, Store::Overwrite) };
+    run(edge.as_mut_ptr(), width, Store::Overwrite);
     for (i, values) in edge.chunks_exact(width).take(tile.rows).enumerate() {
         // SAFETY: row i has n_cols values, by the caller's promise.
         let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), n_cols) };

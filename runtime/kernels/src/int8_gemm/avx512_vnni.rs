@@ -14,10 +14,11 @@
 //! accumulator starts at `-128 · Σ x` of its token and group, which takes the excess away again:
 //! exact modulo 2³², and the true sum fits.
 
+mod int4;
+
 use std::arch::x86_64::*;
 
 use super::{Microkernel, Tile, with_rows};
-use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
@@ -104,6 +105,19 @@ unsafe impl Microkernel for Avx512Vnni {
             );
         }
     }
+    fn takes_int4(&self) -> bool {
+        true
+    }
+    unsafe fn int4_tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        tile.debug_check_int4(self);
+        // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
+        unsafe {
+            with_rows!(
+                tile.rows,
+                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => int4::tile::<R>(tile, out, out_stride, store)
+            );
+        }
+    }
 }
 
 /// # Safety
@@ -130,16 +144,7 @@ unsafe fn tile_vnni<const R: usize>(
     let group_steps = tile.group_len / K_GROUP;
 
     let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
-    if !tile.block_scales.is_empty() {
-        // SAFETY: a missing panel repeats the last one, so each has whole steps.
-        unsafe { add_blocks::<R>(tile, panels, &mut totals) };
-    }
-    let groups = if tile.block_scales.is_empty() {
-        tile.lhs_scales
-    } else {
-        &[]
-    };
-    let groups = groups.as_chunks::<R>().0.iter();
+    let groups = tile.lhs_scales.as_chunks::<R>().0.iter();
     for (g, (scales, sums)) in groups.zip(tile.lhs_sums.as_chunks::<R>().0).enumerate() {
         let first = g * group_steps;
         // SAFETY: the steps of the group are inside the panels and the packed tokens.
@@ -178,60 +183,6 @@ unsafe fn tile_vnni<const R: usize>(
                     value = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), value);
                 }
                 _mm512_mask_storeu_ps(out, columns, value);
-            }
-        }
-    }
-}
-
-/// The totals of `R` tokens and four panels with block scales.
-///
-/// # Safety
-///
-/// * The CPU has AVX-512 F and VNNI; `panels` point at the panels of the tile, the last one
-///   repeated.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn add_blocks<const R: usize>(
-    tile: &Tile<'_>,
-    panels: [*const u8; 2 * PAIR],
-    totals: &mut [[__m512; PAIR]; R],
-) {
-    let blocks_per_group = tile.group_len / BLOCK;
-    let last = tile.n_panels - 1;
-    let n_blocks = tile.k_padded / BLOCK;
-    let first = tile.block_scales.as_ptr();
-    // Eight scales for each block of a panel; a missing panel repeats the last one.
-    let of_panel = |p: usize| first.wrapping_add(p.min(last) * n_blocks * PANEL_ROWS);
-    let scales = [of_panel(0), of_panel(1), of_panel(2), of_panel(3)];
-    let sums = tile.lhs_sums.as_chunks::<R>().0;
-    for (g, sx) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
-        let mut group = [[_mm512_setzero_ps(); PAIR]; R];
-        let first = g * blocks_per_group;
-        for (b, sums) in (first..).zip(&sums[first..][..blocks_per_group]) {
-            // SAFETY: the steps of the block are inside the panels and the packed tokens; a block
-            // has eight scales in each panel.
-            let (acc, sw) = unsafe {
-                let x = tile.lhs.as_ptr().add(b * BLOCK * R);
-                let [s0, s1, s2, s3] = scales;
-                let at = b * PANEL_ROWS;
-                let weights = moved(panels, b * BLOCK * PANEL_ROWS);
-                (
-                    products::<R>(weights, x, sums, BLOCK / K_GROUP),
-                    [
-                        load_pair_ps(s0.add(at), s1.add(at)),
-                        load_pair_ps(s2.add(at), s3.add(at)),
-                    ],
-                )
-            };
-            for (group, acc) in group.iter_mut().zip(acc) {
-                for j in 0..PAIR {
-                    group[j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[j]), sw[j], group[j]);
-                }
-            }
-        }
-        for ((totals, group), sx) in totals.iter_mut().zip(group).zip(sx) {
-            for j in 0..PAIR {
-                totals[j] = _mm512_fmadd_ps(group[j], _mm512_set1_ps(*sx), totals[j]);
             }
         }
     }
