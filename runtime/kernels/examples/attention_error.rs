@@ -12,7 +12,7 @@ use ocelli_kernels::attention::{vision_attention, vision_attention_int8};
 use ocelli_kernels::norm::rms_norm_quantize_rows;
 use ocelli_kernels::panels::{byte_len, pack_int8_rows_into};
 use ocelli_kernels::quantize::quantize_rows;
-use ocelli_kernels::{AlignedBytes, Compute, Int8RowsBuf, Panels, Store, linear};
+use ocelli_kernels::{AlignedBytes, Compute, Int8RowsBuf, Panels, Store, linear, linear_blocks};
 
 const PATCHES: usize = 1024;
 const HIDDEN: usize = 768;
@@ -82,12 +82,12 @@ fn features(
     let mut wide = vec![0.0; PATCHES * INTERMEDIATE];
     for layer in layers {
         rms_norm_quantize_rows(compute, &x, EPS, rows.reshape(PATCHES, HIDDEN, 0));
-        linear(
+        linear_blocks(
             compute,
             rows.rows(),
             layer.qkv.panels(),
+            HIDDEN / HEADS,
             &mut qkv,
-            Store::Overwrite,
         );
         attend(compute, &qkv, PATCHES, HEADS, HIDDEN / HEADS, &mut context);
         quantize_rows(compute, &context, rows.reshape(PATCHES, HIDDEN, 0));

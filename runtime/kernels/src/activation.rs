@@ -7,7 +7,7 @@ use crate::aligned::with_f32_scratch;
 use crate::compute::Compute;
 use crate::lanes::{FloatTier, INTEGER_SHIFT, Lanes, map_lanes, tiered};
 use crate::panels::PANEL_ROWS;
-use crate::quantize::{Int8RowsMut, quantize_row_on};
+use crate::quantize::{Int8RowsMut, quantize_row_on, quantize_strided};
 
 /// Largest error of [`exp_slice`] in units in the last place, where the result is a normal number.
 pub const EXP_MAX_ULP: u32 = 2;
@@ -16,6 +16,69 @@ pub const EXP_MAX_ULP: u32 = 2;
 pub const SILU_MAX_ULP: u32 = 4;
 /// Largest error of [`gelu_tanh_slice`], relative to the larger of |gelu(x)| and |x| · 2⁻⁷.
 pub const GELU_MAX_RELATIVE_ERROR: f64 = 1e-6;
+
+/// An activation between two products of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// [`gelu_tanh`] of every column.
+    GeluTanh,
+    /// `silu(gate) · up`, of alternating panels: 8 gate columns, 8 up columns.
+    SwiGlu,
+}
+
+impl Activation {
+    /// Columns of the input for one of the output.
+    pub fn columns(self) -> usize {
+        match self {
+            Activation::GeluTanh => 1,
+            Activation::SwiGlu => 2,
+        }
+    }
+
+    /// [`gelu_tanh_quantize_rows`] or [`swiglu_quantize_rows`].
+    ///
+    /// # Panics
+    ///
+    /// Panics as they do.
+    pub fn quantize_rows(self, compute: &Compute, x: &[f32], out: Int8RowsMut<'_>) {
+        match self {
+            Activation::GeluTanh => gelu_tanh_quantize_rows(compute, x, out),
+            Activation::SwiGlu => {
+                let inter = out.k();
+                swiglu_quantize_rows(compute, x, inter, out);
+            }
+        }
+    }
+
+    /// Quantises the activated columns of some rows, each with one scale. `x` `[m, columns]`,
+    /// `activated` as many values as come of them; row `i` goes to `i * stride` values after `out`,
+    /// its scale to `i * scale_stride` after `scales`.
+    ///
+    /// # Safety
+    ///
+    /// * `x` holds [`Activation::columns`] times as many values as `activated`; gate and up columns
+    ///   come in whole panels.
+    /// * The rows and scales are writable where the strides put them.
+    pub(crate) unsafe fn quantize_strided(
+        self,
+        tier: FloatTier,
+        m: usize,
+        x: &[f32],
+        activated: &mut [f32],
+        (out, stride): (*mut i8, usize),
+        (scales, scale_stride): (*mut f32, usize),
+    ) {
+        let len = activated.len() / m;
+        // SAFETY: by the caller's promises.
+        unsafe {
+            match self {
+                Activation::GeluTanh => gelu_all(tier, x, activated),
+                Activation::SwiGlu => swiglu_row(tier, x, activated),
+            }
+            quantize_strided(tier, activated, len, out, stride, scales, scale_stride);
+        }
+    }
+}
 
 /// √(2/π).
 const GELU_SCALE: f32 = 0.797_884_6;

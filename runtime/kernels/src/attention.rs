@@ -260,7 +260,7 @@ pub fn decoder_attention(
         });
 }
 
-/// Queries, keys and values of one vision layer, `[n, 3 * n_heads * head_dim]`, rows `q | k | v`.
+/// Queries, keys and values of one vision layer, `[3, n_heads, n, head_dim]`.
 #[derive(Clone, Copy)]
 struct VisionQkv<'a> {
     values: &'a [f32],
@@ -275,7 +275,7 @@ impl<'a> VisionQkv<'a> {
         assert_eq!(
             qkv.len(),
             n * 3 * width,
-            "qkv must be [n, 3 * n_heads * head_dim]"
+            "qkv must be [3, n_heads, n, head_dim]"
         );
         check_head_dim(head_dim);
         VisionQkv {
@@ -301,12 +301,12 @@ impl<'a> VisionQkv<'a> {
     /// One head of one row, `[head_dim]`.
     #[inline(always)]
     fn part(&self, part: Part, head: usize, row: usize) -> &'a [f32] {
-        let start = (row * 3 + part as usize) * self.width() + head * self.head_dim;
+        let start = ((part as usize * self.n_heads + head) * self.n + row) * self.head_dim;
         &self.values[start..][..self.head_dim]
     }
 }
 
-/// What a row of [`VisionQkv`] consists of, in this order.
+/// What [`VisionQkv`] consists of, in this order.
 #[derive(Clone, Copy)]
 enum Part {
     Query,
@@ -314,8 +314,8 @@ enum Part {
     Value,
 }
 
-/// Full attention among `n` patches. `qkv` `[n, 3 * n_heads * head_dim]`, each row `q | k | v`;
-/// `out` `[n, n_heads * head_dim]`.
+/// Full attention among `n` patches. `qkv` `[3, n_heads, n, head_dim]`, as
+/// [`crate::linear_blocks`] writes it; `out` `[n, n_heads * head_dim]`.
 ///
 /// # Panics
 ///

@@ -63,6 +63,8 @@ pub struct Tile<'a> {
     pub k_padded: usize,
     /// Values per scale: `k_padded`, or a multiple of 16 that divides it.
     pub group_len: usize,
+    /// Weights that will be wanted next, for a kernel that [asks](Microkernel::asks_ahead) for them.
+    pub ahead: &'a [u8],
 }
 
 /// An int8 kernel for tiles of up to `mr` tokens times `nr` output rows.
@@ -90,6 +92,11 @@ pub unsafe trait Microkernel: Sync {
 
     /// True if [`Tile::lhs_sums`] must be filled.
     fn uses_lhs_sums(&self) -> bool {
+        false
+    }
+
+    /// True if [`Microkernel::tile`] asks for the memory of [`Tile::ahead`] on its way.
+    fn asks_ahead(&self) -> bool {
         false
     }
 

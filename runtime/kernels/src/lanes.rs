@@ -14,6 +14,7 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+pub(crate) mod powers;
 pub(crate) mod scalar;
 
 /// Most lanes of any tier: size of the buffers that finish a row.
@@ -56,6 +57,11 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self;
     /// The low bytes of `4 * N` values: integers in -128..=127 to which [`INTEGER_SHIFT`] was added.
     unsafe fn store_low_bytes(four: [Self; 4], to: *mut i8);
+    /// [`powers::power`] of `4 * N` codes, less [`powers::POWER_OFFSET`]; the codes are integers in
+    /// 0..=[`powers::CODE_MAX`] to which [`INTEGER_SHIFT`] was added.
+    unsafe fn store_powers(four: [Self; 4], to: *mut i8);
+    /// Sum of 64 bytes.
+    unsafe fn sum_bytes(from: *const i8) -> i32;
     /// The smaller; `other` where `self` is NaN.
     unsafe fn min(self, other: Self) -> Self;
     /// The larger; `other` where `self` is NaN.
@@ -367,6 +373,17 @@ mod tests {
             L::store_low_bytes(four, low.as_mut_ptr());
             // The tiers differ in how many values they store; the first 16 are of the same lanes.
             out.push(low[..MAX_LANES].iter().map(|v| f32::from(*v)).collect());
+            // All codes, in turns of as many as a tier takes.
+            let mut powers = [0_i8; 320];
+            for first in (0..320).step_by(4 * L::N) {
+                let codes: [f32; 4 * MAX_LANES] =
+                    std::array::from_fn(|i| ((first + i) % 288) as f32 + INTEGER_SHIFT);
+                let four = std::array::from_fn(|i| L::load(codes.as_ptr().add(i * L::N)));
+                L::store_powers(four, powers.as_mut_ptr().add(first));
+            }
+            out.push(powers.iter().map(|v| f32::from(*v)).collect());
+            let sums = (0..320 - 64).map(|i| L::sum_bytes(powers.as_ptr().add(i)) as f32);
+            out.push(sums.collect());
             let mut narrow = vec![0_u16; MAX_LANES];
             let mut bytes = vec![0_i8; MAX_LANES];
             let mut wide = vec![0.0; MAX_LANES];

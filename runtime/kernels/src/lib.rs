@@ -24,6 +24,7 @@ compile_error!("packed panels hold little-endian words and are read in place");
 
 mod aligned;
 mod lanes;
+mod prefetch;
 
 pub mod activation;
 pub mod attention;
@@ -47,10 +48,14 @@ pub mod quantize;
 pub mod rope;
 pub mod threads;
 
+pub use activation::Activation;
 pub use aligned::{AlignedBytes, scratch_bytes};
 pub use compute::{Compute, ComputeError};
 pub use int4_panels::Int4Panels;
 pub use lanes::FloatTier;
-pub use linear::{Store, linear, linear_int4};
+pub use linear::{
+    Store, linear, linear_activated, linear_blocks, linear_int4, linear_int4_activated,
+    linear_int4_blocks,
+};
 pub use panels::Panels;
 pub use quantize::{Int8Rows, Int8RowsBuf, Int8RowsMut};

@@ -81,6 +81,39 @@ pub(crate) unsafe fn quantize_row_on<L: Lanes>(
     }
 }
 
+tiered! {
+    /// Quantises rows of `len` values with one scale each: row `i` to `i * stride` after `out`, its
+    /// scale to `i * scale_stride` after `scales`.
+    ///
+    /// # Safety
+    ///
+    /// * `x` holds whole rows; rows and scales are writable where the strides put them.
+    pub(crate) unsafe fn quantize_strided(
+        x: &[f32], len: usize, out: *mut i8, stride: usize, scales: *mut f32, scale_stride: usize,
+    ) = quantize_strided_on
+}
+
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; the rest as in [`quantize_strided`].
+#[inline(always)]
+unsafe fn quantize_strided_on<L: Lanes>(
+    x: &[f32],
+    len: usize,
+    out: *mut i8,
+    stride: usize,
+    scales: *mut f32,
+    scale_stride: usize,
+) {
+    for (i, row) in x.chunks_exact(len).enumerate() {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let scale = quantize_group::<L>(row.as_ptr(), len, 1.0, out.add(i * stride));
+            scales.add(i * scale_stride).write(scale);
+        }
+    }
+}
+
 /// Largest magnitude of `len` values, NaN left out.
 ///
 /// # Safety

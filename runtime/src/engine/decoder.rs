@@ -4,13 +4,13 @@
 
 pub(super) mod step;
 
-use super::products::{linear, normed, project_add};
+use super::products::{linear, linear_activated, normed, project_add};
 use crate::config::TextConfig;
 use crate::kv_cache::KvCache;
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
-    Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention, half,
+    Activation, Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, attention, half,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -180,20 +180,17 @@ impl DecoderModel {
         project_add(&self.compute, weights, ctx, rows, x);
     }
 
-    /// Norm, gate and up projections in `gate_up` (`[m, 2·intermediate]`), `silu(gate)·up`
-    /// quantised by groups: `x → out`.
+    /// Norm, gate and up projections, `silu(gate)·up` quantised by groups: `x → out`.
     pub(super) fn gate_up(
         &self,
         layer: usize,
         x: &[f32],
         rows: &mut Int8RowsBuf,
-        gate_up: &mut [f32],
         out: Int8RowsMut<'_>,
     ) {
         let rows = self.normed(x, rows);
-        self.product(rows, &self.layers[layer].gate_up, gate_up, Store::Overwrite);
-        let inter = self.config.intermediate_size;
-        activation::swiglu_quantize_rows(&self.compute, gate_up, inter, out);
+        let weights = self.pack.panels(&self.layers[layer].gate_up);
+        linear_activated(&self.compute, rows, weights, Activation::SwiGlu, out);
     }
 
     /// Down projection added to the residual stream: `x, inner → x`.

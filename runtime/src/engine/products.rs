@@ -3,7 +3,9 @@
 
 use crate::pack::WeightPanels;
 use ocelli_kernels::{
-    Compute, Int8Rows, Int8RowsBuf, Store, linear as linear_int8, linear_int4, norm, quantize,
+    Activation, Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, linear as linear_int8,
+    linear_activated as linear_int8_activated, linear_blocks as linear_int8_blocks, linear_int4,
+    linear_int4_activated, linear_int4_blocks, norm, quantize,
 };
 
 /// Weightless RMSNorm of `x` (`[m, hidden]`), as int8 rows with one scale each in `rows`.
@@ -29,6 +31,34 @@ pub(crate) fn linear(
     match weights {
         WeightPanels::Int8(panels) => linear_int8(compute, rows, panels, out, store),
         WeightPanels::Int4(panels) => linear_int4(compute, rows, panels, out, store),
+    }
+}
+
+/// `rows·Wᵀ` with the columns in blocks. `rows`: `[m, k]`, `out`: `[n / block, m, block]`
+pub(super) fn linear_blocks(
+    compute: &Compute,
+    rows: Int8Rows<'_>,
+    weights: WeightPanels<'_>,
+    block: usize,
+    out: &mut [f32],
+) {
+    match weights {
+        WeightPanels::Int8(panels) => linear_int8_blocks(compute, rows, panels, block, out),
+        WeightPanels::Int4(panels) => linear_int4_blocks(compute, rows, panels, block, out),
+    }
+}
+
+/// `activation(rows·Wᵀ)`, quantised as `out` says. `rows`: `[m, k]`
+pub(super) fn linear_activated(
+    compute: &Compute,
+    rows: Int8Rows<'_>,
+    weights: WeightPanels<'_>,
+    activation: Activation,
+    out: Int8RowsMut<'_>,
+) {
+    match weights {
+        WeightPanels::Int8(panels) => linear_int8_activated(compute, rows, panels, activation, out),
+        WeightPanels::Int4(panels) => linear_int4_activated(compute, rows, panels, activation, out),
     }
 }
 

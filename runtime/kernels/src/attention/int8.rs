@@ -12,7 +12,8 @@
 //! A mean taken from the keys moves all scores of a query alike, which softmax does not see; one
 //! taken from the values comes back at the end, because the weights of a query sum to 1. Both
 //! leave smaller numbers to round. Scores carry the factor log₂e, so the weights are powers of two:
-//! within a group of keys `round(254 · 2^(score - maximum of the group))`, with the scale
+//! within a group of keys `254 · 2^(score - maximum of the group)`, the exponent rounded to 32nds and
+//! then the weight, by a table of one octave; with the scale
 //! `2^(maximum of the group - maximum of the row)`. Less 127 they fit a byte; what that takes from
 //! the output is a multiple of the sum of the group's values, and comes back at the end. The sum
 //! that divides is that of the rounded weights.
@@ -27,6 +28,7 @@ use super::{Part, VisionQkv};
 use crate::aligned::{Line, lines_for, take_words, with_scratch, words};
 use crate::compute::Compute;
 use crate::int8_gemm::{Microkernel, Tile};
+use crate::lanes::MAX_LANES;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, k_padded, panel_stride};
 use crate::threads::SyncPtr;
@@ -47,7 +49,7 @@ const GROUP: usize = 64;
 const KEY_BLOCK: usize = 256;
 
 /// Full attention among `n` patches, as [`super::vision_attention`], in int8. `qkv`
-/// `[n, 3 * n_heads * head_dim]`, each row `q | k | v`; `out` `[n, n_heads * head_dim]`.
+/// `[3, n_heads, n, head_dim]`; `out` `[n, n_heads * head_dim]`.
 ///
 /// Values are rounded to 8 bits, weights to 8 bits of the largest of their 64 keys; queries and keys
 /// to 8 bits, or to 15 where 8 would move the scores of the head by more than 1/64. On normally
@@ -122,10 +124,11 @@ struct Strip<'a> {
     weight_rows: &'a mut [i8],
     /// All keys, as the kernel wants them.
     weights: &'a mut [i8],
-    /// `[groups, m]`: maximum score, which becomes the scale, and sum of the weights' bytes.
-    scales: &'a mut [f32],
+    /// `[groups, m]` and room for a vector: maximum score, sum of the weights' bytes, scale.
+    maxima: &'a mut [f32],
     sums: &'a mut [i32],
-    /// `[m]`: what the weights of a query sum to.
+    scales: &'a mut [f32],
+    /// `[m]` and room for a vector: what the weights of a query sum to.
     totals: &'a mut [f32],
     /// `[m, head_dim]`.
     out: &'a mut [f32],
@@ -134,16 +137,16 @@ struct Strip<'a> {
 impl<'a> Strip<'a> {
     /// Scratch lines a strip of `m` queries needs.
     fn lines(kernel: &dyn Microkernel, m: usize, layout: &HeadLayout) -> usize {
-        let groups = m * layout.n_groups();
+        let groups = m * layout.n_groups() + MAX_LANES;
         let width = layout.key_width(MAX_TERMS);
         lines_for::<i8>(m * width)
             + lines_for::<i8>(kernel.lhs_bytes(m, width))
             + 2 * lines_for::<f32>(MAX_TERMS * m)
-            + lines_for::<f32>(m)
+            + lines_for::<f32>(m + MAX_LANES)
             + lines_for::<f32>(m * KEY_BLOCK)
             + lines_for::<i8>(m * KEY_BLOCK)
             + lines_for::<i8>(kernel.lhs_bytes(m, layout.n_padded()))
-            + 2 * lines_for::<f32>(groups)
+            + 3 * lines_for::<f32>(groups)
             + lines_for::<f32>(m * layout.head_dim())
     }
 
@@ -156,7 +159,7 @@ impl<'a> Strip<'a> {
         lines: &'a mut [Line],
     ) -> Strip<'a> {
         let kernel = compute.gemm();
-        let (groups, width) = (m * layout.n_groups(), layout.key_width(terms));
+        let (groups, width) = (m * layout.n_groups() + MAX_LANES, layout.key_width(terms));
         let mut rest = lines;
         let strip = Strip {
             compute,
@@ -171,9 +174,10 @@ impl<'a> Strip<'a> {
             scores: take_words(&mut rest, m * KEY_BLOCK),
             weight_rows: take_words(&mut rest, m * KEY_BLOCK),
             weights: take_words(&mut rest, kernel.lhs_bytes(m, layout.n_padded())),
-            scales: take_words(&mut rest, groups),
+            maxima: take_words(&mut rest, groups),
             sums: take_words(&mut rest, groups),
-            totals: take_words(&mut rest, m),
+            scales: take_words(&mut rest, groups),
+            totals: take_words(&mut rest, m + MAX_LANES),
             out: take_words(&mut rest, m * layout.head_dim()),
         };
         strip.query_rows.fill(0);
@@ -207,21 +211,30 @@ impl<'a> Strip<'a> {
             self.score(head, first_key, n_keys);
             self.weigh(first_key, n_keys);
         }
-        // SAFETY: scales and sums hold whole groups of m values, totals m values.
+        // SAFETY: all hold whole groups of m values, totals m values, and have room for a vector.
         unsafe {
             let tier = self.compute.float_tier();
-            add_groups(tier, self.m, self.scales, self.sums, self.totals);
+            add_groups(
+                tier,
+                self.m,
+                self.maxima,
+                self.sums,
+                self.scales,
+                self.totals,
+            );
         }
+        let groups = self.m * self.layout.n_groups();
         let tile = Tile {
             rows: self.m,
             lhs: self.weights,
-            lhs_scales: self.scales,
-            lhs_sums: self.sums,
+            lhs_scales: &self.scales[..groups],
+            lhs_sums: &self.sums[..groups],
             panels: head.values,
             block_scales: &[],
             n_panels: self.layout.head_dim() / PANEL_ROWS,
             k_padded: self.layout.n_padded(),
             group_len: GROUP,
+            ahead: &[],
         };
         product(self.kernel, &tile, self.out, self.layout.head_dim());
     }
@@ -240,6 +253,7 @@ impl<'a> Strip<'a> {
             n_panels: n_keys / PANEL_ROWS,
             k_padded: width,
             group_len: width / self.terms,
+            ahead: &[],
         };
         product(self.kernel, &tile, self.scores, KEY_BLOCK);
         let real = self.layout.n().saturating_sub(first_key).min(n_keys);
@@ -257,13 +271,13 @@ impl<'a> Strip<'a> {
         let weights = self.weight_rows.chunks_exact_mut(n_keys);
         for (i, (scores, weights)) in rows.zip(weights).enumerate() {
             let places = first_group * m + i..(first_group + n_keys / GROUP) * m;
-            // SAFETY: scores and weights hold n_keys values, whole groups; scales and sums one
+            // SAFETY: scores and weights hold n_keys values, whole groups; maxima and sums one
             // value for each group, m apart.
             unsafe {
-                let scales = &mut self.scales[places.clone()];
+                let maxima = &mut self.maxima[places.clone()];
                 let sums = &mut self.sums[places];
                 let tier = self.compute.float_tier();
-                weigh_groups(tier, &scores[..n_keys], weights, m, scales, sums);
+                weigh_groups(tier, &scores[..n_keys], weights, m, maxima, sums);
             }
         }
         let packed = &mut self.weights[kernel.lhs_bytes(m, first_key)..];

@@ -208,6 +208,18 @@ fn threads_and_block_length_do_not_change_a_bit() {
     }
 }
 
+/// `[n, 3, heads, head_dim]`, a patch after the other, as `[3, heads, n, head_dim]`.
+pub(super) fn by_heads(patches: &[f32], n: usize, head_dim: usize) -> Vec<f32> {
+    let parts = patches.len() / (n * head_dim);
+    let mut out = Vec::with_capacity(patches.len());
+    for part in 0..parts {
+        for patch in patches.chunks_exact(parts * head_dim) {
+            out.extend_from_slice(&patch[part * head_dim..][..head_dim]);
+        }
+    }
+    out
+}
+
 #[test]
 fn vision_attention_matches_f64() {
     for compute in computes(2) {
@@ -215,7 +227,8 @@ fn vision_attention_matches_f64() {
             let width = n_heads * head_dim;
             let qkv = noise(n * 3 * width, 9);
             let mut out = vec![f32::NAN; n * width];
-            vision_attention(&compute, &qkv, n, n_heads, head_dim, &mut out);
+            let heads = by_heads(&qkv, n, head_dim);
+            vision_attention(&compute, &heads, n, n_heads, head_dim, &mut out);
             for head in 0..n_heads {
                 let part = |part: usize| -> Vec<Vec<f32>> {
                     (0..n)
@@ -249,7 +262,8 @@ fn huge_scores_do_not_overflow() {
             row[2 * head_dim..].fill(i as f32);
         }
         let mut out = vec![0.0; n * head_dim];
-        vision_attention(&compute, &qkv, n, 1, head_dim, &mut out);
+        let heads = by_heads(&qkv, n, head_dim);
+        vision_attention(&compute, &heads, n, 1, head_dim, &mut out);
         assert!(out.iter().all(|v| *v == 37.0), "{}", compute.kernel_name());
     }
 }

@@ -22,6 +22,7 @@ use super::{Microkernel, Tile, with_rows};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
+use crate::prefetch::{prefetch, prefetch_line};
 
 const MR: usize = 12;
 const PANELS: usize = 4;
@@ -52,6 +53,9 @@ unsafe impl Microkernel for Avx512Vnni {
         NR
     }
     fn uses_lhs_sums(&self) -> bool {
+        true
+    }
+    fn asks_ahead(&self) -> bool {
         true
     }
     fn run_in_registers(&self, turns: u64) -> u64 {
@@ -110,6 +114,7 @@ unsafe impl Microkernel for Avx512Vnni {
     }
     unsafe fn int4_tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check_int4(self);
+        prefetch(tile.ahead);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
         unsafe {
             with_rows!(
@@ -142,6 +147,7 @@ unsafe fn tile_vnni<const R: usize>(
         start.wrapping_add(last.min(3) * stride),
     ];
     let group_steps = tile.group_len / K_GROUP;
+    let ahead = Requests::new(tile);
 
     let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
     let groups = tile.lhs_scales.as_chunks::<R>().0.iter();
@@ -150,7 +156,8 @@ unsafe fn tile_vnni<const R: usize>(
         // SAFETY: the steps of the group are inside the panels and the packed tokens.
         let acc = unsafe {
             let x = tile.lhs.as_ptr().add(first * R * K_GROUP);
-            products::<R>(moved(panels, first * STEP_BYTES), x, sums, group_steps)
+            let weights = moved(panels, first * STEP_BYTES);
+            products::<R>(weights, x, sums, group_steps, ahead.after(first))
         };
         for ((totals, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
             let scale = _mm512_set1_ps(*scale);
@@ -201,6 +208,7 @@ unsafe fn products<const R: usize>(
     x: *const i8,
     sums: &[i32; R],
     steps: usize,
+    ahead: Requests,
 ) -> [[__m512i; PAIR]; R] {
     // No closures in here: one that a function of the standard library calls is compiled without
     // the instructions of this one, and does not get inlined.
@@ -210,6 +218,7 @@ unsafe fn products<const R: usize>(
     }
     for step in 0..steps {
         let offset = step * STEP_BYTES;
+        prefetch_line(ahead.after(step).next);
         // SAFETY: the step is one of `steps`, 32 bytes of each panel.
         let (weights, x) = unsafe {
             (
@@ -229,6 +238,33 @@ unsafe fn products<const R: usize>(
         }
     }
     acc
+}
+
+/// Requests for the weights of later tiles, spread over the steps of this one: a step makes one,
+/// so that no load has to wait behind many.
+#[derive(Clone, Copy)]
+struct Requests {
+    next: *const u8,
+    bytes_per_step: usize,
+}
+
+impl Requests {
+    fn new(tile: &Tile<'_>) -> Requests {
+        let steps = tile.k_padded / K_GROUP;
+        Requests {
+            next: tile.ahead.as_ptr(),
+            bytes_per_step: tile.ahead.len().div_ceil(steps.max(1)),
+        }
+    }
+
+    /// The requests from a later step on.
+    #[inline(always)]
+    fn after(self, steps: usize) -> Requests {
+        Requests {
+            next: self.next.wrapping_add(steps * self.bytes_per_step),
+            ..self
+        }
+    }
 }
 
 /// The places `bytes` after the given ones.

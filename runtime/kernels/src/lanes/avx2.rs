@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{Lanes, powers};
 
 /// Eight f32 in a ymm register.
 #[derive(Clone, Copy)]
@@ -134,6 +134,75 @@ unsafe impl Lanes for Avx2 {
             let bytes = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             _mm256_storeu_si256(to.cast(), _mm256_permutevar8x32_epi32(bytes, order));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_powers(four: [Self; 4], to: *mut i8) {
+        // SAFETY: the trait's contract; tables of 16 bytes.
+        unsafe {
+            let bits = _mm256_set1_epi32(0xffff);
+            let mut words = [bits; 4];
+            for (word, lanes) in words.iter_mut().zip(four) {
+                *word = _mm256_and_si256(_mm256_castps_si256(lanes.0), bits);
+            }
+            let [a, b, c, d] = words;
+            let (ab, cd) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let some = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order);
+            let octave = _mm256_set1_epi16(powers::STEPS as i16);
+            let (ab, cd) = (_mm256_subs_epu16(ab, octave), _mm256_subs_epu16(cd, octave));
+            let codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), order);
+
+            let table =
+                |table: *const u8| _mm256_broadcastsi128_si256(_mm_loadu_si128(table.cast()));
+            let low = _mm256_and_si256(codes, _mm256_set1_epi8(15));
+            let octave = powers::OCTAVE.as_ptr();
+            // The bit of 16 moves to the top of its byte, which chooses.
+            let upper = _mm256_slli_epi16::<3>(codes);
+            let steps = _mm256_blendv_epi8(
+                _mm256_shuffle_epi8(table(octave), low),
+                _mm256_shuffle_epi8(table(octave.add(16)), low),
+                upper,
+            );
+            let octaves = _mm256_and_si256(_mm256_srli_epi16::<5>(codes), _mm256_set1_epi8(7));
+            let halves = _mm256_shuffle_epi8(table(powers::HALVES.as_ptr()), octaves);
+            let factors = _mm256_shuffle_epi8(table(powers::FACTORS.as_ptr()), octaves);
+            let product =
+                |steps, factors| _mm256_srli_epi16::<7>(_mm256_maddubs_epi16(steps, factors));
+            let shifted = _mm256_packus_epi16(
+                product(
+                    _mm256_unpacklo_epi8(steps, halves),
+                    _mm256_unpacklo_epi8(factors, factors),
+                ),
+                product(
+                    _mm256_unpackhi_epi8(steps, halves),
+                    _mm256_unpackhi_epi8(factors, factors),
+                ),
+            );
+            let highest = _mm256_cmpeq_epi8(octaves, _mm256_set1_epi8(7));
+            let powers = _mm256_blendv_epi8(shifted, steps, highest);
+            let nothing = _mm256_cmpeq_epi8(some, _mm256_setzero_si256());
+            let powers = _mm256_andnot_si256(nothing, powers);
+            let offset = _mm256_set1_epi8(powers::POWER_OFFSET as i8);
+            _mm256_storeu_si256(to.cast(), _mm256_sub_epi8(powers, offset));
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_bytes(from: *const i8) -> i32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let mut sum = _mm256_setzero_si256();
+            for i in [0, 32] {
+                let bytes = _mm256_loadu_si256(from.add(i).cast());
+                let unsigned = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+                sum = _mm256_add_epi64(sum, _mm256_sad_epu8(unsigned, _mm256_setzero_si256()));
+            }
+            let half = _mm_add_epi64(
+                _mm256_castsi256_si128(sum),
+                _mm256_extracti128_si256::<1>(sum),
+            );
+            let total = _mm_add_epi64(half, _mm_unpackhi_epi64(half, half));
+            _mm_cvtsi128_si32(total) - 64 * 128
         }
     }
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Lanes;
+use super::{Lanes, powers};
 
 /// Sixteen f32 in a zmm register.
 #[derive(Clone, Copy)]
@@ -98,6 +98,65 @@ unsafe impl Lanes for Avx512 {
                 let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(lanes.0));
                 _mm_storeu_si128(to.add(16 * i).cast(), bytes);
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_powers(four: [Self; 4], to: *mut i8) {
+        // SAFETY: the trait's contract; tables of 16 bytes.
+        unsafe {
+            let bits = _mm512_set1_epi32(0xffff);
+            let mut words = [bits; 4];
+            for (word, lanes) in words.iter_mut().zip(four) {
+                *word = _mm512_and_si512(_mm512_castps_si512(lanes.0), bits);
+            }
+            let [a, b, c, d] = words;
+            let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let some = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd));
+            let octave = _mm512_set1_epi16(powers::STEPS as i16);
+            let (ab, cd) = (_mm512_subs_epu16(ab, octave), _mm512_subs_epu16(cd, octave));
+            let codes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd));
+
+            let table = |table: *const u8| _mm512_broadcast_i32x4(_mm_loadu_si128(table.cast()));
+            let low = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+            let octave = powers::OCTAVE.as_ptr();
+            let upper = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(16));
+            let steps = _mm512_mask_shuffle_epi8(
+                _mm512_shuffle_epi8(table(octave), low),
+                upper,
+                table(octave.add(16)),
+                low,
+            );
+            let octaves = _mm512_and_si512(_mm512_srli_epi16::<5>(codes), _mm512_set1_epi8(7));
+            let halves = _mm512_shuffle_epi8(table(powers::HALVES.as_ptr()), octaves);
+            let factors = _mm512_shuffle_epi8(table(powers::FACTORS.as_ptr()), octaves);
+            let product =
+                |steps, factors| _mm512_srli_epi16::<7>(_mm512_maddubs_epi16(steps, factors));
+            let shifted = _mm512_packus_epi16(
+                product(
+                    _mm512_unpacklo_epi8(steps, halves),
+                    _mm512_unpacklo_epi8(factors, factors),
+                ),
+                product(
+                    _mm512_unpackhi_epi8(steps, halves),
+                    _mm512_unpackhi_epi8(factors, factors),
+                ),
+            );
+            let highest = _mm512_cmpge_epu8_mask(codes, _mm512_set1_epi8(224_u8 as i8));
+            let powers = _mm512_mask_mov_epi8(shifted, highest, steps);
+            let powers = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(some, some), powers);
+            let offset = _mm512_set1_epi8(powers::POWER_OFFSET as i8);
+            _mm512_storeu_si512(to.cast(), _mm512_sub_epi8(powers, offset));
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_bytes(from: *const i8) -> i32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let bytes = _mm512_loadu_si512(from.cast());
+            let unsigned = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
+            let sums = _mm512_sad_epu8(unsigned, _mm512_setzero_si512());
+            _mm512_reduce_add_epi64(sums) as i32 - 64 * 128
         }
     }
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::Lanes;
+use super::{Lanes, powers};
 
 /// Four f32 in a q register.
 #[derive(Clone, Copy)]
@@ -94,6 +94,39 @@ unsafe impl Lanes for Neon {
             let (ab, cd) = (vuzp1q_s16(a, b), vuzp1q_s16(c, d));
             let bytes = vuzp1q_s8(vreinterpretq_s8_s16(ab), vreinterpretq_s8_s16(cd));
             vst1q_s8(to, bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_powers(four: [Self; 4], to: *mut i8) {
+        // SAFETY: the trait's contract; the table holds two registers.
+        unsafe {
+            let [a, b, c, d] = four.map(|lanes| vreinterpretq_u16_f32(lanes.0));
+            let (ab, cd) = (vuzp1q_u16(a, b), vuzp1q_u16(c, d));
+            let some = vqmovn_high_u16(vqmovn_u16(ab), cd);
+            let octave = vdupq_n_u16(powers::STEPS as u16);
+            let (ab, cd) = (vqsubq_u16(ab, octave), vqsubq_u16(cd, octave));
+            let codes = vuzp1q_u8(vreinterpretq_u8_u16(ab), vreinterpretq_u8_u16(cd));
+            let octave = uint8x16x2_t(
+                vld1q_u8(powers::OCTAVE.as_ptr()),
+                vld1q_u8(powers::OCTAVE.as_ptr().add(16)),
+            );
+            let steps = vqtbl2q_u8(octave, vandq_u8(codes, vdupq_n_u8(31)));
+            // A shift to the left by a negative number, which rounds.
+            let octaves = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8::<5>(codes)), vdupq_n_s8(7));
+            let powers = vandq_u8(vrshlq_u8(steps, octaves), vtstq_u8(some, some));
+            let offset = vdupq_n_u8(powers::POWER_OFFSET as u8);
+            vst1q_s8(to, vreinterpretq_s8_u8(vsubq_u8(powers, offset)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_bytes(from: *const i8) -> i32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let mut sum = vpaddlq_s8(vld1q_s8(from));
+            sum = vpadalq_s8(sum, vld1q_s8(from.add(16)));
+            sum = vpadalq_s8(sum, vld1q_s8(from.add(32)));
+            sum = vpadalq_s8(sum, vld1q_s8(from.add(48)));
+            vaddlvq_s16(sum)
         }
     }
     #[inline(always)]

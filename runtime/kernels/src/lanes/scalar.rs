@@ -1,6 +1,6 @@
 //! Scalar tier: plain arrays, the definition of what the other tiers approximate.
 
-use super::Lanes;
+use super::{Lanes, powers};
 use crate::half;
 
 const N: usize = 4;
@@ -105,6 +105,22 @@ unsafe impl Lanes for Scalar {
         let bytes = four.map(|lanes| lanes.0.map(|v| v.to_bits() as i8));
         // SAFETY: 4 * N values are writable by the trait's contract.
         unsafe { to.cast::<[[i8; N]; 4]>().write_unaligned(bytes) }
+    }
+    #[inline(always)]
+    unsafe fn store_powers(four: [Self; 4], to: *mut i8) {
+        let powers = four.map(|lanes| {
+            lanes.0.map(|code| {
+                (i32::from(powers::power(code.to_bits() as u16)) - powers::POWER_OFFSET) as i8
+            })
+        });
+        // SAFETY: 4 * N values are writable by the trait's contract.
+        unsafe { to.cast::<[[i8; N]; 4]>().write_unaligned(powers) }
+    }
+    #[inline(always)]
+    unsafe fn sum_bytes(from: *const i8) -> i32 {
+        // SAFETY: 64 bytes are readable by the trait's contract.
+        let bytes = unsafe { from.cast::<[i8; 64]>().read_unaligned() };
+        bytes.iter().map(|&v| i32::from(v)).sum()
     }
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {

@@ -15,7 +15,6 @@ pub(in crate::engine) struct DecodeStep {
     angles: Vec<f32>,
     qkv: Vec<f32>,
     ctx: Vec<f32>,
-    gate_up: Vec<f32>,
     /// The inputs of products, quantised: `x` after its norm, `ctx`, `silu(gate)·up`.
     rows: Int8RowsBuf,
     ctx_rows: Int8RowsBuf,
@@ -37,7 +36,6 @@ impl DecodeStep {
             angles: vec![0.0; t.head_dim],
             qkv: vec![0.0; model.qkv_width()],
             ctx: vec![0.0; model.ctx_width()],
-            gate_up: vec![0.0; 2 * t.intermediate_size],
             rows: one_row(t.hidden_size, 0),
             ctx_rows: one_row(model.ctx_width(), first.map_or(0, |layer| layer.out.group)),
             inner_rows: one_row(
@@ -68,7 +66,7 @@ impl DecodeStep {
             model.attend(layer, cache, &self.qkv, &mut self.ctx);
             model.out_project(layer, &self.ctx, &mut self.ctx_rows, &mut self.x);
             let inner = self.inner_rows.reshape(1, inter, model.down_group(layer));
-            model.gate_up(layer, &self.x, &mut self.rows, &mut self.gate_up, inner);
+            model.gate_up(layer, &self.x, &mut self.rows, inner);
             model.down(layer, self.inner_rows.rows(), &mut self.x);
         }
         Ok(())
@@ -86,7 +84,7 @@ impl DecodeStep {
 
     /// Bytes of all that is written to.
     pub(in crate::engine) fn byte_len(&self) -> usize {
-        let floats = [&self.x, &self.angles, &self.qkv, &self.ctx, &self.gate_up];
+        let floats = [&self.x, &self.angles, &self.qkv, &self.ctx];
         let rows = [&self.rows, &self.ctx_rows, &self.inner_rows].map(|rows| {
             let rows = rows.rows();
             size_of_val(rows.data()) + size_of_val(rows.scales())

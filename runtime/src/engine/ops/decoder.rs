@@ -228,10 +228,9 @@ impl GateUp {
         let [x] = inputs(values)?;
         let (model, t) = (&self.model, self.model.config());
         let (m, inter) = (x.len() / t.hidden_size, t.intermediate_size);
-        let mut gate_up = vec![0f32; m * 2 * inter];
         fill_int8(m, inter, model.down_group(self.layer), |out| {
             let rows = &mut Int8RowsBuf::new();
-            model.gate_up(self.layer, f32s(&x)?, rows, &mut gate_up, out);
+            model.gate_up(self.layer, f32s(&x)?, rows, out);
             Ok(())
         })
     }

@@ -2,27 +2,19 @@
 //!
 //! ```text
 //! frame u8 [T,T,3] → PatchEmbed → x f32 [patches, hidden]
-//!   per layer:  x → NormQkv → qkv → VisionAttention → ctx
-//!               x, ctx → OutProject → x
-//!               x → NormFc1Gelu → rows (int8 + scales)
-//!               x, rows → Fc2 → x
+//!   per layer:  x → EncoderLayer → x
 //! x → Connector → image features f32 [image tokens, text hidden]
 //! ```
 
-use super::{
-    add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, int8_facts, to_tract, update,
-};
+use super::{add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, to_tract, update};
 use crate::config::VisionConfig;
-use crate::engine::products::{linear, normed, project_add};
+use crate::engine::products::{linear, linear_activated, linear_blocks, normed, project_add};
 use crate::pack::{Layout, Matrix, OpenError, Pack};
-use ocelli_kernels::quantize::{k_padded, n_groups};
-use ocelli_kernels::{Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, activation, attention};
-use std::sync::Arc;
+use ocelli_kernels::quantize::k_padded;
+use ocelli_kernels::{Activation, Compute, Int8Rows, Int8RowsBuf, Store, attention};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tract_core::internal::*;
 use tract_core::{as_op, not_out_of_plan, op_as_typed_op};
-
-/// Rows that pass through fc1 and GELU together; bounds the f32 intermediate.
-const STRIP_ROWS: usize = 192;
 
 /// Places of one encoder layer's matrices.
 #[derive(Debug)]
@@ -43,6 +35,20 @@ pub(in crate::engine) struct VisionModel {
     patch_embed: Matrix,
     layers: Vec<Layer>,
     connector: Matrix,
+    buffers: Mutex<Buffers>,
+}
+
+/// What the layers of one frame write over and over; large, so empty between frames.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// Normed patches, or what attention gives, quantised.
+    rows: Int8RowsBuf,
+    /// Queries, keys and values, `[3, heads, patches, head size]`.
+    heads: Vec<f32>,
+    /// What attention gives. `[patches, hidden]`
+    ctx: Vec<f32>,
+    /// Activated output of fc1.
+    inner: Int8RowsBuf,
 }
 
 impl VisionModel {
@@ -79,6 +85,7 @@ impl VisionModel {
             connector,
             config,
             text_hidden,
+            buffers: Mutex::default(),
             compute,
             pack,
         })
@@ -96,31 +103,11 @@ impl VisionModel {
         };
         let mut x = graph.wire_node("patch_embed", op, &[frame])?[0];
         for layer in 0..self.layers.len() {
-            let op = NormQkv {
+            let op = EncoderLayer {
                 model: model(),
                 layer,
             };
-            let qkv = graph.wire_node(format!("{layer}.qkv"), op, &[x])?;
-            let op = VisionAttention {
-                model: model(),
-                layer,
-            };
-            let ctx = graph.wire_node(format!("{layer}.attention"), op, &qkv)?[0];
-            let op = OutProject {
-                model: model(),
-                layer,
-            };
-            x = graph.wire_node(format!("{layer}.out"), op, &[x, ctx])?[0];
-            let op = NormFc1Gelu {
-                model: model(),
-                layer,
-            };
-            let rows = graph.wire_node(format!("{layer}.fc1"), op, &[x])?;
-            let op = Fc2 {
-                model: model(),
-                layer,
-            };
-            x = graph.wire_node(format!("{layer}.fc2"), op, &[x, rows[0], rows[1]])?[0];
+            x = graph.wire_node(format!("{layer}"), op, &[x])?[0];
         }
         let op = Connector {
             model: model(),
@@ -139,12 +126,43 @@ impl VisionModel {
         self.config.n_patches()
     }
 
+    fn buffers(&self) -> MutexGuard<'_, Buffers> {
+        // Nothing is read from them that was not written in the same layer.
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
-    fn normed(&self, x: &[f32]) -> Int8RowsBuf {
+    fn normed<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {
         let eps = self.config.layer_norm_eps;
-        let mut rows = Int8RowsBuf::new();
-        normed(&self.compute, x, self.hidden(), eps, &mut rows);
-        rows
+        normed(&self.compute, x, self.hidden(), eps, rows)
+    }
+
+    /// Full softmax attention over all patches, added to the residual stream: `x → x`.
+    fn attend(&self, layer: usize, x: &mut [f32], buffers: &mut Buffers) {
+        let (compute, v, n) = (&self.compute, &self.config, self.n_patches());
+        let Layer { qkv, out, .. } = &self.layers[layer];
+        let Buffers {
+            rows, heads, ctx, ..
+        } = buffers;
+        heads.resize(n * qkv.n, 0.0);
+        ctx.resize(n * out.k, 0.0);
+        let normed = self.normed(x, rows);
+        linear_blocks(compute, normed, self.pack.panels(qkv), v.head_dim(), heads);
+        attention::vision_attention_int8(compute, heads, n, v.n_heads, v.head_dim(), ctx);
+        project_add(compute, (self.pack.panels(out), out.group), ctx, rows, x);
+    }
+
+    /// Two projections with tanh-GELU between them, added to the residual stream: `x → x`.
+    fn feed_forward(&self, layer: usize, x: &mut [f32], buffers: &mut Buffers) {
+        let (compute, n) = (&self.compute, self.n_patches());
+        let Layer { fc1, fc2, .. } = &self.layers[layer];
+        let Buffers { rows, inner, .. } = buffers;
+        let normed = self.normed(x, rows);
+        let weights = self.pack.panels(fc1);
+        let activated = inner.reshape(n, fc1.n, fc2.group);
+        linear_activated(compute, normed, weights, Activation::GeluTanh, activated);
+        let weights = self.pack.panels(fc2);
+        linear(compute, inner.rows(), weights, x, Store::Add);
     }
 }
 
@@ -207,150 +225,27 @@ fused_op!(PatchEmbed, |op, _| tvec!(f32::fact([
     op.model.hidden()
 ])));
 
-/// Norm and the stacked q, k, v projection: `x → [patches, 3·hidden]`.
+/// Norm, attention over all patches, output projection, norm, feed-forward: `x → x`.
 #[derive(Clone)]
-struct NormQkv {
+struct EncoderLayer {
     model: Arc<VisionModel>,
     layer: usize,
 }
 
-impl NormQkv {
+impl EncoderLayer {
     fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let [x] = inputs(values)?;
         let model = &self.model;
-        let rows = model.normed(f32s(&x)?);
-        let weights = model.pack.panels(&model.layers[self.layer].qkv);
-        fill(&[model.n_patches(), 3 * model.hidden()], |out| {
-            linear(&model.compute, rows.rows(), weights, out, Store::Overwrite);
-            Ok(())
-        })
-    }
-}
-
-fused_op!(NormQkv, |op, _| tvec!(f32::fact([
-    op.model.n_patches(),
-    3 * op.model.hidden()
-])));
-
-/// Full softmax attention over all patches: `[patches, 3·hidden] → [patches, hidden]`.
-#[derive(Clone)]
-struct VisionAttention {
-    model: Arc<VisionModel>,
-    layer: usize,
-}
-
-impl VisionAttention {
-    fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [qkv] = inputs(values)?;
-        let model = &self.model;
-        let (n, v) = (model.n_patches(), &model.config);
-        fill(&[n, model.hidden()], |out| {
-            let qkv = f32s(&qkv)?;
-            attention::vision_attention_int8(&model.compute, qkv, n, v.n_heads, v.head_dim(), out);
-            Ok(())
-        })
-    }
-}
-
-fused_op!(VisionAttention, |op, _| tvec!(f32::fact([
-    op.model.n_patches(),
-    op.model.hidden()
-])));
-
-/// Output projection added to the residual stream: `x, ctx → x`.
-#[derive(Clone)]
-struct OutProject {
-    model: Arc<VisionModel>,
-    layer: usize,
-}
-
-impl OutProject {
-    fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [x, ctx] = inputs(values)?;
-        let model = &self.model;
-        let matrix = &model.layers[self.layer].out;
-        let weights = (model.pack.panels(matrix), matrix.group);
-        let ctx = f32s(&ctx)?;
         update(x, |x| {
-            project_add(&model.compute, weights, ctx, &mut Int8RowsBuf::new(), x);
+            let mut buffers = model.buffers();
+            model.attend(self.layer, x, &mut buffers);
+            model.feed_forward(self.layer, x, &mut buffers);
             Ok(())
         })
     }
 }
 
-fused_op!(OutProject, |_, inputs| tvec!(inputs[0].without_value()));
-
-/// Norm, first projection and tanh-GELU, re-quantised: `x → int8 rows [patches, intermediate]`.
-#[derive(Clone)]
-struct NormFc1Gelu {
-    model: Arc<VisionModel>,
-    layer: usize,
-}
-
-impl NormFc1Gelu {
-    fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [x] = inputs(values)?;
-        let model = &self.model;
-        let layer = &model.layers[self.layer];
-        let (k, group) = (layer.fc1.n, layer.fc2.group);
-        let weights = model.pack.panels(&layer.fc1);
-        let mut data = Tensor::zero::<i8>(&[model.n_patches(), k_padded(k)])?;
-        let mut scales = Tensor::zero::<f32>(&[model.n_patches(), n_groups(k, group)])?;
-        let mut strip = vec![0f32; STRIP_ROWS.min(model.n_patches()) * k];
-        let mut data_view = data.try_as_plain_ram_mut()?;
-        let mut scales_view = scales.try_as_plain_ram_mut()?;
-        let data_strips = data_view
-            .as_slice_mut::<i8>()?
-            .chunks_mut(STRIP_ROWS * k_padded(k));
-        let scale_strips = scales_view
-            .as_slice_mut::<f32>()?
-            .chunks_mut(STRIP_ROWS * n_groups(k, group));
-        let x_strips = f32s(&x)?.chunks(STRIP_ROWS * model.hidden());
-        for ((x, data), scales) in x_strips.zip(data_strips).zip(scale_strips) {
-            let m = x.len() / model.hidden();
-            let strip = &mut strip[..m * k];
-            linear(
-                &model.compute,
-                model.normed(x).rows(),
-                weights,
-                strip,
-                Store::Overwrite,
-            );
-            let rows = Int8RowsMut::new(data, scales, m, k, group)?;
-            activation::gelu_tanh_quantize_rows(&model.compute, strip, rows);
-        }
-        Ok(tvec!(data.into_tvalue(), scales.into_tvalue()))
-    }
-}
-
-fused_op!(NormFc1Gelu, |op, _| {
-    let layer = &op.model.layers[op.layer];
-    int8_facts(op.model.n_patches().to_dim(), layer.fc1.n, layer.fc2.group)
-});
-
-/// Second projection added to the residual stream: `x, rows → x`.
-#[derive(Clone)]
-struct Fc2 {
-    model: Arc<VisionModel>,
-    layer: usize,
-}
-
-impl Fc2 {
-    fn run(&self, _: &EvalContext, values: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let [x, data, scales] = inputs(values)?;
-        let model = &self.model;
-        let matrix = &model.layers[self.layer].fc2;
-        let n = model.n_patches();
-        let rows = Int8Rows::new(i8s(&data)?, f32s(&scales)?, n, matrix.k, matrix.group)?;
-        update(x, |x| {
-            let weights = model.pack.panels(matrix);
-            linear(&model.compute, rows, weights, x, Store::Add);
-            Ok(())
-        })
-    }
-}
-
-fused_op!(Fc2, |_, inputs| tvec!(inputs[0].without_value()));
+fused_op!(EncoderLayer, |_, inputs| tvec!(inputs[0].without_value()));
 
 /// Final norm, pixel shuffle and modality projection.
 ///
@@ -369,8 +264,8 @@ impl Connector {
         let (s, hidden) = (model.config.scale_factor, model.hidden());
         let grid = model.config.patches_per_side();
         let (out_side, n) = (grid / s, model.config.image_tokens());
-        let normed = model.normed(f32s(&x)?);
-        let normed = normed.rows();
+        let Buffers { mut rows, .. } = std::mem::take(&mut *model.buffers());
+        let normed = model.normed(f32s(&x)?, &mut rows);
         let rows = fill_int8(n, s * s * hidden, hidden, |mut rows| {
             for part in 0..n * s * s {
                 let (token, dr, dc) = (part / (s * s), part % (s * s) / s, part % s);

@@ -144,9 +144,8 @@ fn run_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
 fn run_vision_attention(compute: &Compute, factor: f32) {
     let n = 1024;
     let mut qkv = wave(n * 3 * HEAD_DIM);
-    for row in qkv.chunks_exact_mut(3 * HEAD_DIM) {
-        row[..2 * HEAD_DIM].iter_mut().for_each(|v| *v *= factor);
-    }
+    let queries_and_keys = &mut qkv[..2 * n * HEAD_DIM];
+    queries_and_keys.iter_mut().for_each(|v| *v *= factor);
     let mut out = vec![0.0; n * HEAD_DIM];
     between_marks(|| vision_attention_int8(compute, &qkv, n, 1, HEAD_DIM, &mut out));
 }

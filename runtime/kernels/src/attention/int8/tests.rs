@@ -1,3 +1,4 @@
+use super::super::tests::by_heads;
 use super::super::vision_attention;
 use super::terms::terms_for;
 use super::weights::{EXP2_MAX_RELATIVE_ERROR, exp2_lanes};
@@ -17,10 +18,12 @@ fn normal(len: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// `qkv` `[n, 3, heads, head_dim]`
 fn run(compute: &Compute, qkv: &[f32], shape: (usize, usize, usize)) -> Vec<f32> {
     let (n, heads, head_dim) = shape;
     let mut out = vec![f32::NAN; n * heads * head_dim];
-    vision_attention_int8(compute, qkv, n, heads, head_dim, &mut out);
+    let qkv = by_heads(qkv, n, head_dim);
+    vision_attention_int8(compute, &qkv, n, heads, head_dim, &mut out);
     out
 }
 
@@ -32,7 +35,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn error(got: &[f32], qkv: &[f32], (n, heads, head_dim): (usize, usize, usize)) -> (f64, f64) {
     let compute = Compute::new(1).unwrap();
     let mut want = vec![0.0; got.len()];
-    vision_attention(&compute, qkv, n, heads, head_dim, &mut want);
+    let qkv = by_heads(qkv, n, head_dim);
+    vision_attention(&compute, &qkv, n, heads, head_dim, &mut want);
     let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
         let pairs = got.iter().zip(&want);
         pairs.map(|(g, w)| f(f64::from(*g), f64::from(*w))).sum()

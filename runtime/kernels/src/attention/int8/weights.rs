@@ -1,7 +1,10 @@
 //! Softmax weights as int8 values: powers of two of the scores, rounded group by group.
 
 use super::GROUP;
-use crate::lanes::{INTEGER_SHIFT, Lanes, load_first, load_vectors, store_first, tiered};
+use crate::lanes::powers::{CODE_MAX, POWER_OFFSET, STEPS};
+use crate::lanes::{
+    INTEGER_SHIFT, Lanes, MAX_LANES, load_first, load_vectors, store_first, tiered,
+};
 
 /// Largest error of [`exp2_lanes`] relative to `2^x`, for `x` from -100 to 0: some 1300 units in
 /// the last place, of which a rounding to 7 bits keeps nothing.
@@ -9,17 +12,17 @@ use crate::lanes::{INTEGER_SHIFT, Lanes, load_first, load_vectors, store_first, 
 pub(super) const EXP2_MAX_RELATIVE_ERROR: f64 = 7.6e-5;
 /// Scores this far below a maximum weigh nothing.
 const LOWEST: f32 = -100.0;
-/// Weight of the largest score of a group.
-const WEIGHT_MAX: f32 = 254.0;
 /// What is taken from a weight so that it fits a byte.
-pub(super) const WEIGHT_OFFSET: i32 = 127;
+pub(super) const WEIGHT_OFFSET: i32 = POWER_OFFSET;
+/// Scores this far below the maximum of their group have the code 0.
+const LOWEST_CODED: f32 = -(CODE_MAX as f32) / STEPS as f32;
 /// `2^r` on ±1/2, the largest relative error made smallest; highest power first.
 const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
 
 tiered! {
-    /// Turns scores into weights less [`WEIGHT_OFFSET`]: `round(254 · 2^(score - maximum of the
-    /// group)) - 127`. Of group `g`, `maxima[g * stride]` becomes the maximum and `sums[g * stride]`
-    /// the sum of these.
+    /// Turns scores into weights less [`WEIGHT_OFFSET`]: `254 · 2^(score - maximum of the group)`, the
+    /// exponent rounded to 32nds, then the weight. Of group `g`, `maxima[g * stride]` becomes the
+    /// maximum and `sums[g * stride]` the sum of these.
     ///
     /// # Safety
     ///
@@ -42,9 +45,13 @@ unsafe fn weigh_groups_on<L: Lanes>(
     sums: &mut [i32],
 ) {
     // SAFETY: register-only.
-    let coefficients = unsafe { coefficients::<L>(WEIGHT_MAX) };
-    // SAFETY: register-only.
-    let shift = unsafe { L::splat(INTEGER_SHIFT - WEIGHT_OFFSET as f32) };
+    let (steps, highest, lowest) = unsafe {
+        (
+            L::splat(STEPS as f32),
+            L::splat(INTEGER_SHIFT + CODE_MAX as f32),
+            L::splat(LOWEST_CODED),
+        )
+    };
     let groups = scores.as_chunks::<GROUP>().0;
     let weights = weights.as_chunks_mut::<GROUP>().0;
     for (g, (scores, weights)) in groups.iter().zip(weights).enumerate() {
@@ -63,26 +70,30 @@ unsafe fn weigh_groups_on<L: Lanes>(
             let maximum = L::splat(maximum);
             for i in (0..GROUP).step_by(4 * L::N) {
                 let mut four = [maximum; 4];
-                for (j, weight) in four.iter_mut().enumerate() {
+                for (j, code) in four.iter_mut().enumerate() {
                     let score = L::load(from.add(i + j * L::N));
-                    *weight = exp2_lanes(score.sub(maximum), coefficients).add(shift);
+                    let below = score.sub(maximum).max(lowest);
+                    *code = below.fused_mul_add(steps, highest);
                 }
-                L::store_low_bytes(four, weights.as_mut_ptr().add(i));
+                L::store_powers(four, weights.as_mut_ptr().add(i));
             }
+            sums[g * stride] = L::sum_bytes(weights.as_ptr());
         }
-        sums[g * stride] = weights.iter().map(|&v| i32::from(v)).sum();
     }
 }
 
 tiered! {
-    /// Turns the maxima of `n` rows, `[groups, n]`, into scales, `2^(maximum - maximum of the row)`,
-    /// and writes what the weights of each row sum to; `sums` are those of [`weigh_groups`].
+    /// Turns the maxima of `n` rows, `[groups, n]`, into `scales` of the same shape,
+    /// `2^(maximum - maximum of the row)`, and writes what the weights of each row sum to, `totals`
+    /// `[n]`; `sums` are those of [`weigh_groups`].
     ///
     /// # Safety
     ///
-    /// * `scales` and `sums` are of one length, a multiple of `n`; `totals` holds `n` values.
+    /// * `maxima`, `scales` and `sums` hold whole groups, as many as `sums` has beyond
+    ///   [`MAX_LANES`] values; all but `totals` have that many more than their groups need, `totals`
+    ///   than `n`.
     pub(super) unsafe fn add_groups(
-        n: usize, scales: &mut [f32], sums: &[i32], totals: &mut [f32],
+        n: usize, maxima: &[f32], sums: &[i32], scales: &mut [f32], totals: &mut [f32],
     ) = add_groups_on
 }
 
@@ -90,32 +101,49 @@ tiered! {
 ///
 /// * The CPU has the instructions of `L`; the rest as in [`add_groups`].
 #[inline(always)]
-unsafe fn add_groups_on<L: Lanes>(n: usize, scales: &mut [f32], sums: &[i32], totals: &mut [f32]) {
-    let n_groups = sums.len() / n;
+unsafe fn add_groups_on<L: Lanes>(
+    n: usize,
+    maxima: &[f32],
+    sums: &[i32],
+    scales: &mut [f32],
+    totals: &mut [f32],
+) {
+    let n_groups = (sums.len() - MAX_LANES) / n;
     // SAFETY: register-only.
     let coefficients = unsafe { coefficients::<L>(1.0) };
-    for first in (0..n).step_by(L::N) {
-        let width = L::N.min(n - first);
-        // SAFETY: `width` values from `first` are inside each row of `scales` and inside `totals`.
-        unsafe {
-            let mut maximum = L::splat(LOWEST);
-            for g in 0..n_groups {
-                let group = load_up_to::<L>(scales.as_ptr().add(g * n + first), width);
-                maximum = if g == 0 { group } else { group.max(maximum) };
+    let (maxima, scales) = (maxima.as_ptr(), scales.as_mut_ptr());
+    let (sums, totals) = (sums.as_ptr(), totals.as_mut_ptr());
+    // The vector that passes the end of a row of scales spills into the next group, which is
+    // written later, and at last into the room behind.
+    // SAFETY: a vector from any place of a group ends in the room behind at the latest.
+    unsafe {
+        for first in (0..n).step_by(L::N) {
+            let mut maximum = L::load(maxima.add(first));
+            for g in 1..n_groups {
+                maximum = L::load(maxima.add(g * n + first)).max(maximum);
             }
+            maximum.store(totals.add(first));
+        }
+        for g in 0..n_groups {
+            for first in (0..n).step_by(L::N) {
+                let at = g * n + first;
+                let below = L::load(maxima.add(at)).sub(L::load(totals.add(first)));
+                exp2_lanes(below, coefficients).store(scales.add(at));
+            }
+        }
+        for first in (0..n).step_by(L::N) {
             let mut total = L::splat(0.0);
             for g in 0..n_groups {
                 let at = g * n + first;
-                let group = load_up_to::<L>(scales.as_ptr().add(at), width);
-                let scale = exp2_lanes(group.sub(maximum), coefficients);
-                let mut sum = [0.0; crate::lanes::MAX_LANES];
-                for (sum, value) in sum.iter_mut().zip(&sums[at..at + width]) {
-                    *sum = (*value + WEIGHT_OFFSET * GROUP as i32) as f32;
+                let mut sum = [0.0; MAX_LANES];
+                for (i, sum) in sum.iter_mut().enumerate().take(L::N) {
+                    // Behind the last group lies anything.
+                    let all = (*sums.add(at + i)).wrapping_add(WEIGHT_OFFSET * GROUP as i32);
+                    *sum = all as f32;
                 }
-                total = L::load(sum.as_ptr()).fused_mul_add(scale, total);
-                store_first(scale, scales.as_mut_ptr().add(at), width);
+                total = L::load(sum.as_ptr()).fused_mul_add(L::load(scales.add(at)), total);
             }
-            store_first(total, totals.as_mut_ptr().add(first), width);
+            total.store(totals.add(first));
         }
     }
 }
@@ -183,23 +211,6 @@ unsafe fn add_offsets_on<L: Lanes>(
             let mean = load_first::<L>(mean.add(first), width, 0.0);
             store_first(sum.fused_mul_add(factor, mean), out.add(first), width);
             first += L::N;
-        }
-    }
-}
-
-/// The first `len` lanes, the others 0.
-///
-/// # Safety
-///
-/// * The CPU has the instructions of `L`; `len <= N` values are readable at `from`.
-#[inline(always)]
-unsafe fn load_up_to<L: Lanes>(from: *const f32, len: usize) -> L {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        if len == L::N {
-            L::load(from)
-        } else {
-            load_first::<L>(from, len, 0.0)
         }
     }
 }
