@@ -412,7 +412,7 @@ pub(crate) unsafe fn bounded_exp_lanes<L: Lanes>(x: L) -> L {
 ///
 /// * The CPU has the instructions of `L`.
 #[inline(always)]
-unsafe fn bounded_exp2_lanes<L: Lanes>(x: L) -> L {
+pub(crate) unsafe fn bounded_exp2_lanes<L: Lanes>(x: L) -> L {
     const END: f32 = 125.0;
     // SAFETY: register-only; the result is a normal number.
     unsafe {

@@ -12,19 +12,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::compute::Compute;
-use crate::half::{f32_to_f16, widen_f16};
+use crate::half::f32_to_f16;
 use crate::threads::SyncPtr;
 
 mod int8;
 mod one_query;
-mod strip;
+mod query_rows;
+mod softmax;
 #[cfg(test)]
 mod tests;
 
 pub use int8::vision_attention_int8;
 
 use one_query::attend_one_query;
-use strip::{STRIPS, strip_width, with_strips};
+use query_rows::{ROWS, with_query_rows};
 
 /// Key positions handled between two corrections of the running softmax.
 pub const KEY_TILE: usize = 32;
@@ -72,23 +73,36 @@ impl<'a> KvBlocks<'a> {
         }
     }
 
-    /// Key of one position, `[head_dim]`.
+    /// Keys of the `n` positions from `first` on, at most [`KEY_TILE`], `[head_dim]` each; then
+    /// empty rows.
     #[inline(always)]
-    fn key(&self, head: usize, position: usize) -> &'a [u16] {
-        self.row(head, position)
+    fn keys(&self, head: usize, first: usize, n: usize) -> [&'a [u16]; KEY_TILE] {
+        self.rows(head, first, n)
     }
 
-    /// Value of one position, `[head_dim]`.
+    /// Values as [`KvBlocks::keys`].
     #[inline(always)]
-    fn value(&self, head: usize, position: usize) -> &'a [u16] {
-        self.row(self.n_kv_heads + head, position)
+    fn values(&self, head: usize, first: usize, n: usize) -> [&'a [u16]; KEY_TILE] {
+        self.rows(self.n_kv_heads + head, first, n)
     }
 
     #[inline(always)]
-    fn row(&self, head: usize, position: usize) -> &'a [u16] {
-        let (block, slot) = (position / self.block_len, position % self.block_len);
-        let start = self.layer_offset + (head * self.block_len + slot) * self.head_dim;
-        &self.blocks[block][start..][..self.head_dim]
+    fn rows(&self, head: usize, first: usize, n: usize) -> [&'a [u16]; KEY_TILE] {
+        let mut rows: [&[u16]; KEY_TILE] = [&[]; KEY_TILE];
+        let mut rest = &mut rows[..n];
+        let (mut block, mut slot) = (first / self.block_len, first % self.block_len);
+        while !rest.is_empty() {
+            let here = rest.len().min(self.block_len - slot);
+            let (now, later) = rest.split_at_mut(here);
+            let start = self.layer_offset + (head * self.block_len + slot) * self.head_dim;
+            let stored = &self.blocks[block][start..][..here * self.head_dim];
+            for (row, stored) in now.iter_mut().zip(stored.chunks_exact(self.head_dim)) {
+                *row = stored;
+            }
+            rest = later;
+            (block, slot) = (block + 1, 0);
+        }
+        rows
     }
 }
 
@@ -211,50 +225,35 @@ pub fn decoder_attention(
         });
         return;
     }
-    // Lanes are (query, head of the group) pairs: they share the keys of one cache head.
-    let lanes = strip_width(tier);
-    let queries_per_strip = (lanes / heads_per_kv).max(1);
-    let heads_per_strip = heads_per_kv.min(lanes);
-    let queries_per_chunk = queries_per_strip * STRIPS;
+    // Rows are (query, head of the group) pairs: they share the keys of one cache head.
+    let heads_per_chunk = heads_per_kv.min(ROWS);
+    let queries_per_chunk = ROWS / heads_per_chunk;
     let n_chunks = m.div_ceil(queries_per_chunk);
-    let chunks_per_head = n_chunks * heads_per_kv.div_ceil(heads_per_strip);
+    let chunks_per_head = n_chunks * heads_per_kv.div_ceil(heads_per_chunk);
     compute
         .pool()
         .run(kv.n_kv_heads * chunks_per_head, &|chunk| {
             let (kv_head, chunk) = (chunk / chunks_per_head, chunk % chunks_per_head);
-            let first_head = kv_head * heads_per_kv + chunk / n_chunks * heads_per_strip;
-            let last_head = (first_head + heads_per_strip).min((kv_head + 1) * heads_per_kv);
+            let first_head = kv_head * heads_per_kv + chunk / n_chunks * heads_per_chunk;
+            let last_head = (first_head + heads_per_chunk).min((kv_head + 1) * heads_per_kv);
+            let heads = last_head - first_head;
             // The chunks with the most keys come first: they take longest.
             let first_query = (n_chunks - 1 - chunk % n_chunks) * queries_per_chunk;
-            let last_query = (first_query + queries_per_chunk).min(m);
-            let places = (first_query..last_query).flat_map(|i| {
-                let (strip, first_lane) = {
-                    let i = i - first_query;
-                    (
-                        i / queries_per_strip,
-                        i % queries_per_strip * (last_head - first_head),
-                    )
-                };
-                (first_head..last_head)
-                    .map(move |head| (i, head, strip, first_lane + head - first_head))
-            });
-            with_strips(tier, head_dim, |strips| {
-                for (i, head, strip, lane) in places.clone() {
-                    let q = &q[i * q_stride + head * head_dim..][..head_dim];
-                    strips.set_query(strip, lane, q, first_position + i + 1);
+            let queries = first_query..(first_query + queries_per_chunk).min(m);
+            with_query_rows(tier, head_dim, |rows| {
+                for (i, query) in queries.clone().enumerate() {
+                    let q = &q[query * q_stride + first_head * head_dim..][..heads * head_dim];
+                    rows.set(i * heads, q, first_position + query + 1);
                 }
-                strips.attend(first_position + last_query, |position, key, value| {
-                    // SAFETY: all rows are of length head_dim.
-                    unsafe {
-                        widen_f16(tier, kv.key(kv_head, position), key);
-                        widen_f16(tier, kv.value(kv_head, position), value);
-                    }
+                rows.attend(first_position + queries.end, |first, n, tile| {
+                    let keys = kv.keys(kv_head, first, n);
+                    let values = kv.values(kv_head, first, n);
+                    tile.set_f16(&keys[..n], &values[..n]);
                 });
-                for (i, head, strip, lane) in places {
+                for (i, query) in queries.enumerate() {
+                    let first = query * width + first_head * head_dim;
                     // SAFETY: each (query, head) belongs to one chunk.
-                    strips.output(strip, lane, unsafe {
-                        out.slice_mut(i * width + head * head_dim, head_dim)
-                    });
+                    rows.write(i * heads, unsafe { out.slice_mut(first, heads * head_dim) });
                 }
             });
         });
@@ -332,27 +331,25 @@ pub fn vision_attention(
     qkv.check_out(out);
     let width = qkv.width();
     let tier = compute.float_tier();
-    let lanes = strip_width(tier);
-    let queries_per_chunk = lanes * STRIPS;
-    let n_chunks = n.div_ceil(queries_per_chunk);
+    let n_chunks = n.div_ceil(ROWS);
     let out = SyncPtr::new(out.as_mut_ptr());
     compute.pool().run(n_heads * n_chunks, &|chunk| {
-        let (head, first_query) = (chunk / n_chunks, chunk % n_chunks * queries_per_chunk);
-        let queries = 0..queries_per_chunk.min(n - first_query);
-        with_strips(tier, head_dim, |strips| {
-            for i in queries.clone() {
-                let query = qkv.part(Part::Query, head, first_query + i);
-                strips.set_query(i / lanes, i % lanes, query, n);
+        let (head, first_query) = (chunk / n_chunks, chunk % n_chunks * ROWS);
+        let queries = first_query..(first_query + ROWS).min(n);
+        with_query_rows(tier, head_dim, |rows| {
+            for (i, query) in queries.clone().enumerate() {
+                rows.set(i, qkv.part(Part::Query, head, query), n);
             }
-            strips.attend(n, |position, key, value| {
-                key.copy_from_slice(qkv.part(Part::Key, head, position));
-                value.copy_from_slice(qkv.part(Part::Value, head, position));
+            rows.attend(n, |first, n, tile| {
+                tile.set_f32(n, |j| {
+                    let part = |part| qkv.part(part, head, first + j);
+                    (part(Part::Key), part(Part::Value))
+                });
             });
-            for i in queries {
+            for (i, query) in queries.enumerate() {
                 // SAFETY: each (query, head) belongs to one chunk.
-                let out =
-                    unsafe { out.slice_mut((first_query + i) * width + head * head_dim, head_dim) };
-                strips.output(i / lanes, i % lanes, out);
+                let out = unsafe { out.slice_mut(query * width + head * head_dim, head_dim) };
+                rows.write(i, out);
             }
         });
     });

@@ -153,6 +153,13 @@ pub(crate) unsafe fn widen_f16_on<L: Lanes>(src: &[u16], dst: &mut [f32]) {
     let mut i = 0;
     // SAFETY: every access is below `len`.
     unsafe {
+        while i + 4 * L::N <= len {
+            for j in 0..4 {
+                let at = i + j * L::N;
+                L::load_f16(src.add(at)).store(dst.add(at));
+            }
+            i += 4 * L::N;
+        }
         while i + L::N <= len {
             L::load_f16(src.add(i)).store(dst.add(i));
             i += L::N;

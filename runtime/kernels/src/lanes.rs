@@ -33,14 +33,19 @@ pub(crate) const INTEGER_SHIFT: f32 = 12_582_912.0;
 pub(crate) unsafe trait Lanes: Copy {
     /// Lanes.
     const N: usize;
-    /// Query vectors held by one attention tile, sized for the register file.
-    const QUERY_VECTORS: usize;
+    /// Rows and vectors of the sums of an f32 product that are held in registers together.
+    const TILE_ROWS: usize;
+    const TILE_VECTORS: usize;
+    /// Four neighbouring values, each to be broadcast.
+    type Four: Copy;
 
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// Widens f16 bits.
     unsafe fn load_f16(from: *const u16) -> Self;
+    /// Widens the f16 bits of two neighbouring vectors.
+    unsafe fn load_f16_pair(from: *const u16) -> [Self; 2];
     /// Narrows to f16 bits, to nearest even.
     unsafe fn store_f16(self, to: *mut u16);
     /// Stores as int8: rounds to nearest even; lanes are within ±127 or NaN, and NaN becomes 0.
@@ -53,6 +58,18 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// `self * factor + addend`, rounded once in every tier.
     unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The four values at `from`, which stay readable as long as the result is used.
+    unsafe fn load_four(from: *const f32) -> Self::Four;
+    /// `self * four[I] + addend`, fused where the tier has it.
+    unsafe fn mul_add_of_four<const I: i32>(self, four: Self::Four, addend: Self) -> Self;
+    /// Widens and scales 8 × 8 f16: value `first + j` of row `i` goes to `to[j * stride + i]`.
+    unsafe fn transpose_f16(
+        rows: [*const u16; 8],
+        first: usize,
+        factor: f32,
+        to: *mut f32,
+        stride: usize,
+    );
     /// `self * 2^n`, where `n_shifted` is `n + INTEGER_SHIFT` and the result is a normal number.
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self;
     /// The low bytes of `4 * N` values: integers in -128..=127 to which [`INTEGER_SHIFT`] was added.
@@ -82,6 +99,8 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn reduce_magnitude(self) -> f32;
     /// Sum of the lanes, in an order fixed by the tier.
     unsafe fn reduce_add(self) -> f32;
+    /// [`Lanes::reduce_add`] of four vectors.
+    unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4];
     /// Largest lane; lanes are not NaN.
     unsafe fn reduce_max(self) -> f32;
 }
@@ -329,6 +348,7 @@ pub(crate) unsafe fn store_i8_first<L: Lanes>(lanes: L, to: *mut i8, len: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::half;
 
     tiered! {
         unsafe fn all_operations(input: *const f32, out: &mut Vec<Vec<f32>>) = all_operations_on
@@ -456,6 +476,60 @@ mod tests {
             // SAFETY: no pointers are passed.
             unsafe { nan_rules(tier, &mut out) };
             assert_eq!(out, [3.0, 3.0, 0.0, 2.0, 5.0], "{tier:?}");
+        }
+    }
+
+    tiered! {
+        unsafe fn matrices(rows: [*const u16; 8], four: *const f32, out: &mut [f32]) = matrices_on
+    }
+
+    /// The transposed rows, tripled, and then products with each of four values, less those with one
+    /// value in all lanes, and the sums of four vectors less the sum of each: zeros.
+    #[inline(always)]
+    unsafe fn matrices_on<L: Lanes>(rows: [*const u16; 8], four: *const f32, out: &mut [f32]) {
+        let (out, rest) = out.split_at_mut(64);
+        // SAFETY: rows hold nine values, of which the last eight are taken; 4 + MAX_LANES values are
+        // readable at `four`, 2 · MAX_LANES at row 0; the tier is available.
+        unsafe {
+            L::transpose_f16(rows, 1, 3.0, out.as_mut_ptr(), 8);
+            let [a, b] = L::load_f16_pair(rows[0]);
+            for (i, a) in [a, b].into_iter().enumerate() {
+                let want = L::load_f16(rows[0].add(i * L::N));
+                rest[i] = a.sub(want).abs().reduce_add();
+            }
+            let values = L::load_four(four);
+            let x = L::load(four.add(4));
+            let products = [
+                x.mul_add_of_four::<0>(values, x),
+                x.mul_add_of_four::<1>(values, x),
+                x.mul_add_of_four::<2>(values, x),
+                x.mul_add_of_four::<3>(values, x),
+            ];
+            let sums = L::reduce_add_four(products);
+            for (i, product) in products.into_iter().enumerate() {
+                let want = x.mul_add(L::splat(*four.add(i)), x);
+                rest[2 + i] = product.sub(want).abs().reduce_add();
+                rest[6 + i] = sums[i] - product.reduce_add();
+            }
+        }
+    }
+
+    #[test]
+    fn every_tier_transposes_broadcasts_and_sums_four() {
+        let bits = |i: usize| half::f32_to_f16_bits(i as f32 / 8.0 - 5.0);
+        let rows: [Vec<u16>; 8] =
+            std::array::from_fn(|i| (0..2 * MAX_LANES).map(|j| bits(9 * i + j)).collect());
+        let values: Vec<f32> = (0..4 + MAX_LANES).map(|i| (i as f32 * 0.7).sin()).collect();
+        for tier in FloatTier::available() {
+            let mut out = [f32::NAN; 74];
+            let pointers = std::array::from_fn(|i| rows[i].as_ptr());
+            // SAFETY: the rows hold two vectors of any tier, `values` four values and one vector.
+            unsafe { matrices(tier, pointers, values.as_ptr(), &mut out) };
+            for (place, value) in out[..64].iter().enumerate() {
+                let want = 3.0 * half::f16_bits_to_f32(rows[place % 8][1 + place / 8]);
+                assert_eq!(*value, want, "{tier:?} at {place}");
+            }
+            assert_eq!(out[64..], [0.0; 10], "{tier:?}");
         }
     }
 }

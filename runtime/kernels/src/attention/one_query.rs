@@ -3,14 +3,14 @@
 //! The query heads that share a cache head go together, so each key and value row is read and
 //! widened once for all of them.
 
+use super::softmax::{LOWEST, scale, weigh};
 use super::{KEY_TILE, KvBlocks};
-use crate::activation::bounded_exp_lanes;
-use crate::lanes::{FloatTier, Lanes, load_first, load_vectors, store_first, tiered};
+use crate::lanes::{FloatTier, Lanes, MAX_LANES, load_first, store_first, tiered};
 
-/// Vectors of one value row held in registers together, per query head.
-const VALUE_VECTORS: usize = 2;
 /// Query heads handled together.
 const HEADS: usize = 4;
+/// Keys whose scores are summed together.
+const KEYS: usize = 4;
 
 /// Attends the heads in `q` `[heads, head_dim]` to positions `0..n_keys` of one cache head. `out` is
 /// shaped as `q`.
@@ -81,53 +81,26 @@ unsafe fn attend<L: Lanes, const H: usize>(
     out: &mut [f32],
 ) {
     let head_dim = kv.head_dim;
-    let scale = 1.0 / (head_dim as f32).sqrt();
     let scores = scores.as_mut_ptr();
-    let mut maximum = [f32::NEG_INFINITY; H];
+    let mut maximum = [LOWEST; H];
     let mut sum = [0.0_f32; H];
     out.fill(0.0);
     for first in (0..n_keys).step_by(KEY_TILE) {
         let n_tile = KEY_TILE.min(n_keys - first);
-        // SAFETY: rows have head_dim values, scores KEY_TILE per head, by the caller's promises.
+        // SAFETY: rows have head_dim values, scores KEY_TILE per head, by the caller's promises;
+        // the vectors of scores end within KEY_TILE, a multiple of every N.
         unsafe {
-            for j in 0..n_tile {
-                let key = kv.key(kv_head, first + j);
-                let dots = dot_heads::<L, H>(q, key, head_dim);
-                for (h, dot) in dots.into_iter().enumerate() {
-                    *scores.add(h * KEY_TILE + j) = dot * scale;
-                }
-            }
-            let mut correction = [1.0; H];
+            let keys = kv.keys(kv_head, first, n_tile);
+            score_keys::<L, H>(q, &keys[..n_tile], head_dim, scores);
+            let width = n_tile.next_multiple_of(L::N);
             for h in 0..H {
-                let scores = scores.add(h * KEY_TILE);
-                let old = maximum[h];
-                for j in 0..n_tile {
-                    maximum[h] = (*scores.add(j)).max(maximum[h]);
+                for j in n_tile..width {
+                    *scores.add(h * KEY_TILE + j) = LOWEST;
                 }
-                correction[h] = if old == f32::NEG_INFINITY {
-                    0.0
-                } else {
-                    crate::activation::exp(old - maximum[h])
-                };
-                let new = L::splat(maximum[h]);
-                let mut total = L::splat(0.0);
-                let mut j = 0;
-                while j < n_tile {
-                    let left = L::N.min(n_tile - j);
-                    let s = load_first::<L>(scores.add(j), left, f32::NEG_INFINITY);
-                    let p = bounded_exp_lanes(s.sub(new));
-                    total = total.add(p);
-                    store_first(p, scores.add(j), left);
-                    j += L::N;
-                }
-                sum[h] = sum[h] * correction[h] + total.reduce_add();
             }
-            let mut values: [&[u16]; KEY_TILE] = [&[]; KEY_TILE];
-            let values = &mut values[..n_tile];
-            for (j, value) in values.iter_mut().enumerate() {
-                *value = kv.value(kv_head, first + j);
-            }
-            add_values::<L, H>(values, head_dim, scores, correction, out);
+            let correction = weigh::<L, H>(scores, width, &mut maximum, &mut sum);
+            let values = kv.values(kv_head, first, n_tile);
+            add_values::<L, H>(&values[..n_tile], head_dim, scores, correction, out);
         }
     }
     for (h, head) in out.chunks_exact_mut(head_dim).enumerate() {
@@ -136,36 +109,63 @@ unsafe fn attend<L: Lanes, const H: usize>(
     }
 }
 
-/// Dot products of one key with each head of `q`.
+/// Scores of some keys, times log2(e), with each head of `q`.
 ///
 /// # Safety
 ///
-/// * The CPU has the instructions of `L`; `q` is `[H, head_dim]`, `key` `[head_dim]`.
+/// * The CPU has the instructions of `L`; `q` is `[H, head_dim]`, each key `[head_dim]`.
+/// * `scores` is `[H, KEY_TILE]`; there are at most KEY_TILE keys and at least one.
 #[inline(always)]
-unsafe fn dot_heads<L: Lanes, const H: usize>(q: &[f32], key: &[u16], head_dim: usize) -> [f32; H] {
-    let (q, key) = (q.as_ptr(), key.as_ptr());
-    // SAFETY: every access is below head_dim.
-    unsafe {
-        let mut acc = [L::splat(0.0); H];
-        let mut d = 0;
-        while d + L::N <= head_dim {
-            let k = L::load_f16(key.add(d));
-            for (h, acc) in acc.iter_mut().enumerate() {
-                *acc = k.mul_add(L::load(q.add(h * head_dim + d)), *acc);
+unsafe fn score_keys<L: Lanes, const H: usize>(
+    q: &[f32],
+    keys: &[&[u16]],
+    head_dim: usize,
+    scores: *mut f32,
+) {
+    let scale = scale(head_dim);
+    let q = q.as_ptr();
+    for first in (0..keys.len()).step_by(KEYS) {
+        // Missing keys repeat the last one; the caller overwrites their scores.
+        let mut rows = [keys[keys.len() - 1].as_ptr(); KEYS];
+        for (row, key) in rows.iter_mut().zip(&keys[first..]) {
+            *row = key.as_ptr();
+        }
+        // SAFETY: every access is below head_dim; KEY_TILE is a multiple of KEYS.
+        unsafe {
+            let mut acc = [[L::splat(0.0); KEYS]; H];
+            let mut d = 0;
+            while d + 2 * L::N <= head_dim {
+                let mut k = [[L::splat(0.0); 2]; KEYS];
+                for (k, row) in k.iter_mut().zip(rows) {
+                    *k = L::load_f16_pair(row.add(d));
+                }
+                for half in 0..2 {
+                    for (h, acc) in acc.iter_mut().enumerate() {
+                        let q = L::load(q.add(h * head_dim + d + half * L::N));
+                        for (acc, k) in acc.iter_mut().zip(k) {
+                            *acc = k[half].mul_add(q, *acc);
+                        }
+                    }
+                }
+                d += 2 * L::N;
             }
-            d += L::N;
-        }
-        if d < head_dim {
-            let k = load_f16_first::<L>(key.add(d), head_dim - d);
-            for (h, acc) in acc.iter_mut().enumerate() {
-                *acc = k.mul_add(load_first(q.add(h * head_dim + d), head_dim - d, 0.0), *acc);
+            while d < head_dim {
+                let len = L::N.min(head_dim - d);
+                for (j, row) in rows.into_iter().enumerate() {
+                    let k = load_f16_first::<L>(row.add(d), len);
+                    for (h, acc) in acc.iter_mut().enumerate() {
+                        let q = load_first(q.add(h * head_dim + d), len, 0.0);
+                        acc[j] = k.mul_add(q, acc[j]);
+                    }
+                }
+                d += L::N;
+            }
+            for (h, acc) in acc.into_iter().enumerate() {
+                for (j, dot) in L::reduce_add_four(acc).into_iter().enumerate() {
+                    *scores.add(h * KEY_TILE + first + j) = dot * scale;
+                }
             }
         }
-        let mut dots = [0.0; H];
-        for (dot, acc) in dots.iter_mut().zip(acc) {
-            *dot = acc.reduce_add();
-        }
-        dots
     }
 }
 
@@ -181,45 +181,26 @@ unsafe fn add_values<L: Lanes, const H: usize>(
     values: &[&[u16]],
     head_dim: usize,
     p: *const f32,
-    correction: [f32; H],
+    correction: [f32; MAX_LANES],
     out: &mut [f32],
 ) {
     let out = out.as_mut_ptr();
-    let step = VALUE_VECTORS * L::N;
+    let mut d = 0;
     // SAFETY: every access is below head_dim, the number of rows or H.
     unsafe {
-        let mut d = 0;
-        while d + step <= head_dim {
-            let mut acc = [[L::splat(0.0); VALUE_VECTORS]; H];
-            for (h, acc) in acc.iter_mut().enumerate() {
-                *acc = load_vectors(out.add(h * head_dim + d));
-                for acc in acc {
-                    *acc = acc.mul(L::splat(correction[h]));
-                }
+        if L::TILE_ROWS * L::TILE_VECTORS >= 4 * HEADS {
+            while d + 4 * L::N <= head_dim {
+                add_columns::<L, H, 2>(values, head_dim, p, correction, out, d);
+                d += 4 * L::N;
             }
-            for (j, row) in values.iter().enumerate() {
-                let from = row.as_ptr().add(d);
-                let mut value = [L::splat(0.0); VALUE_VECTORS];
-                for (v, value) in value.iter_mut().enumerate() {
-                    *value = L::load_f16(from.add(v * L::N));
-                }
-                for (h, acc) in acc.iter_mut().enumerate() {
-                    let p = L::splat(*p.add(h * KEY_TILE + j));
-                    for (acc, value) in acc.iter_mut().zip(value) {
-                        *acc = value.mul_add(p, *acc);
-                    }
-                }
-            }
-            for (h, acc) in acc.iter().enumerate() {
-                for (v, acc) in acc.iter().enumerate() {
-                    acc.store(out.add(h * head_dim + d + v * L::N));
-                }
-            }
-            d += step;
+        }
+        while d + 2 * L::N <= head_dim {
+            add_columns::<L, H, 1>(values, head_dim, p, correction, out, d);
+            d += 2 * L::N;
         }
         while d < head_dim {
             let len = L::N.min(head_dim - d);
-            for (h, correction) in correction.iter().enumerate() {
+            for (h, correction) in correction.iter().enumerate().take(H) {
                 let at = out.add(h * head_dim + d);
                 let mut acc = load_first::<L>(at, len, 0.0).mul(L::splat(*correction));
                 for (j, row) in values.iter().enumerate() {
@@ -229,6 +210,50 @@ unsafe fn add_values<L: Lanes, const H: usize>(
                 store_first(acc, at, len);
             }
             d += L::N;
+        }
+    }
+}
+
+/// [`add_values`] for `P` pairs of vectors from dimension `d` on.
+///
+/// # Safety
+///
+/// * As in [`add_values`]; the vectors are inside head_dim.
+#[inline(always)]
+unsafe fn add_columns<L: Lanes, const H: usize, const P: usize>(
+    values: &[&[u16]],
+    head_dim: usize,
+    p: *const f32,
+    correction: [f32; MAX_LANES],
+    out: *mut f32,
+    d: usize,
+) {
+    // SAFETY: by the caller's promises.
+    unsafe {
+        let mut acc = [[[L::splat(0.0); 2]; P]; H];
+        for (h, acc) in acc.iter_mut().enumerate() {
+            for (i, acc) in acc.as_flattened_mut().iter_mut().enumerate() {
+                let old = L::load(out.add(h * head_dim + d + i * L::N));
+                *acc = old.mul(L::splat(correction[h]));
+            }
+        }
+        for (j, row) in values.iter().enumerate() {
+            let mut value = [[L::splat(0.0); 2]; P];
+            for (i, value) in value.iter_mut().enumerate() {
+                *value = L::load_f16_pair(row.as_ptr().add(d + 2 * i * L::N));
+            }
+            for (h, acc) in acc.iter_mut().enumerate() {
+                let p = L::splat(*p.add(h * KEY_TILE + j));
+                let values = value.as_flattened().iter();
+                for (acc, value) in acc.as_flattened_mut().iter_mut().zip(values) {
+                    *acc = value.mul_add(p, *acc);
+                }
+            }
+        }
+        for (h, acc) in acc.iter().enumerate() {
+            for (i, acc) in acc.as_flattened().iter().enumerate() {
+                acc.store(out.add(h * head_dim + d + i * L::N));
+            }
         }
     }
 }

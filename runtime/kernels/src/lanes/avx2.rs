@@ -22,6 +22,46 @@ unsafe fn power_of_two(n: __m256i) -> __m256 {
     }
 }
 
+/// [`Lanes::transpose_f16`] by unpacking: rows 0 and 4, 1 and 5 and so on meet first, so that three
+/// rounds put the eight rows side by side.
+///
+/// # Safety
+///
+/// * The CPU has AVX2 and F16C; the rest as in [`Lanes::transpose_f16`].
+#[inline(always)]
+pub(super) unsafe fn transpose_f16(
+    rows: [*const u16; 8],
+    first: usize,
+    factor: f32,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: by the caller's promises.
+    unsafe {
+        let mut x = [_mm_setzero_si128(); 8];
+        for (x, row) in x.iter_mut().zip(rows) {
+            *x = _mm_loadu_si128(row.add(first).cast());
+        }
+        for _ in 0..3 {
+            let [a, b, c, d, e, f, g, h] = x;
+            x = [
+                _mm_unpacklo_epi16(a, e),
+                _mm_unpackhi_epi16(a, e),
+                _mm_unpacklo_epi16(b, f),
+                _mm_unpackhi_epi16(b, f),
+                _mm_unpacklo_epi16(c, g),
+                _mm_unpackhi_epi16(c, g),
+                _mm_unpacklo_epi16(d, h),
+                _mm_unpackhi_epi16(d, h),
+            ];
+        }
+        for (j, x) in x.into_iter().enumerate() {
+            let x = _mm256_mul_ps(_mm256_cvtph_ps(x), _mm256_set1_ps(factor));
+            _mm256_storeu_ps(to.add(j * stride), x);
+        }
+    }
+}
+
 /// Finishes a reduction over the eight lanes with `$op`.
 macro_rules! reduce {
     ($lanes:expr, $op:ident, $op_one:ident) => {{
@@ -37,7 +77,9 @@ macro_rules! reduce {
 // SAFETY: pointers are touched only through unaligned accesses of N values.
 unsafe impl Lanes for Avx2 {
     const N: usize = 8;
-    const QUERY_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 2;
+    type Four = *const f32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -58,6 +100,11 @@ unsafe impl Lanes for Avx2 {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the trait's contract; F16C is part of the tier.
         Avx2(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16_pair(from: *const u16) -> [Self; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [Self::load_f16(from), Self::load_f16(from.add(Self::N))] }
     }
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16) {
@@ -111,6 +158,26 @@ unsafe impl Lanes for Avx2 {
     unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn load_four(from: *const f32) -> Self::Four {
+        from
+    }
+    #[inline(always)]
+    unsafe fn mul_add_of_four<const I: i32>(self, four: Self::Four, addend: Self) -> Self {
+        // SAFETY: the trait's contract: four values are readable.
+        unsafe { self.mul_add(Self::splat(*four.add(I as usize)), addend) }
+    }
+    #[inline(always)]
+    unsafe fn transpose_f16(
+        rows: [*const u16; 8],
+        first: usize,
+        factor: f32,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the trait's contract.
+        unsafe { transpose_f16(rows, first, factor, to, stride) }
     }
     #[inline(always)]
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
@@ -274,6 +341,19 @@ unsafe impl Lanes for Avx2 {
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { reduce!(self.0, _mm_add_ps, _mm_add_ss) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            [
+                a.reduce_add(),
+                b.reduce_add(),
+                c.reduce_add(),
+                d.reduce_add(),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {

@@ -11,7 +11,9 @@ pub(crate) struct Avx512(__m512);
 // SAFETY: pointers are touched only through unaligned accesses of N values.
 unsafe impl Lanes for Avx512 {
     const N: usize = 16;
-    const QUERY_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 8;
+    const TILE_VECTORS: usize = 2;
+    type Four = *const f32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -32,6 +34,11 @@ unsafe impl Lanes for Avx512 {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the trait's contract.
         Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16_pair(from: *const u16) -> [Self; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [Self::load_f16(from), Self::load_f16(from.add(Self::N))] }
     }
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16) {
@@ -81,6 +88,26 @@ unsafe impl Lanes for Avx512 {
     unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn load_four(from: *const f32) -> Self::Four {
+        from
+    }
+    #[inline(always)]
+    unsafe fn mul_add_of_four<const I: i32>(self, four: Self::Four, addend: Self) -> Self {
+        // SAFETY: the trait's contract: four values are readable.
+        unsafe { self.mul_add(Self::splat(*four.add(I as usize)), addend) }
+    }
+    #[inline(always)]
+    unsafe fn transpose_f16(
+        rows: [*const u16; 8],
+        first: usize,
+        factor: f32,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the trait's contract.
+        unsafe { super::avx2::transpose_f16(rows, first, factor, to, stride) }
     }
     #[inline(always)]
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
@@ -218,6 +245,19 @@ unsafe impl Lanes for Avx512 {
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_add_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            [
+                a.reduce_add(),
+                b.reduce_add(),
+                c.reduce_add(),
+                d.reduce_add(),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {

@@ -11,7 +11,9 @@ pub(crate) struct Neon(float32x4_t);
 // SAFETY: pointers are touched only through unaligned accesses of N values.
 unsafe impl Lanes for Neon {
     const N: usize = 4;
-    const QUERY_VECTORS: usize = 4;
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 4;
+    type Four = float32x4_t;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -32,6 +34,17 @@ unsafe impl Lanes for Neon {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the trait's contract.
         Neon(unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16_pair(from: *const u16) -> [Self; 2] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let both = vreinterpretq_f16_u16(vld1q_u16(from));
+            [
+                Neon(vcvt_f32_f16(vget_low_f16(both))),
+                Neon(vcvt_high_f32_f16(both)),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16) {
@@ -77,6 +90,53 @@ unsafe impl Lanes for Neon {
     unsafe fn fused_mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: the trait's contract.
         unsafe { self.mul_add(factor, addend) }
+    }
+    #[inline(always)]
+    unsafe fn load_four(from: *const f32) -> Self::Four {
+        // SAFETY: the trait's contract.
+        unsafe { vld1q_f32(from) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_of_four<const I: i32>(self, four: Self::Four, addend: Self) -> Self {
+        // SAFETY: the trait's contract.
+        Neon(unsafe { vfmaq_laneq_f32::<I>(addend.0, self.0, four) })
+    }
+    #[inline(always)]
+    unsafe fn transpose_f16(
+        rows: [*const u16; 8],
+        first: usize,
+        factor: f32,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        // SAFETY: the trait's contract. Rows 0 and 4, 1 and 5 and so on meet first, so that three
+        // rounds of zipping put the eight rows side by side.
+        unsafe {
+            let mut x = [vdupq_n_u16(0); 8];
+            for (x, row) in x.iter_mut().zip(rows) {
+                *x = vld1q_u16(row.add(first));
+            }
+            for _ in 0..3 {
+                let [a, b, c, d, e, f, g, h] = x;
+                x = [
+                    vzip1q_u16(a, e),
+                    vzip2q_u16(a, e),
+                    vzip1q_u16(b, f),
+                    vzip2q_u16(b, f),
+                    vzip1q_u16(c, g),
+                    vzip2q_u16(c, g),
+                    vzip1q_u16(d, h),
+                    vzip2q_u16(d, h),
+                ];
+            }
+            for (j, x) in x.into_iter().enumerate() {
+                let x = vreinterpretq_f16_u16(x);
+                let low = vmulq_n_f32(vcvt_f32_f16(vget_low_f16(x)), factor);
+                let high = vmulq_n_f32(vcvt_high_f32_f16(x), factor);
+                vst1q_f32(to.add(j * stride), low);
+                vst1q_f32(to.add(j * stride + 4), high);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
@@ -194,6 +254,15 @@ unsafe impl Lanes for Neon {
     unsafe fn reduce_add(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { vaddvq_f32(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract. The pairs are those of `vaddvq_f32`.
+        unsafe {
+            let sums = vpaddq_f32(vpaddq_f32(a.0, b.0), vpaddq_f32(c.0, d.0));
+            std::mem::transmute::<float32x4_t, [f32; 4]>(sums)
+        }
     }
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {

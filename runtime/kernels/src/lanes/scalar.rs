@@ -29,7 +29,9 @@ fn power_of_two(n: i32) -> f32 {
 // SAFETY: plain Rust; pointers are read and written as `[f32; N]`, `[u16; N]` and `[i8; N]`.
 unsafe impl Lanes for Scalar {
     const N: usize = N;
-    const QUERY_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 2;
+    type Four = *const f32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -49,6 +51,11 @@ unsafe impl Lanes for Scalar {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: N values are readable by the trait's contract.
         Scalar(unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(half::f16_bits_to_f32))
+    }
+    #[inline(always)]
+    unsafe fn load_f16_pair(from: *const u16) -> [Self; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [Self::load_f16(from), Self::load_f16(from.add(Self::N))] }
     }
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16) {
@@ -93,6 +100,33 @@ unsafe impl Lanes for Scalar {
         Scalar(std::array::from_fn(|i| {
             self.0[i].mul_add(factor.0[i], addend.0[i])
         }))
+    }
+    #[inline(always)]
+    unsafe fn load_four(from: *const f32) -> Self::Four {
+        from
+    }
+    #[inline(always)]
+    unsafe fn mul_add_of_four<const I: i32>(self, four: Self::Four, addend: Self) -> Self {
+        // SAFETY: the trait's contract: four values are readable.
+        unsafe { self.mul_add(Self::splat(*four.add(I as usize)), addend) }
+    }
+    #[inline(always)]
+    unsafe fn transpose_f16(
+        rows: [*const u16; 8],
+        first: usize,
+        factor: f32,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        for (i, row) in rows.into_iter().enumerate() {
+            for j in 0..rows.len() {
+                // SAFETY: the trait's contract.
+                unsafe {
+                    let value = half::f16_bits_to_f32(*row.add(first + j));
+                    *to.add(j * stride + i) = value * factor;
+                }
+            }
+        }
     }
     #[inline(always)]
     unsafe fn shift_exponent(self, n_shifted: Self) -> Self {
@@ -172,6 +206,19 @@ unsafe impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         (self.0[0] + self.0[1]) + (self.0[2] + self.0[3])
+    }
+    #[inline(always)]
+    unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            [
+                a.reduce_add(),
+                b.reduce_add(),
+                c.reduce_add(),
+                d.reduce_add(),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {
