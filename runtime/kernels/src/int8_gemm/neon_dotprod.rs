@@ -15,7 +15,7 @@ use std::arch::aarch64::*;
 
 use super::epilogue::TailQ;
 use super::neon::{add_blocks, add_scaled};
-use super::{Microkernel, Tile, pack_interleaved, with_rows};
+use super::{Microkernel, Tile, with_rows};
 use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::lanes::INTEGER_SHIFT;
@@ -59,8 +59,27 @@ unsafe impl Microkernel for NeonDotprod {
         rows.next_multiple_of(X_TOKENS) * k_padded
     }
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
-        let places = (rows.len() / k_padded).next_multiple_of(X_TOKENS);
-        pack_interleaved(rows, k_padded, places, out);
+        let n_rows = rows.len() / k_padded;
+        assert!(k_padded.is_multiple_of(4 * K_GROUP) && rows.len() == n_rows * k_padded);
+        assert_eq!(out.len(), self.lhs_bytes(n_rows, k_padded));
+        for first in (0..n_rows).step_by(X_TOKENS) {
+            // Places behind the last token repeat it; nobody reads what they give.
+            let mut four = [rows.as_ptr(); X_TOKENS];
+            for (i, row) in four.iter_mut().enumerate() {
+                *row = rows[(first + i).min(n_rows - 1) * k_padded..].as_ptr();
+            }
+            // SAFETY: each row has k_padded values, a multiple of 16; `out` holds 16 bytes of these
+            // tokens in each of its steps. NEON is part of the baseline.
+            unsafe {
+                let to = out.as_mut_ptr().add(first * K_GROUP);
+                pack_four(
+                    four,
+                    k_padded,
+                    to,
+                    n_rows.next_multiple_of(X_TOKENS) * K_GROUP,
+                );
+            }
+        }
     }
     fn run_in_registers(&self, turns: u64) -> u64 {
         const PRODUCTS: u64 = 24 * 16;
@@ -112,6 +131,40 @@ unsafe impl Microkernel for NeonDotprod {
                 tile.rows,
                 R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => tile_dotprod::<R>(tile, out, out_stride, store)
             );
+        }
+    }
+}
+
+/// Packs four tokens: the four bytes of each at every step side by side, `stride` bytes from step to
+/// step.
+///
+/// # Safety
+///
+/// * `len` bytes, a multiple of 16, are readable at each row; 16 are writable at `to` and at every
+///   `stride` bytes from there, `len / 4` times.
+#[target_feature(enable = "neon")]
+unsafe fn pack_four(rows: [*const i8; X_TOKENS], len: usize, to: *mut i8, stride: usize) {
+    for k in (0..len).step_by(4 * K_GROUP) {
+        // SAFETY: by the caller's promises.
+        unsafe {
+            let mut x = [vdupq_n_s32(0); X_TOKENS];
+            for (x, row) in x.iter_mut().zip(rows) {
+                *x = vreinterpretq_s32_s8(vld1q_s8(row.add(k)));
+            }
+            let (even, odd) = (vzip1q_s32(x[0], x[2]), vzip1q_s32(x[1], x[3]));
+            let (even_2, odd_2) = (vzip2q_s32(x[0], x[2]), vzip2q_s32(x[1], x[3]));
+            let steps = [
+                vzip1q_s32(even, odd),
+                vzip2q_s32(even, odd),
+                vzip1q_s32(even_2, odd_2),
+                vzip2q_s32(even_2, odd_2),
+            ];
+            for (i, step) in steps.into_iter().enumerate() {
+                vst1q_s8(
+                    to.add((k / K_GROUP + i) * stride),
+                    vreinterpretq_s8_s32(step),
+                );
+            }
         }
     }
 }
@@ -318,51 +371,40 @@ unsafe fn by_groups<const R: usize>(
 ///   v0..v11 sums   v12..v23 totals   v24 weights   v25..v30 tokens of two steps   v31 SHORT_START
 /// ```
 ///
-/// LD1 rather than LDR and LDP: the cores issue one operation for each register, not more.
+/// Everything that computes waits for two pipelines, which SDOT fills. So sums begin by loads from
+/// memory instead of moves. LDUR rather than LDR, LDP and LD1: LLVM's model of the core counts one
+/// operation for it, more for the others.
 ///
 /// # Safety
 ///
 /// * As in [`tile_dotprod`], for packed tokens with [`MR`] places, groups of at most [`SHORT`] values,
-///   and scales of each group.
+///   a multiple of 16, and scales of each group.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> [float32x4_t; MR] {
+    const START: [f32; 4] = [SHORT_START; 4];
     let mut totals = [vdupq_n_f32(0.0); MR];
     // SAFETY: the outer loop runs once for each group and reads its 12 scales; the inner one takes
-    // two steps at a time, of an even number, and of each reads 16 of 32 bytes of weights and 12
-    // tokens.
+    // four steps at a time, and of each reads 16 of 32 bytes of weights and 12 tokens.
     unsafe {
         std::arch::asm!(
             ".arch_extension dotprod",
-            "movi v12.4s, #0",
-            "movi v13.4s, #0",
-            "movi v14.4s, #0",
-            "movi v15.4s, #0",
-            "movi v16.4s, #0",
-            "movi v17.4s, #0",
-            "movi v18.4s, #0",
-            "movi v19.4s, #0",
-            "movi v20.4s, #0",
-            "movi v21.4s, #0",
-            "movi v22.4s, #0",
-            "movi v23.4s, #0",
+            ".irp i, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23",
+            "movi v\\i\\().4s, #0",
+            ".endr",
+            ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+            "ldur q\\i, [{start}]",
+            ".endr",
+            "ldur q31, [{start}]",
             "2:",
-            "mov v0.16b, v31.16b",
-            "mov v1.16b, v31.16b",
-            "mov v2.16b, v31.16b",
-            "mov v3.16b, v31.16b",
-            "mov v4.16b, v31.16b",
-            "mov v5.16b, v31.16b",
-            "mov v6.16b, v31.16b",
-            "mov v7.16b, v31.16b",
-            "mov v8.16b, v31.16b",
-            "mov v9.16b, v31.16b",
-            "mov v10.16b, v31.16b",
-            "mov v11.16b, v31.16b",
-            "mov {count}, {steps}",
+            "mov {count}, {blocks}",
             "3:",
-            "ld1 {{v24.16b}}, [{w}], {step}",
-            "ld1 {{v25.16b, v26.16b, v27.16b}}, [{x}], #48",
+            // Two of the four steps, whose tokens are in registers of their own.
+            ".irp s, 0, 2",
+            "ldur q24, [{w}, #(32 * \\s)]",
+            "ldur q25, [{x}, #(48 * \\s)]",
+            "ldur q26, [{x}, #(48 * \\s + 16)]",
+            "ldur q27, [{x}, #(48 * \\s + 32)]",
             "sdot v0.4s, v24.16b, v25.4b[0]",
             "sdot v1.4s, v24.16b, v25.4b[1]",
             "sdot v2.4s, v24.16b, v25.4b[2]",
@@ -375,9 +417,10 @@ unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> 
             "sdot v9.4s, v24.16b, v27.4b[1]",
             "sdot v10.4s, v24.16b, v27.4b[2]",
             "sdot v11.4s, v24.16b, v27.4b[3]",
-            "ld1 {{v24.16b}}, [{w}], {step}",
-            "ld1 {{v28.16b, v29.16b, v30.16b}}, [{x}], #48",
-            "subs {count}, {count}, #2",
+            "ldur q24, [{w}, #(32 * \\s + 32)]",
+            "ldur q28, [{x}, #(48 * \\s + 48)]",
+            "ldur q29, [{x}, #(48 * \\s + 64)]",
+            "ldur q30, [{x}, #(48 * \\s + 80)]",
             "sdot v0.4s, v24.16b, v28.4b[0]",
             "sdot v1.4s, v24.16b, v28.4b[1]",
             "sdot v2.4s, v24.16b, v28.4b[2]",
@@ -390,39 +433,49 @@ unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> 
             "sdot v9.4s, v24.16b, v30.4b[1]",
             "sdot v10.4s, v24.16b, v30.4b[2]",
             "sdot v11.4s, v24.16b, v30.4b[3]",
+            ".endr",
+            "add {w}, {w}, #128",
+            "add {x}, {x}, #192",
+            "subs {count}, {count}, #1",
             "b.ne 3b",
-            "ld1 {{v25.4s, v26.4s, v27.4s}}, [{scales}], #48",
+            "ldur q25, [{scales}]",
+            "ldur q26, [{scales}, #16]",
+            "ldur q27, [{scales}, #32]",
+            "add {scales}, {scales}, #48",
             "subs {groups}, {groups}, #1",
-            "fsub v0.4s, v0.4s, v31.4s",
-            "fsub v1.4s, v1.4s, v31.4s",
-            "fsub v2.4s, v2.4s, v31.4s",
-            "fsub v3.4s, v3.4s, v31.4s",
-            "fsub v4.4s, v4.4s, v31.4s",
-            "fsub v5.4s, v5.4s, v31.4s",
-            "fsub v6.4s, v6.4s, v31.4s",
-            "fsub v7.4s, v7.4s, v31.4s",
-            "fsub v8.4s, v8.4s, v31.4s",
-            "fsub v9.4s, v9.4s, v31.4s",
-            "fsub v10.4s, v10.4s, v31.4s",
-            "fsub v11.4s, v11.4s, v31.4s",
+            ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
+            "fsub v\\i\\().4s, v\\i\\().4s, v31.4s",
+            ".endr",
             "fmla v12.4s, v0.4s, v25.s[0]",
+            "ldur q0, [{start}]",
             "fmla v13.4s, v1.4s, v25.s[1]",
+            "ldur q1, [{start}]",
             "fmla v14.4s, v2.4s, v25.s[2]",
+            "ldur q2, [{start}]",
             "fmla v15.4s, v3.4s, v25.s[3]",
+            "ldur q3, [{start}]",
             "fmla v16.4s, v4.4s, v26.s[0]",
+            "ldur q4, [{start}]",
             "fmla v17.4s, v5.4s, v26.s[1]",
+            "ldur q5, [{start}]",
             "fmla v18.4s, v6.4s, v26.s[2]",
+            "ldur q6, [{start}]",
             "fmla v19.4s, v7.4s, v26.s[3]",
+            "ldur q7, [{start}]",
             "fmla v20.4s, v8.4s, v27.s[0]",
+            "ldur q8, [{start}]",
             "fmla v21.4s, v9.4s, v27.s[1]",
+            "ldur q9, [{start}]",
             "fmla v22.4s, v10.4s, v27.s[2]",
+            "ldur q10, [{start}]",
             "fmla v23.4s, v11.4s, v27.s[3]",
+            "ldur q11, [{start}]",
             "b.ne 2b",
             w = inout(reg) tile.panels.as_ptr().add(half * STEP_BYTES / 2) => _,
             x = inout(reg) tile.lhs.as_ptr() => _,
             scales = inout(reg) scales.as_ptr() => _,
-            step = in(reg) STEP_BYTES,
-            steps = in(reg) tile.group_len / K_GROUP,
+            start = in(reg) START.as_ptr(),
+            blocks = in(reg) tile.group_len / (4 * K_GROUP),
             count = out(reg) _,
             groups = inout(reg) scales.len() => _,
             out("v12") totals[0],
@@ -437,8 +490,7 @@ unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> 
             out("v21") totals[9],
             out("v22") totals[10],
             out("v23") totals[11],
-            in("v31") vdupq_n_f32(SHORT_START),
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
             options(readonly, nostack),
         );
     }

@@ -16,14 +16,27 @@ pub(super) struct StripLayout<'a> {
     kernel: &'static dyn Microkernel,
     lhs: Int8Rows<'a>,
     pub(super) n_strips: usize,
-    /// Tokens of every strip, and strips that have one more.
-    least_rows: usize,
+    /// The first strips have one token more than the others.
     longer_strips: usize,
+    longer: StripLengths,
+    others: StripLengths,
+    k_padded: usize,
+    n_groups: usize,
     /// Values per sum; 0 if the kernel needs no sums.
     sum_len: usize,
     data_lines: usize,
     scale_lines: usize,
     sum_lines: usize,
+}
+
+/// Tokens of a strip, and the lengths of its parts. Known for all tiles at once, because a tile is
+/// over in microseconds.
+#[derive(Clone, Copy)]
+struct StripLengths {
+    rows: usize,
+    data: usize,
+    scales: usize,
+    sums: usize,
 }
 
 impl<'a> StripLayout<'a> {
@@ -33,24 +46,33 @@ impl<'a> StripLayout<'a> {
         weights: &dyn Weights,
     ) -> StripLayout<'a> {
         let n_strips = lhs.m().div_ceil(kernel.mr());
-        let most_rows = lhs.m().div_ceil(n_strips);
-        let data_len = kernel.lhs_bytes(most_rows, k_padded(lhs.k()));
+        let (k_padded, n_groups) = (k_padded(lhs.k()), lhs.n_groups());
         let sum_len = if kernel.uses_lhs_sums() {
             weights.sum_len(&lhs)
         } else {
             0
         };
-        let n_sums = k_padded(lhs.k()).checked_div(sum_len).unwrap_or(0);
+        let n_sums = k_padded.checked_div(sum_len).unwrap_or(0);
+        let lengths = |rows| StripLengths {
+            rows,
+            data: kernel.lhs_bytes(rows, k_padded),
+            scales: rows * n_groups,
+            sums: rows * n_sums,
+        };
+        let most = lengths(lhs.m().div_ceil(n_strips));
         StripLayout {
             kernel,
             lhs,
-            sum_len,
             n_strips,
-            least_rows: lhs.m() / n_strips,
             longer_strips: lhs.m() % n_strips,
-            data_lines: lines_for::<i8>(data_len),
-            scale_lines: lines_for::<f32>(most_rows * lhs.n_groups()),
-            sum_lines: lines_for::<i32>(most_rows * n_sums),
+            longer: most,
+            others: lengths(lhs.m() / n_strips),
+            k_padded,
+            n_groups,
+            sum_len,
+            data_lines: lines_for::<i8>(most.data),
+            scale_lines: lines_for::<f32>(most.scales),
+            sum_lines: lines_for::<i32>(most.sums),
         }
     }
 
@@ -60,41 +82,42 @@ impl<'a> StripLayout<'a> {
     }
 
     /// Tokens of one strip.
+    #[inline]
     pub(super) fn rows(&self, strip: usize) -> Range<usize> {
-        let first = |strip: usize| strip * self.least_rows + strip.min(self.longer_strips);
-        first(strip)..first(strip + 1)
+        let first = strip * self.others.rows + strip.min(self.longer_strips);
+        first..first + self.lengths(strip).rows
     }
 
-    fn data_len(&self, rows: usize) -> usize {
-        self.kernel.lhs_bytes(rows, k_padded(self.lhs.k()))
+    #[inline]
+    fn lengths(&self, strip: usize) -> &StripLengths {
+        if strip < self.longer_strips {
+            &self.longer
+        } else {
+            &self.others
+        }
     }
 
-    /// Sums of `rows` tokens.
-    fn n_sums(&self, rows: usize) -> usize {
-        rows * k_padded(self.lhs.k())
-            .checked_div(self.sum_len)
-            .unwrap_or(0)
-    }
-
-    /// The operands of a tile: one packed strip and some panels.
+    /// The operands of a tile: strip `strip`, packed in `lines`, and some panels.
+    #[inline]
     pub(super) fn tile<'t>(
         &self,
-        rows: usize,
-        strip: &'t [Line],
+        strip: usize,
+        lines: &'t [Line],
         panels: TilePanels<'t>,
         ahead: &'t [u8],
     ) -> Tile<'t> {
-        let (data, rest) = strip.split_at(self.data_lines);
+        let lengths = self.lengths(strip);
+        let (data, rest) = lines.split_at(self.data_lines);
         let (scales, sums) = rest.split_at(self.scale_lines);
         Tile {
-            rows,
-            lhs: &words(data)[..self.data_len(rows)],
-            lhs_scales: &words(scales)[..rows * self.lhs.n_groups()],
-            lhs_sums: &words(sums)[..self.n_sums(rows)],
+            rows: lengths.rows,
+            lhs: &words(data)[..lengths.data],
+            lhs_scales: &words(scales)[..lengths.scales],
+            lhs_sums: &words(sums)[..lengths.sums],
             panels: panels.bytes,
             block_scales: panels.block_scales,
             n_panels: panels.n_panels,
-            k_padded: k_padded(self.lhs.k()),
+            k_padded: self.k_padded,
             group_len: self.lhs.group_len(),
             ahead,
         }
@@ -102,20 +125,20 @@ impl<'a> StripLayout<'a> {
 
     /// Packs one strip into its lines.
     pub(super) fn pack(&self, strip: usize, lines: &mut [Line]) {
-        let range = self.rows(strip);
+        let (range, lengths) = (self.rows(strip), self.lengths(strip));
         let rows = self.lhs.row_range(range.start, range.len());
         let (data, rest) = lines.split_at_mut(self.data_lines);
         let (scales, sums) = rest.split_at_mut(self.scale_lines);
-        let (m, n_groups, width) = (rows.m(), rows.n_groups(), k_padded(rows.k()));
-        let data = &mut words_mut(data)[..self.data_len(m)];
+        let (m, n_groups, width) = (rows.m(), self.n_groups, self.k_padded);
+        let data = &mut words_mut(data)[..lengths.data];
         self.kernel.pack_lhs(rows.data(), width, data);
-        let scales = &mut words_mut(scales)[..m * n_groups];
+        let scales = &mut words_mut(scales)[..lengths.scales];
         for (i, row_scales) in rows.scales().chunks_exact(n_groups).enumerate() {
             for (g, scale) in row_scales.iter().enumerate() {
                 scales[g * m + i] = *scale;
             }
         }
-        let sums: &mut [i32] = &mut words_mut(sums)[..self.n_sums(m)];
+        let sums: &mut [i32] = &mut words_mut(sums)[..lengths.sums];
         if sums.is_empty() {
             return;
         }

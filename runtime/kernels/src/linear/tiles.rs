@@ -287,7 +287,7 @@ impl Block<'_> {
                     if !asks_ahead {
                         prefetch(ahead);
                     }
-                    let tile = self.layout.tile(rows.len(), packed, panels, ahead);
+                    let tile = self.layout.tile(strip, packed, panels, ahead);
                     let at = (rows.start - first_row) * place.stride + column;
                     // SAFETY: by the promise of the target, the place holds the rows of the block
                     // with the columns of the unit.
@@ -309,6 +309,7 @@ impl Block<'_> {
 ///   for int4 panels.
 /// * `tile.rows` rows of `panels.n` values, `out_stride` apart, are writable at `out`, initialised,
 ///   and nobody else's.
+#[inline]
 unsafe fn one_tile(
     kernel: &dyn Microkernel,
     tile: &Tile<'_>,
@@ -317,22 +318,58 @@ unsafe fn one_tile(
     out_stride: usize,
     store: Store,
 ) {
-    let (width, n_cols) = (tile.n_panels * PANEL_ROWS, panels.n);
-    let run = |out: *mut f32, stride: usize, store: Store| {
-        // SAFETY: consistent by the caller's promise; both places below hold the tile.
-        unsafe {
-            match panels.is_int4 {
-                true => kernel.int4_tile(tile, out, stride, store),
-                false => kernel.tile(tile, out, stride, store),
-            }
+    // SAFETY: by the caller's promises.
+    unsafe {
+        if panels.n == tile.n_panels * PANEL_ROWS {
+            whole_tile(kernel, tile, panels.is_int4, out, out_stride, store);
+        } else {
+            edge_tile(kernel, tile, panels, out, out_stride, store);
         }
-    };
-    if n_cols == width {
-        return run(out, out_stride, store);
     }
-    // MAX_TILE holds the tile of any kernel.
+}
+
+/// # Safety
+///
+/// As [`one_tile`], for all rows of the panels.
+#[inline]
+unsafe fn whole_tile(
+    kernel: &dyn Microkernel,
+    tile: &Tile<'_>,
+    is_int4: bool,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    // SAFETY: by the caller's promises.
+    unsafe {
+        match is_int4 {
+            true => kernel.int4_tile(tile, out, out_stride, store),
+            false => kernel.tile(tile, out, out_stride, store),
+        }
+    }
+}
+
+/// [`one_tile`] where the last panel has fewer output rows than eight.
+///
+/// # Safety
+///
+/// As [`one_tile`].
+#[inline(never)]
+unsafe fn edge_tile(
+    kernel: &dyn Microkernel,
+    tile: &Tile<'_>,
+    panels: TilePanels<'_>,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    let (width, n_cols) = (tile.n_panels * PANEL_ROWS, panels.n);
     let mut edge = [0.0; MAX_TILE];
-    run(edge.as_mut_ptr(), width, Store::Overwrite);
+    // SAFETY: consistent by the caller's promise; MAX_TILE holds the tile of any kernel.
+    unsafe {
+        let edge = edge.as_mut_ptr();
+        whole_tile(kernel, tile, panels.is_int4, edge, width, Store::Overwrite);
+    }
     for (i, values) in edge.chunks_exact(width).take(tile.rows).enumerate() {
         // SAFETY: row i has n_cols values, by the caller's promise.
         let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), n_cols) };
