@@ -63,21 +63,12 @@ pub trait FloatWeights: fmt::Debug {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError>;
 
     /// Reads a matrix strip by strip, each of `rows` rows but the last, from the first row on: large
-    /// tables are packed in strips. Without a reader's own way all of it is read at once.
+    /// tables are packed in strips.
     ///
     /// # Errors
     ///
-    /// As for the whole tensor, in the strip they are met in; nothing follows an error.
-    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
-        let values = match self.read(name, &shape) {
-            Ok(values) => values,
-            Err(error) => return Box::new(std::iter::once(Err(error))),
-        };
-        let rows = row_ranges(shape[0], rows);
-        Box::new(
-            rows.map(move |rows| Ok(values[rows.start * shape[1]..rows.end * shape[1]].to_vec())),
-        )
-    }
+    /// As for the whole tensor, in the strip they are met in.
+    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s>;
 
     /// The files, with their bytes.
     fn files(&self) -> Vec<(&Path, &[u8])>;

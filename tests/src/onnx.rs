@@ -4,10 +4,16 @@
 pub const FLOAT: u64 = 1;
 /// Bytes.
 pub const UINT8: u64 = 2;
+/// Whole numbers of 8 bits.
+pub const INT8: u64 = 3;
 /// Whole numbers of 64 bits.
 pub const INT64: u64 = 7;
 /// Texts.
 pub const TEXT: u64 = 8;
+/// Floats of 16 bits.
+pub const FLOAT16: u64 = 10;
+/// Floats of 16 bits that reach as far as those of 32.
+pub const BFLOAT16: u64 = 16;
 /// Whole numbers of 4 bits, two to a byte.
 pub const UINT4: u64 = 21;
 
@@ -41,6 +47,21 @@ pub fn number(field: u64, value: u64) -> Vec<u8> {
 pub fn tensor(name: &str, data_type: u64, dims: &[u64], data: &[u8]) -> Vec<u8> {
     let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
     let tensor = [dims, number(2, data_type), field(8, name), field(9, data)].concat();
+    field(5, tensor)
+}
+
+/// An initialiser whose data is the whole file `location` beside the model.
+pub fn distant(name: &str, data_type: u64, dims: &[u64], location: &str) -> Vec<u8> {
+    let dims: Vec<u8> = dims.iter().flat_map(|dim| number(1, *dim)).collect();
+    let place = field(13, [field(1, "location"), field(2, location)].concat());
+    let tensor = [
+        dims,
+        number(2, data_type),
+        field(8, name),
+        place,
+        number(14, 1),
+    ]
+    .concat();
     field(5, tensor)
 }
 

@@ -28,10 +28,11 @@ pub use error::OnnxError;
 pub use graph::Graph;
 pub use variant::{Variant, is_export};
 
-use super::{FloatWeights, ImportError};
+use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::ModelConfig;
 use lift::Lifted;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use variant::choose;
 
@@ -126,8 +127,14 @@ impl OnnxModel {
     }
 }
 
-impl FloatWeights for OnnxModel {
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+impl OnnxModel {
+    /// Some rows of a weight of this shape, as f32.
+    fn read_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, OnnxError> {
         let (number, lifted) = self.weights.get(name).ok_or_else(|| OnnxError::Missing {
             dir: self.dir.clone(),
             name: name.to_owned(),
@@ -141,25 +148,32 @@ impl FloatWeights for OnnxModel {
                 name: name.into(),
                 found: lifted.shape().into(),
                 expected: shape.into(),
-            }
-            .into());
+            });
         }
-        let values = lifted.read(graph);
-        match values
-            .iter()
-            .enumerate()
-            .find(|(_, value)| !value.is_finite())
-        {
+        let before = rows.start * shape.iter().skip(1).product::<usize>();
+        let values = lifted.read(graph, rows);
+        match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some((index, value)) => Err(OnnxError::NotFinite {
+            Some(index) => Err(OnnxError::NotFinite {
                 path,
                 tensor,
                 name: name.to_owned(),
-                index,
-                value: *value,
-            }
-            .into()),
+                index: before + index,
+                value: values[index],
+            }),
         }
+    }
+}
+
+impl FloatWeights for OnnxModel {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
+        let rows = shape.first().copied().unwrap_or(1);
+        Ok(self.read_rows(name, shape, 0..rows)?)
+    }
+
+    fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
+        let rows = row_ranges(shape[0], rows);
+        Box::new(rows.map(move |rows| Ok(self.read_rows(name, &shape, rows)?)))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {

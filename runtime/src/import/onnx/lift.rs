@@ -12,6 +12,7 @@ use super::stored::Stored;
 use super::walk::{Norm, Projection, Stream, Walk};
 use crate::config::TextConfig;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Largest relative difference between an epsilon of the graph and of the configuration: small
 /// ones are coarse in f16.
@@ -40,12 +41,12 @@ impl Lifted {
         graph.name(self.stored.value())
     }
 
-    /// Its values as f32, row-major.
-    pub(super) fn read(&self, graph: &Graph) -> Vec<f32> {
-        let rows = *self.shape.first().unwrap_or(&1);
+    /// Some of its rows as f32, row-major.
+    pub(super) fn read(&self, graph: &Graph, rows: Range<usize>) -> Vec<f32> {
+        let n_rows = *self.shape.first().unwrap_or(&1);
         self.stored.read(
             graph,
-            (0..rows).map(|row| self.start + self.row_in_file(row, rows)),
+            rows.map(|row| self.start + self.row_in_file(row, n_rows)),
         )
     }
 

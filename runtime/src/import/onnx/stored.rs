@@ -12,7 +12,7 @@ mod values;
 use super::error::OnnxError;
 use super::graph::{Graph, Node, ValueId};
 use super::tensor::{DataType, Tensor};
-use values::{FP4, Grid, NF4, Values, part};
+use values::{FP4, Grid, NF4, Numbers, Values, Zeros};
 
 /// How the numbers of a weight are stored.
 #[derive(Clone, Debug)]
@@ -375,27 +375,25 @@ impl Stored {
 
     /// A reader of single values, by row-major index of the dimensions as they are in the file.
     fn values<'g>(&self, graph: &'g Graph) -> Values<'g> {
-        let bytes = |value: ValueId| graph.constant(value).map_or(&[][..], |t| graph.bytes(t));
-        let kind = |value: ValueId| graph.constant(value).map_or(DataType::U8, |t| t.data_type);
-        let floats = |value: ValueId| {
-            let n = graph.constant(value).map_or(0, Tensor::n_elements);
-            let (kind, bytes) = (kind(value), bytes(value));
-            (0..n)
-                .map(|i| kind.element(bytes, i) as f32)
-                .collect::<Vec<f32>>()
+        let numbers = |value: ValueId| {
+            let tensor = graph.constant(value);
+            Numbers {
+                kind: tensor.map_or(DataType::U8, |tensor| tensor.data_type),
+                bytes: tensor.map_or(&[], |tensor| graph.bytes(tensor)),
+                len: tensor.map_or(0, Tensor::n_elements),
+            }
         };
         match self.scheme {
-            Scheme::Plain(value) => Values::Plain(kind(value), bytes(value)),
+            Scheme::Plain(value) => Values::Plain(numbers(value)),
             Scheme::Integers {
                 values,
                 scales,
                 zeros,
                 grid,
             } => Values::Integers {
-                kind: kind(values),
-                bytes: bytes(values),
-                scales: floats(scales),
-                zeros: zeros.map_or_else(Vec::new, floats),
+                values: numbers(values),
+                scales: numbers(scales),
+                zeros: zeros.map_or(Zeros::All(0.0), |zeros| Zeros::Listed(numbers(zeros))),
                 grid,
             },
             Scheme::Blocks {
@@ -406,21 +404,21 @@ impl Stored {
                 block,
             } => {
                 let [n, k] = self.file_dims();
-                let blocks = k.div_ceil(block);
-                let zeros = match zeros {
-                    None => vec![f32::from(1u8 << (bits - 1))],
-                    Some(zeros) if kind(zeros).is_float() => floats(zeros),
-                    Some(zeros) => {
-                        let (packed, row) = (bytes(zeros), (blocks * bits).div_ceil(8));
-                        (0..n * blocks)
-                            .map(|i| part(&packed[i / blocks * row..], bits, i % blocks).into())
-                            .collect()
-                    }
+                let (blocks, bytes) = (k.div_ceil(block), numbers(values).bytes);
+                let zeros = match zeros.map(numbers) {
+                    None => Zeros::All(f32::from(1u8 << (bits - 1))),
+                    Some(zeros) if zeros.kind.is_float() => Zeros::Listed(zeros),
+                    Some(zeros) => Zeros::Packed {
+                        bytes: zeros.bytes,
+                        row: (blocks * bits).div_ceil(8),
+                        blocks,
+                        bits,
+                    },
                 };
                 Values::Blocks {
-                    row_bytes: bytes(values).len() / n.max(1),
-                    bytes: bytes(values),
-                    scales: floats(scales),
+                    row_bytes: bytes.len() / n.max(1),
+                    bytes,
+                    scales: numbers(scales),
                     zeros,
                     bits,
                     block,
@@ -433,8 +431,8 @@ impl Stored {
                 block,
                 nf4,
             } => Values::Bnb4 {
-                bytes: bytes(values),
-                scales: floats(scales),
+                bytes: numbers(values).bytes,
+                scales: numbers(scales),
                 block,
                 table: if nf4 { &NF4 } else { &FP4 },
             },

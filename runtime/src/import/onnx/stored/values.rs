@@ -102,56 +102,91 @@ pub(super) fn part(bytes: &[u8], bits: usize, index: usize) -> u8 {
     }
 }
 
+/// Numbers where they lie, each brought to f32 when it is asked for: a table as long as the
+/// vocabulary has many scales, too.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'g> {
+    pub(super) kind: DataType,
+    pub(super) bytes: &'g [u8],
+    pub(super) len: usize,
+}
+
+impl Numbers<'_> {
+    fn at(&self, index: usize) -> f32 {
+        self.kind.element(self.bytes, index) as f32
+    }
+}
+
+/// Zero points of scales.
+#[derive(Clone, Copy)]
+pub(super) enum Zeros<'g> {
+    /// One for all.
+    All(f32),
+    /// One for each, or one for all.
+    Listed(Numbers<'g>),
+    /// One for each, `bits` of a byte, rows of `row` bytes for `blocks` scales each.
+    Packed {
+        bytes: &'g [u8],
+        row: usize,
+        blocks: usize,
+        bits: usize,
+    },
+}
+
+impl Zeros<'_> {
+    fn at(&self, scale: usize) -> f32 {
+        match *self {
+            Zeros::All(zero) => zero,
+            Zeros::Listed(zeros) if zeros.len == 1 => zeros.at(0),
+            Zeros::Listed(zeros) => zeros.at(scale),
+            Zeros::Packed {
+                bytes,
+                row,
+                blocks,
+                bits,
+            } => part(&bytes[scale / blocks * row..], bits, scale % blocks).into(),
+        }
+    }
+}
+
 /// Reads single values of a weight.
 pub(super) enum Values<'g> {
-    Plain(DataType, &'g [u8]),
+    Plain(Numbers<'g>),
     Integers {
-        kind: DataType,
-        bytes: &'g [u8],
-        scales: Vec<f32>,
-        zeros: Vec<f32>,
+        values: Numbers<'g>,
+        scales: Numbers<'g>,
+        zeros: Zeros<'g>,
         grid: Grid,
     },
     Blocks {
         bytes: &'g [u8],
         row_bytes: usize,
-        scales: Vec<f32>,
-        zeros: Vec<f32>,
+        scales: Numbers<'g>,
+        zeros: Zeros<'g>,
         bits: usize,
         block: usize,
         columns: usize,
     },
     Bnb4 {
         bytes: &'g [u8],
-        scales: Vec<f32>,
+        scales: Numbers<'g>,
         block: usize,
         table: &'static [f32; 16],
     },
 }
 
-/// The zero point of a scale: one for all, one for each, or 0.
-fn zero(zeros: &[f32], scale: usize) -> f32 {
-    match zeros {
-        [] => 0.0,
-        [one] => *one,
-        many => many[scale],
-    }
-}
-
 impl Values<'_> {
     pub(super) fn at(&self, index: usize) -> f32 {
         match self {
-            Values::Plain(kind, bytes) => kind.element(bytes, index) as f32,
+            Values::Plain(values) => values.at(index),
             Values::Integers {
-                kind,
-                bytes,
+                values,
                 scales,
                 zeros,
                 grid,
             } => {
-                let q = kind.element(bytes, index) as f32;
                 let scale = grid.scale(index);
-                (q - zero(zeros, scale)) * scales[scale]
+                (values.at(index) - zeros.at(scale)) * scales.at(scale)
             }
             Values::Blocks {
                 bytes,
@@ -165,14 +200,14 @@ impl Values<'_> {
                 let (row, column) = (index / columns, index % columns);
                 let scale = row * columns.div_ceil(*block) + column / block;
                 let q = part(&bytes[row * row_bytes..], *bits, column);
-                (f32::from(q) - zero(zeros, scale)) * scales[scale]
+                (f32::from(q) - zeros.at(scale)) * scales.at(scale)
             }
             Values::Bnb4 {
                 bytes,
                 scales,
                 block,
                 table,
-            } => table[usize::from(nibble(bytes, index ^ 1))] * scales[index / block],
+            } => table[usize::from(nibble(bytes, index ^ 1))] * scales.at(index / block),
         }
     }
 }
