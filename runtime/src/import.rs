@@ -8,6 +8,7 @@ use crate::config::{ConfigError, ModelFiles};
 use gguf::{GgufError, GgufModel};
 use onnx::{OnnxError, OnnxModel, Variant};
 use safetensors::{Checkpoint, CheckpointError};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -94,14 +95,24 @@ fn row_ranges(n: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |first| first..n.min(first + rows.max(1)))
 }
 
+/// The name of a tensor in a checkpoint: text models have no `text_model` in theirs.
+fn name_in<'n>(checkpoint: &Checkpoint, name: &'n str) -> Cow<'n, str> {
+    let short = name.strip_prefix("model.text_model.");
+    let short = short.map(|rest| format!("model.{rest}"));
+    match short.filter(|short| !checkpoint.contains(name) && checkpoint.contains(short)) {
+        Some(short) => Cow::Owned(short),
+        None => Cow::Borrowed(name),
+    }
+}
+
 impl FloatWeights for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ImportError> {
-        Ok(Checkpoint::read(self, name, shape)?)
+        Ok(Checkpoint::read(self, &name_in(self, name), shape)?)
     }
 
     fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
-        let rows = row_ranges(shape[0], rows);
-        Box::new(rows.map(move |rows| Ok(self.read_rows(name, &shape, rows)?)))
+        let (name, rows) = (name_in(self, name), row_ranges(shape[0], rows));
+        Box::new(rows.map(move |rows| Ok(self.read_rows(&name, &shape, rows)?)))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {

@@ -76,6 +76,24 @@ pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, u6
     field(1, [ports, field(4, op)].concat())
 }
 
+/// An `If` of one output that an input decides.
+pub fn choice(condition: &str, output: &str, branches: [&[Vec<u8>]; 2]) -> Vec<u8> {
+    let graph = |name: &str, nodes: &[Vec<u8>]| {
+        let graph = [nodes.concat(), field(12, field(1, output))].concat();
+        field(5, [field(1, name), field(6, graph)].concat())
+    };
+    let [then, otherwise] = branches;
+    let node = [
+        field(1, condition),
+        field(2, output),
+        field(4, "If"),
+        graph("then_branch", then),
+        graph("else_branch", otherwise),
+    ];
+    let input = field(11, field(1, condition));
+    [field(1, node.concat()), input].concat()
+}
+
 /// A model of one input and one output.
 pub fn model(input: &str, output: &str, parts: &[Vec<u8>]) -> Vec<u8> {
     let ports = [field(11, field(1, input)), field(12, field(1, output))].concat();

@@ -3,6 +3,7 @@
 decoder_model_merged: `inputs_embeds` f32 [B, S, H], `attention_mask` i64 [B, P + S], `position_ids` i64 [B, S],
 `past_key_values.{i}.key|value` f32 [B, kv heads, P, d] -> `logits` f32 [B, S, V], `present.{i}.key|value`.
 embed_tokens: `input_ids` i64 [B, S] -> `inputs_embeds` f32 [B, S, H].
+A text model in one file has both: `input_ids` in front of the table, then the decoder.
 """
 
 import math
@@ -34,10 +35,20 @@ class Shared:
 
 
 class Decoder:
-    """Builds one decoder graph."""
+    """Builds one decoder graph: behind its embeddings, or with the table inside (`takes_ids`); with a cache in front
+    of the new positions, or without."""
 
-    def __init__(self, config: Config, tensors: dict[str, np.ndarray], form: Form, positions: int):
+    def __init__(
+        self,
+        config: Config,
+        tensors: dict[str, np.ndarray],
+        form: Form,
+        positions: int,
+        takes_ids: bool = False,
+        has_past: bool = True,
+    ):
         self.config, self.form, self.positions = config, form, positions
+        self.source, self.has_past = "input_ids" if takes_ids else "inputs_embeds", has_past
         self.graph = Graph("decoder", form)
         self.weights = Weights(self.graph, tensors)
         self.shared = Shared()
@@ -45,11 +56,15 @@ class Decoder:
     def build(self) -> Graph:
         """The whole graph."""
         g, c = self.graph, self.config
-        x = g.input("inputs_embeds", TensorProto.FLOAT, ["batch_size", "sequence_length", c.hidden])
+        if self.source == "input_ids":
+            ids = g.input("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"])
+            x = picked_rows(g, self.weights.tensors, ids)
+        else:
+            x = g.input("inputs_embeds", TensorProto.FLOAT, ["batch_size", "sequence_length", c.hidden])
         g.input("attention_mask", TensorProto.INT64, ["batch_size", "total_sequence_length"])
         g.input("position_ids", TensorProto.INT64, ["batch_size", "sequence_length"])
         past = ["batch_size", c.kv_heads, "past_sequence_length", c.head_dim]
-        for i in range(c.layers):
+        for i in range(c.layers if self.has_past else 0):
             for part in ("key", "value"):
                 g.input(f"past_key_values.{i}.{part}", TensorProto.FLOAT, past)
         self.prepare()
@@ -94,7 +109,7 @@ class Decoder:
         g = self.graph
         with g.scope("model/attention_bias"):
             total = g.length("attention_mask", 1)
-            past = g.op("Sub", total, g.length("inputs_embeds", 1))
+            past = g.op("Sub", total, g.length(self.source, 1))
             keys = g.op("Range", g.constant(0), total, g.constant(1))
             queries = g.unsqueeze(g.op("Range", past, total, g.constant(1)), 1)
             causal = g.op("LessOrEqual", keys, queries)
@@ -176,10 +191,11 @@ class Decoder:
             q = self.rotated(self.by_head(q, c.heads))
             k = self.rotated(k)
         g = self.graph
-        k, v = (
-            g.op("Concat", f"past_key_values.{index}.{part}", value, axis=2)
-            for part, value in (("key", k), ("value", v))
-        )
+        if self.has_past:
+            k, v = (
+                g.op("Concat", f"past_key_values.{index}.{part}", value, axis=2)
+                for part, value in (("key", k), ("value", v))
+            )
         mix = self.parts if self.form.attention == "parts" else self.all_heads
         return mix(q, self.repeated(k), self.repeated(v)), (k, v)
 
@@ -264,8 +280,13 @@ def embed_tokens(config: Config, tensors: dict[str, np.ndarray], opset: int = 14
     """The embedding table."""
     g = Graph("embed_tokens", replace(FORMS["fused"], opset=opset))
     ids = g.input("input_ids", TensorProto.INT64, ["batch_size", "sequence_length"])
-    name = "model.text_model.embed_tokens.weight"
-    table = g.weight(tensors[name], "embed_tokens.weight", "Gather", lambda a: {name: a})
-    rows = g.op("Gather", table, ids, axis=0)
+    rows = picked_rows(g, tensors, ids)
     g.output(rows, "inputs_embeds", ["batch_size", "sequence_length", config.hidden])
     return g
+
+
+def picked_rows(g: Graph, tensors: dict[str, np.ndarray], ids: str) -> str:
+    """Rows of the embedding table by id."""
+    name = "model.text_model.embed_tokens.weight"
+    table = g.weight(tensors[name], "embed_tokens.weight", "Gather", lambda a: {name: a})
+    return g.op("Gather", table, ids, axis=0)

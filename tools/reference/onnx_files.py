@@ -214,6 +214,10 @@ def write_fixtures(names: list[str]) -> None:
         entry = {"scheme": scheme or "fp32", "arithmetic": arithmetic(scheme), "files": names_of}
         entries[case.name] = entry | {"onnxruntime": told(answer), "lifted": told(own)}
     write_hostile(FIXTURES / "hostile")
+    # It builds on this file.
+    from onnx_text import write_text
+
+    write_text(FIXTURES / "text")
     whole = {
         "checkpoint": "narrow",
         "frames": stage["frames"],

@@ -65,6 +65,19 @@ def deep(count: int = 1000):
     return model(nodes, [])
 
 
+def choice(depth: int = 1, outputs: int = 1, name: str = "then_branch"):
+    """`If` nodes inside each other, all decided by one input; the innermost multiplies."""
+    nodes = [helper.make_node("MatMul", ["inputs_embeds", "weight"], ["logits"], name="head")]
+    logits = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)]
+    for level in range(depth):
+        branch = helper.make_graph(nodes, f"level_{level}", [], logits)
+        names = ["logits", *(f"more_{i}" for i in range(1, outputs))]
+        nodes = [helper.make_node("If", ["use_cache_branch"], names, name=f"if_{level}", **{name: branch})]
+    made = model(nodes, [matrix()])
+    made.graph.input.append(helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1]))
+    return made
+
+
 def files() -> dict:
     """Every file by name."""
     missing = model([helper.make_node("MatMul", ["inputs_embeds", "weight"], ["logits"], name="head")], [])
@@ -86,6 +99,9 @@ def files() -> dict:
         "short_data": product(bare(TensorProto.FLOAT, [WIDTH, WIDTH], bytes(100))),
         "wrong_dtype": product(bare(TensorProto.STRING, [WIDTH, WIDTH], bytes(WIDTH * WIDTH))),
         "unknown_dtype": product(bare(99, [WIDTH, WIDTH], bytes(WIDTH * WIDTH))),
+        "if_too_deep": choice(depth=6),
+        "if_of_other_count": choice(outputs=2),
+        "if_without_branch": choice(name="otherwise"),
         "unknown_operator": model(
             [helper.make_node("Frobnicate", ["inputs_embeds"], ["logits"], name="odd", domain="com.example")], []
         ),

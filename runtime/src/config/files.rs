@@ -51,7 +51,8 @@ pub struct ModelFiles {
     pub chat_template: String,
     /// The bytes of `tokenizer.json`, or the same made from a GGUF vocabulary.
     pub tokenizer_json: Vec<u8>,
-    /// `model_type` of `config.json`: `idefics3` or `smolvlm`; `llama` for a text-only GGUF file.
+    /// `model_type` of `config.json`: `idefics3` or `smolvlm`, `llama` for a text model; that of a
+    /// text-only GGUF file too.
     pub model_type: String,
     /// Number type the weights were saved in, as `bfloat16`, if the file says so. The weights
     /// themselves decide.
@@ -204,6 +205,9 @@ fn generation(
     let text_fields = config_fields.object("text_config")?;
 
     let mut stop_token_ids = fields.token_ids("eos_token_id")?.unwrap_or_default();
+    if stop_token_ids.is_empty() && config.vision.is_none() {
+        stop_token_ids = config_fields.token_ids("eos_token_id")?.unwrap_or_default();
+    }
     stop_token_ids.sort_unstable();
     stop_token_ids.dedup();
     if stop_token_ids.is_empty() {

@@ -6,11 +6,11 @@ use super::{ConfigError, ModelConfig, PreprocessConfig, ResampleFilter, TextConf
 /// Reads `config.json`.
 pub(super) fn read_model(file: &Fields<'_>) -> Result<ModelConfig, ConfigError> {
     match file.text("model_type")? {
-        Some("idefics3" | "smolvlm") => {}
+        Some("idefics3" | "smolvlm" | "llama") => {}
         Some(_) => {
             return Err(file.unsupported(
                 "model_type",
-                "models of type \"idefics3\" and \"smolvlm\" can be run",
+                "models of type \"idefics3\" and \"smolvlm\", and \"llama\" for text only, can be run",
             ));
         }
         None => return Err(file.missing("model_type")),
@@ -20,6 +20,13 @@ pub(super) fn read_model(file: &Fields<'_>) -> Result<ModelConfig, ConfigError> 
             "quantization_config",
             "start from the unquantised weights; the packer does its own quantisation",
         ));
+    }
+    if file.text("model_type")? == Some("llama") {
+        return Ok(ModelConfig {
+            vision: None,
+            text: read_text(file)?,
+            tie_word_embeddings: file.flag("tie_word_embeddings")?.unwrap_or(false),
+        });
     }
     let vision = file
         .object("vision_config")?

@@ -932,3 +932,26 @@ fn the_known_values_of_the_other_models_are_accepted() {
     }
     assert_eq!(seen, 5);
 }
+
+#[test]
+fn a_text_model_is_read_from_its_flat_configuration() {
+    let mut files = Files::good();
+    let mut config = files.file("config.json")["text_config"].clone();
+    config["model_type"] = json!("llama");
+    config["eos_token_id"] = json!(7);
+    config["tie_word_embeddings"] = json!(true);
+    *files.file("config.json") = config;
+    let files = files
+        .without("preprocessor_config.json")
+        .without("processor_config.json");
+    let read = files.read().expect("a good text model");
+    let whole = Files::good().read().expect("a good directory").config;
+    assert_eq!(read.config.text, whole.text);
+    assert!(read.config.vision.is_none() && read.config.tie_word_embeddings);
+    assert_eq!((&*read.model_type, read.image_seq_len), ("llama", 0));
+    assert_eq!(read.preprocess, None);
+
+    let files = files.edit("generation_config.json", "/eos_token_id", None);
+    let read = files.read().expect("the configuration names a stop token");
+    assert_eq!(read.generation.stop_token_ids, [7]);
+}

@@ -1,5 +1,5 @@
 //! Models in ONNX files, as the family is published for transformers.js: three graphs that hold
-//! embedding, vision side and decoder, in many ways to store the weights.
+//! embedding, vision side and decoder, in many ways to store the weights; or a text model in one.
 //!
 //! | file | defines |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `wire`, `tensor`, [`graph`] | the format: messages, tensors, the graph, read in place |
 //! | `stored` | weights as a file stores them, and their values |
 //! | `walk` | the structure: linear layers, norms, activations, attention, positions |
-//! | `lift` | the three graphs taken apart |
+//! | `lift` | the graphs taken apart |
 //! | [`error`] | what can be wrong |
 //!
 //! No name inside a graph is relied on, only those of its inputs and outputs: what is added,
@@ -30,13 +30,13 @@ pub use variant::{Variant, is_export};
 
 use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::ModelConfig;
-use lift::Lifted;
+use lift::{Lifted, Weights};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use variant::choose;
 
-/// One of the three graphs of an export.
+/// One of the graphs of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// `pixel_values` → `image_features`
@@ -45,6 +45,8 @@ pub enum Part {
     Embedding,
     /// `inputs_embeds` → `logits`
     Decoder,
+    /// `input_ids` → `logits`: a text model whole
+    Text,
 }
 
 impl Part {
@@ -54,11 +56,12 @@ impl Part {
             Part::Vision => "vision_encoder",
             Part::Embedding => "embed_tokens",
             Part::Decoder => "decoder_model_merged",
+            Part::Text => "model",
         }
     }
 }
 
-/// A model in three ONNX files, its weights known by the names of `docs/model.md`.
+/// A model in ONNX files, its weights known by the names of `docs/model.md`.
 #[derive(Debug)]
 pub struct OnnxModel {
     dir: PathBuf,
@@ -80,14 +83,23 @@ impl OnnxModel {
         config: &ModelConfig,
         variant: Option<Variant>,
     ) -> Result<OnnxModel, OnnxError> {
-        let vision = config.vision.iter().map(|_| Part::Vision);
-        let (mut graphs, mut variants) = (Vec::new(), Vec::new());
-        for part in vision.chain([Part::Embedding, Part::Decoder]) {
-            let chosen = choose(dir, part.stem(), variant)?;
-            variants.push((part, chosen.variant));
-            graphs.push((part, Graph::open(&chosen.path)?));
+        let mut parts = Vec::new();
+        let mut stems = vec![Part::Decoder.stem()];
+        match config.vision {
+            Some(_) => parts.push(file(dir, Part::Vision, &[Part::Vision.stem()], variant)?),
+            None => stems.push(Part::Text.stem()),
         }
-        let mut model = OnnxModel::of(graphs, config)?;
+        let mut decoder = file(dir, Part::Decoder, &stems, variant)?;
+        if config.vision.is_none() && decoder.graph.input("inputs_embeds").is_none() {
+            decoder.part = Part::Text;
+        } else {
+            let stem = Part::Embedding.stem();
+            parts.push(file(dir, Part::Embedding, &[stem], variant)?);
+        }
+        parts.push(decoder);
+        let variants = parts.iter().map(|file| (file.part, file.variant)).collect();
+        let graphs = parts.into_iter().map(|file| (file.part, file.graph));
+        let mut model = OnnxModel::of(graphs.collect(), config)?;
         model.dir = dir.to_owned();
         model.variants = variants;
         Ok(model)
@@ -101,14 +113,10 @@ impl OnnxModel {
     pub fn of(graphs: Vec<(Part, Graph)>, config: &ModelConfig) -> Result<OnnxModel, OnnxError> {
         let mut weights = BTreeMap::new();
         for (number, (part, graph)) in graphs.iter().enumerate() {
-            let lifted = match (part, &config.vision) {
-                (Part::Embedding, _) => lift::embedding(graph, &config.text)?,
-                (Part::Decoder, _) => lift::decoder(graph, config)?,
-                (Part::Vision, Some(vision)) => {
-                    lift::vision(graph, vision, config.text.hidden_size)?
-                }
-                (Part::Vision, None) => continue,
-            };
+            let lifted = lifted(*part, graph, config)?;
+            if let Some(others) = graph.other_branch()? {
+                check_same(graph, &lifted, &others, *part, config)?;
+            }
             let numbered = |(name, weight)| (name, (number, weight));
             weights.extend(lifted.into_iter().map(numbered));
         }
@@ -125,6 +133,63 @@ impl OnnxModel {
         let weights = self.weights.iter();
         weights.map(|(name, (_, lifted))| (name.as_str(), lifted.shape()))
     }
+}
+
+/// An opened file of a directory.
+struct File {
+    part: Part,
+    graph: Graph,
+    variant: Variant,
+}
+
+/// Opens a part under one of these names.
+fn file(
+    dir: &Path,
+    part: Part,
+    stems: &[&str],
+    variant: Option<Variant>,
+) -> Result<File, OnnxError> {
+    let chosen = choose(dir, stems, variant)?;
+    Ok(File {
+        part,
+        graph: Graph::open(&chosen.path)?,
+        variant: chosen.variant,
+    })
+}
+
+/// The weights of one graph.
+fn lifted(part: Part, graph: &Graph, config: &ModelConfig) -> Result<Weights, OnnxError> {
+    match (part, &config.vision) {
+        (Part::Embedding, _) => lift::embedding(graph, &config.text),
+        (Part::Decoder, _) => lift::decoder(graph, config),
+        (Part::Text, _) => lift::text(graph, config),
+        (Part::Vision, Some(vision)) => lift::vision(graph, vision, config.text.hidden_size),
+        (Part::Vision, None) => Ok(Weights::new()),
+    }
+}
+
+/// Compares the weights of one branch with those of the other.
+fn check_same(
+    graph: &Graph,
+    weights: &Weights,
+    others: &Graph,
+    part: Part,
+    config: &ModelConfig,
+) -> Result<(), OnnxError> {
+    let again = lifted(part, others, config)?;
+    for (name, weight) in weights {
+        let other = again.get(name);
+        if other.is_none_or(|other| !weight.is_same(graph, other, others)) {
+            return Err(OnnxError::Branches {
+                path: graph.path().to_owned(),
+                name: name.as_str().into(),
+                then: weight.tensor(graph).into(),
+                otherwise: other.map_or("", |other| other.tensor(others)).into(),
+                condition: graph.condition().into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 impl OnnxModel {

@@ -67,6 +67,18 @@ fn every_lie_in_a_file_is_named() {
             "node \"odd\" is Frobnicate of domain com.example",
         ),
         ("truncated", "bytes, "),
+        (
+            "if_too_deep",
+            "node \"if_1\" is an If inside 4 others, which is the limit",
+        ),
+        (
+            "if_of_other_count",
+            "node \"if_0\" gives 2 values, its then_branch 1",
+        ),
+        (
+            "if_without_branch",
+            "node \"if_0\" has no graph then_branch",
+        ),
     ];
     let config = config();
     for (name, expected) in cases {

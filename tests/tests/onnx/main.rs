@@ -5,6 +5,7 @@ mod excess;
 mod lies;
 mod models;
 mod published;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fs;

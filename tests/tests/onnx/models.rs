@@ -21,9 +21,9 @@ use crate::{Answer, Expected, add, checkpoint, export, folder};
 
 /// f32 features and logits against the reference on the same weights, largest difference over the
 /// standard deviation.
-const F32_BOUND: f64 = 1e-4;
+pub(crate) const F32_BOUND: f64 = 1e-4;
 
-fn load(source: &ModelSource, precision: Precision) -> Vlm {
+pub(crate) fn load(source: &ModelSource, precision: Precision) -> Vlm {
     let options = LoadOptions {
         threads: 1,
         precision,
@@ -59,7 +59,7 @@ fn look(model: &Vlm, expected: &Expected) -> Answer {
     answer
 }
 
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     max_abs_diff(found, expected) / std(expected)
 }
@@ -175,7 +175,7 @@ fn lossless_files_hold_exactly_the_weights_of_the_checkpoint() {
     }
 }
 
-fn packed(dir: &Path) -> (Pack, Option<String>) {
+pub(crate) fn packed(dir: &Path) -> (Pack, Option<String>) {
     let model = Published::open(dir, None, None).unwrap_or_else(|error| panic!("{error}"));
     let out = Cursor::new(Vec::new());
     let pack = packer::pack_model(

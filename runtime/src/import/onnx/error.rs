@@ -70,6 +70,23 @@ pub enum OnnxError {
         /// What the configuration says.
         expected: String,
     },
+    /// The two branches of a graph are not the same model.
+    #[error(
+        "{}: weight {name} is {then} where {condition} holds, and {otherwise} where it does not, which is not the \
+         same; use another --variant, the safetensors files or a GGUF file of this model", path.display()
+    )]
+    Branches {
+        /// The file.
+        path: PathBuf,
+        /// Published name of the weight.
+        name: Box<str>,
+        /// The initialiser or value in the first branch.
+        then: Box<str>,
+        /// The one in the second.
+        otherwise: Box<str>,
+        /// The input that decides between them.
+        condition: Box<str>,
+    },
     /// A weight has another shape than the configuration says.
     #[error(
         "{}: {tensor} ({name}) has shape {found:?}, config.json asks for {expected:?}; \

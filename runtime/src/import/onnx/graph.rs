@@ -2,15 +2,21 @@
 //!
 //! After [`Graph::open`] every name a node reads is known, no value is made twice, nothing goes in
 //! a circle, and the bytes of every tensor are there and as many as its dimensions say.
+//!
+//! An `If` node that an input of the graph decides is replaced by the nodes of one of its branches;
+//! [`Graph::other_branch`] is the graph with those of the other.
 
+mod branches;
 mod parts;
 
 use super::error::OnnxError;
 use super::tensor::{Data, DataType, Elsewhere, Tensor};
 use crate::weights::Region;
+use branches::Branch;
 use parts::Parts;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Most nodes of a graph. The largest published one of the family has under ten thousand.
 pub const MAX_NODES: usize = 1 << 17;
@@ -37,6 +43,8 @@ pub(super) enum Attribute {
     Ints(Vec<i64>),
     /// Number of a tensor.
     Tensor(usize),
+    /// Where a graph lies in the file.
+    Graph(Range<usize>),
     /// Something this program never looks at.
     Other,
 }
@@ -117,7 +125,11 @@ pub(super) struct Port {
 #[derive(Debug)]
 pub struct Graph {
     /// The model file, then its data files.
-    files: Vec<(PathBuf, Region)>,
+    files: Vec<(PathBuf, Arc<Region>)>,
+    /// The folder data files may lie in.
+    folder: Option<PathBuf>,
+    /// Where an `If` was replaced: the input that decides, and the branch that is not here.
+    other: Option<(ValueId, Branch)>,
     nodes: Vec<Node>,
     values: Vec<Value>,
     tensors: Vec<Tensor>,
@@ -135,7 +147,11 @@ impl Graph {
     /// [`OnnxError::Io`], [`OnnxError::Malformed`].
     pub fn open(path: &Path) -> Result<Graph, OnnxError> {
         let region = map(path)?;
-        Graph::new(region, path, path.parent())
+        Graph::new(
+            vec![(path.to_owned(), Arc::new(region))],
+            path.parent(),
+            Branch::Then,
+        )
     }
 
     /// Checks a file that lies in memory; `path` names it in errors. It may have no data files.
@@ -144,19 +160,47 @@ impl Graph {
     ///
     /// [`OnnxError::Malformed`].
     pub fn from_region(region: Region, path: &Path) -> Result<Graph, OnnxError> {
-        Graph::new(region, path, None)
+        Graph::new(
+            vec![(path.to_owned(), Arc::new(region))],
+            None,
+            Branch::Then,
+        )
     }
 
-    fn new(region: Region, path: &Path, folder: Option<&Path>) -> Result<Graph, OnnxError> {
+    /// The same file with the other branch of its `If` nodes; `None` if it has none that an input
+    /// decides.
+    ///
+    /// # Errors
+    ///
+    /// [`OnnxError::Malformed`].
+    pub(super) fn other_branch(&self) -> Result<Option<Graph>, OnnxError> {
+        let again = |branch| Graph::new(self.files.clone(), self.folder.as_deref(), branch);
+        self.other.map(|(_, branch)| again(branch)).transpose()
+    }
+
+    /// Name of the input that decides between the branches; empty without one.
+    pub(super) fn condition(&self) -> &str {
+        self.other.map_or("", |(value, _)| self.name(value))
+    }
+
+    /// Reads the first of `files`; the others are data files that are mapped already.
+    fn new(
+        files: Vec<(PathBuf, Arc<Region>)>,
+        folder: Option<&Path>,
+        branch: Branch,
+    ) -> Result<Graph, OnnxError> {
+        let (path, region) = files[0].clone();
         let malformed = |what| OnnxError::Malformed {
-            path: path.to_owned(),
+            path: path.clone(),
             what,
         };
-        let parts = Parts::read(&region).map_err(malformed)?;
+        let parts = Parts::read(&region, branch).map_err(malformed)?;
         let order = in_order(&parts.nodes, &parts.values)
             .map_err(|node| malformed(format!("node {node:?} depends on its own output")))?;
         let mut graph = Graph {
-            files: vec![(path.to_owned(), region)],
+            files,
+            folder: folder.map(Path::to_owned),
+            other: parts.condition.map(|input| (input, branch.other())),
             nodes: parts.nodes,
             values: parts.values,
             tensors: parts.tensors,
@@ -204,7 +248,7 @@ impl Graph {
                 return Err(malformed(self, what));
             }
             None => {
-                self.files.push((path.clone(), map(&path)?));
+                self.files.push((path.clone(), Arc::new(map(&path)?)));
                 self.files.len() - 1
             }
         };

@@ -3,11 +3,11 @@
 mod decoder;
 mod vision;
 
-pub(super) use decoder::decoder;
+pub(super) use decoder::{decoder, text};
 pub(super) use vision::vision;
 
 use super::error::OnnxError;
-use super::graph::{Graph, ValueId};
+use super::graph::{Graph, Node, ValueId};
 use super::stored::Stored;
 use super::walk::{Norm, Projection, Stream, Walk};
 use crate::config::TextConfig;
@@ -39,6 +39,12 @@ impl Lifted {
     /// Name of the value in the file, for messages.
     pub(super) fn tensor<'g>(&self, graph: &'g Graph) -> &'g str {
         graph.name(self.stored.value())
+    }
+
+    /// Whether another weight, of another graph, is the same.
+    pub(super) fn is_same(&self, graph: &Graph, other: &Lifted, others: &Graph) -> bool {
+        let place = |lifted: &Lifted| (lifted.start, lifted.shape.clone(), lifted.paired_heads);
+        place(self) == place(other) && self.stored.is_same(graph, &other.stored, others)
     }
 
     /// Some of its rows as f32, row-major.
@@ -267,13 +273,41 @@ fn input(graph: &Graph, name: &str) -> Result<ValueId, OnnxError> {
     }
 }
 
+/// What a table of embeddings must be.
+const TABLE: &str = "the rows of a constant table, picked by input_ids";
+
 /// Every weight of the embedding graph: `input_ids` → `inputs_embeds`.
 pub(super) fn embedding(graph: &Graph, text: &TextConfig) -> Result<Weights, OnnxError> {
-    let wanted = "the rows of a constant table, picked by input_ids";
     let walk = Walk::new(graph, &[], text.head_dim);
-    let mut value = walk.strip(output(graph, "inputs_embeds")?);
+    let value = walk.strip(output(graph, "inputs_embeds")?);
+    table(&walk, value, text)
+}
+
+/// The rows of the embedding table in a graph that takes `input_ids`.
+fn picked_rows(graph: &Graph, text: &TextConfig) -> Result<ValueId, OnnxError> {
     let ids = input(graph, "input_ids")?;
-    let refused = |value| graph.unrecognised(value, wanted);
+    let walk = Walk::new(graph, &[], text.head_dim);
+    let first_output = |node: &Node| node.outputs.first().copied().flatten();
+    let nodes = || graph.order().iter().map(|id| &graph.nodes()[*id]);
+    let picks = |node: &&Node| {
+        let picked = node.input(1).map(|value| walk.strip(value));
+        node.op.starts_with("Gather") && picked == Some(ids)
+    };
+    let picked = nodes().find(picks).and_then(first_output);
+    let picked = picked.ok_or_else(|| graph.unrecognised(ids, TABLE))?;
+    let dequantises = |node: &&Node| {
+        let input = node.input(0).map(|value| walk.strip(value));
+        node.op == "DequantizeLinear" && input == Some(picked)
+    };
+    let behind = nodes().find(dequantises).and_then(first_output);
+    Ok(behind.unwrap_or(picked))
+}
+
+/// The table whose rows a value is.
+fn table(walk: &Walk<'_>, rows: ValueId, text: &TextConfig) -> Result<Weights, OnnxError> {
+    let (graph, mut value) = (walk.graph, rows);
+    let ids = input(graph, "input_ids")?;
+    let refused = |value| graph.unrecognised(value, TABLE);
     // Dequantising may stand before or behind the picking.
     let mut behind = None;
     let mut node = walk.node(value).ok_or_else(|| refused(value))?.0;

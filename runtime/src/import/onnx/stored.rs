@@ -43,6 +43,39 @@ enum Scheme {
     },
 }
 
+impl Scheme {
+    /// Values, scales and zero points.
+    fn tensors(&self) -> [Option<ValueId>; 3] {
+        match *self {
+            Scheme::Plain(values) => [Some(values), None, None],
+            Scheme::Integers {
+                values,
+                scales,
+                zeros,
+                ..
+            }
+            | Scheme::Blocks {
+                values,
+                scales,
+                zeros,
+                ..
+            } => [Some(values), Some(scales), zeros],
+            Scheme::Bnb4 { values, scales, .. } => [Some(values), Some(scales), None],
+        }
+    }
+
+    /// What else there is to know, without the tensors: the grid, bits and block, block and table.
+    fn form(&self) -> (Option<Grid>, usize, usize) {
+        match *self {
+            Scheme::Plain(_) => (None, 0, 0),
+            Scheme::Integers { grid, .. } => (Some(grid), 0, 0),
+            Scheme::Blocks { bits, block, .. } => (None, bits, block),
+            // No number of bits.
+            Scheme::Bnb4 { block, nf4, .. } => (None, 100 + usize::from(nf4), block),
+        }
+    }
+}
+
 /// A weight of a graph.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
@@ -437,6 +470,30 @@ impl Stored {
                 table: if nf4 { &NF4 } else { &FP4 },
             },
         }
+    }
+
+    /// Whether another weight, of another graph, is these numbers stored alike.
+    pub(super) fn is_same(&self, graph: &Graph, other: &Stored, others: &Graph) -> bool {
+        let same = |a: ValueId, b: ValueId| match (graph.constant(a), others.constant(b)) {
+            (Some(a), Some(b)) => {
+                let (mine, theirs) = (graph.bytes(a), others.bytes(b));
+                // Bytes at the same place need not be read.
+                let equal = std::ptr::eq(mine, theirs) || mine == theirs;
+                a.data_type == b.data_type && a.dims == b.dims && equal
+            }
+            _ => false,
+        };
+        let mut pairs = self
+            .scheme
+            .tensors()
+            .into_iter()
+            .zip(other.scheme.tensors());
+        let tensors = pairs.all(|pair| match pair {
+            (Some(a), Some(b)) => same(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        });
+        let shape = |stored: &Stored| (stored.dims.clone(), stored.is_transposed);
+        tensors && self.scheme.form() == other.scheme.form() && shape(self) == shape(other)
     }
 
     /// Rows and columns as they lie in the file; a list is one row.

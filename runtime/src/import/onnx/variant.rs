@@ -1,5 +1,6 @@
 //! Which of the published files to take.
 
+use super::Part;
 use super::error::OnnxError;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -73,20 +74,24 @@ pub(super) struct Chosen {
     pub(super) variant: Variant,
 }
 
-/// Whether the directory holds the decoder of an export.
+/// Whether the directory holds the decoder of an export, or a text model in one file.
 pub fn is_export(dir: &Path) -> bool {
-    choose(dir, super::Part::Decoder.stem(), None).is_ok()
+    choose(dir, &[Part::Decoder.stem(), Part::Text.stem()], None).is_ok()
 }
 
-/// The file of this name in the variant asked for, otherwise in the most exact one there is.
+/// The file of one of these names in the variant asked for, otherwise in the most exact one there
+/// is.
 pub(super) fn choose(
     dir: &Path,
-    stem: &str,
+    stems: &[&str],
     variant: Option<Variant>,
 ) -> Result<Chosen, OnnxError> {
     let candidates = Variant::all().filter(|candidate| variant.is_none_or(|v| v == *candidate));
     for variant in candidates {
-        for folder in FOLDERS {
+        for (stem, folder) in stems
+            .iter()
+            .flat_map(|stem| FOLDERS.map(|folder| (stem, folder)))
+        {
             let path = dir.join(folder).join(variant.file_name(stem));
             if path.is_file() {
                 return Ok(Chosen { path, variant });
@@ -95,9 +100,16 @@ pub(super) fn choose(
     }
     Err(OnnxError::NoFile {
         dir: dir.to_owned(),
-        wanted: match variant {
-            Some(variant) => format!("onnx/{}", variant.file_name(stem)),
-            None => format!("onnx/{stem}.onnx, nor one of its variants"),
+        wanted: {
+            let names = stems.iter().map(|stem| match variant {
+                Some(variant) => format!("onnx/{}", variant.file_name(stem)),
+                None => format!("onnx/{stem}.onnx"),
+            });
+            let names = names.collect::<Vec<_>>().join(" or ");
+            match variant {
+                Some(_) => names,
+                None => format!("{names}, nor one of its variants"),
+            }
         },
         present: present(dir),
     })

@@ -1,5 +1,6 @@
 //! A model's bytes as nodes, values and tensors.
 
+use super::branches::Branch;
 use super::{Attribute, MAX_NODES, MAX_PARTS, Node, Port, Value, ValueId};
 use crate::import::onnx::tensor::{DataType, Tensor, text};
 use crate::import::onnx::wire::{Fields, Wire, fixed_bytes, varints};
@@ -16,11 +17,17 @@ pub(super) struct Parts {
     pub(super) outputs: Vec<Port>,
     /// How many of [`MAX_PARTS`] have been read.
     n_parts: usize,
+    /// Which branch stands in the place of an `If`.
+    pub(super) branch: Branch,
+    /// The input that decides, once there was an `If`.
+    pub(super) condition: Option<ValueId>,
+    /// How many `If` nodes are around what is being read.
+    pub(super) depth: usize,
 }
 
 /// Values by name while a graph is read.
-struct Names<'a> {
-    bytes: &'a [u8],
+pub(super) struct Names<'a> {
+    pub(super) bytes: &'a [u8],
     known: HashMap<&'a [u8], ValueId>,
 }
 
@@ -44,8 +51,8 @@ impl Names<'_> {
 }
 
 impl Parts {
-    /// Reads a model's bytes. The error is the broken rule.
-    pub(super) fn read(bytes: &[u8]) -> Result<Parts, String> {
+    /// Reads a model's bytes, one branch of each `If`. The error is the broken rule.
+    pub(super) fn read(bytes: &[u8], branch: Branch) -> Result<Parts, String> {
         let mut graph = None;
         for field in Fields::new(bytes, 0..bytes.len()) {
             if let (7, Wire::Bytes(range)) = field? {
@@ -53,15 +60,24 @@ impl Parts {
             }
         }
         let graph = graph.ok_or("it holds no graph")?;
-        let mut parts = Parts::default();
+        let mut parts = Parts {
+            branch,
+            ..Parts::default()
+        };
         let mut names = Names {
             bytes,
             known: HashMap::new(),
         };
-        // Constants before nodes, so that a name both define is found.
+        // Constants before nodes, so that a name both define is found; inputs, so that an If knows
+        // whether one decides it.
         for field in Fields::new(bytes, graph.clone()) {
             match field? {
                 (5, Wire::Bytes(range)) => parts.initialiser(&mut names, range)?,
+                (11, Wire::Bytes(range)) => {
+                    let port = parts.port(&mut names, range)?;
+                    parts.values[port.value].is_input = true;
+                    parts.inputs.push(port);
+                }
                 (15, _) => return Err("it holds a sparse initialiser".to_owned()),
                 _ => {}
             }
@@ -69,11 +85,6 @@ impl Parts {
         for field in Fields::new(bytes, graph) {
             match field? {
                 (1, Wire::Bytes(range)) => parts.node(&mut names, range)?,
-                (11, Wire::Bytes(range)) => {
-                    let port = parts.port(&mut names, range)?;
-                    parts.values[port.value].is_input = true;
-                    parts.inputs.push(port);
-                }
                 (12, Wire::Bytes(range)) => {
                     let port = parts.port(&mut names, range)?;
                     parts.outputs.push(port);
@@ -95,7 +106,7 @@ impl Parts {
     }
 
     /// Counts one more part of the graph.
-    fn count(&mut self) -> Result<(), String> {
+    pub(super) fn count(&mut self) -> Result<(), String> {
         self.n_parts += 1;
         match self.n_parts > MAX_PARTS {
             true => Err(format!("it is made of more than {MAX_PARTS} parts")),
@@ -103,7 +114,11 @@ impl Parts {
         }
     }
 
-    fn initialiser(&mut self, names: &mut Names<'_>, range: Range<usize>) -> Result<(), String> {
+    pub(super) fn initialiser(
+        &mut self,
+        names: &mut Names<'_>,
+        range: Range<usize>,
+    ) -> Result<(), String> {
         self.count()?;
         let bytes = names.bytes;
         let tensor = Tensor::read(bytes, range.clone())?;
@@ -123,7 +138,11 @@ impl Parts {
         Ok(())
     }
 
-    fn node(&mut self, names: &mut Names<'_>, range: Range<usize>) -> Result<(), String> {
+    pub(super) fn node(
+        &mut self,
+        names: &mut Names<'_>,
+        range: Range<usize>,
+    ) -> Result<(), String> {
         let bytes = names.bytes;
         if self.nodes.len() == MAX_NODES {
             return Err(format!("it has more than {MAX_NODES} nodes"));
@@ -180,6 +199,9 @@ impl Parts {
                 Some(value) => text(bytes, &self.values[*value].name)?,
                 None => String::new(),
             };
+        }
+        if self.is_choice(&node) {
+            return self.choose(names, &node);
         }
         if node.op == "Constant" {
             self.constant_of(&node)?;
@@ -248,6 +270,7 @@ impl Parts {
                     let tensor = Tensor::read(bytes, range.clone())?;
                     found = Attribute::Tensor(self.push(tensor));
                 }
+                (6, Wire::Bytes(range)) => found = Attribute::Graph(range.clone()),
                 (7, _) => {
                     fixed_bytes(bytes, &value)?;
                 }
@@ -270,7 +293,11 @@ impl Parts {
     }
 
     /// Reads a `ValueInfoProto`.
-    fn port(&mut self, names: &mut Names<'_>, range: Range<usize>) -> Result<Port, String> {
+    pub(super) fn port(
+        &mut self,
+        names: &mut Names<'_>,
+        range: Range<usize>,
+    ) -> Result<Port, String> {
         self.count()?;
         let bytes = names.bytes;
         let (mut name, mut dims) = (None, Vec::new());
@@ -312,7 +339,7 @@ impl Parts {
 }
 
 /// The messages of one field of a message.
-fn messages(
+pub(super) fn messages(
     bytes: &[u8],
     range: Range<usize>,
     wanted: u64,

@@ -1,9 +1,9 @@
 //! The decoder graph taken apart.
 
-use super::{Lift, Weights, input, output};
+use super::{Lift, Weights, input, output, picked_rows, table};
 use crate::config::{ModelConfig, TextConfig};
 use crate::import::onnx::error::OnnxError;
-use crate::import::onnx::graph::Graph;
+use crate::import::onnx::graph::{Graph, ValueId};
 use crate::import::onnx::walk::{Heads, Walk};
 
 /// Every weight of the decoder graph: `inputs_embeds` → `logits`.
@@ -11,8 +11,24 @@ pub(in crate::import::onnx) fn decoder(
     graph: &Graph,
     config: &ModelConfig,
 ) -> Result<Weights, OnnxError> {
+    layers(graph, config, input(graph, "inputs_embeds")?)
+}
+
+/// Every weight of a text model in one graph: `input_ids` → `logits`.
+pub(in crate::import::onnx) fn text(
+    graph: &Graph,
+    config: &ModelConfig,
+) -> Result<Weights, OnnxError> {
+    let embeds = picked_rows(graph, &config.text)?;
+    let walk = Walk::new(graph, &[], config.text.head_dim);
+    let mut weights = table(&walk, embeds, &config.text)?;
+    weights.extend(layers(graph, config, embeds)?);
+    Ok(weights)
+}
+
+/// Every weight between the embeddings and the logits.
+fn layers(graph: &Graph, config: &ModelConfig, embeds: ValueId) -> Result<Weights, OnnxError> {
     let t = &config.text;
-    let embeds = input(graph, "inputs_embeds")?;
     check_caches(graph, t)?;
     let walk = Walk::new(graph, &[embeds], t.head_dim);
     let heads = Heads {

@@ -43,7 +43,7 @@ pub(super) const FP4: [f32; 16] = [
 ];
 
 /// Which scale belongs to an element of a tensor.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grid {
     /// One for everything.
     Whole,
