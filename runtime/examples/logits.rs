@@ -3,7 +3,7 @@
 //!     logits MODEL int8|int4|f32
 //!     logits MODEL int4:EXCEPTION,...
 //!
-//! An exception is stored in the other of the two ways (int8 instead of int4, for `head` int4 instead of int8):
+//! An exception is stored in the other of the two ways (int8 instead of int4, for `head` and `v` int4 instead of int8):
 //! a part of every layer (`down`), every part of a layer (`0`), a part of one (`0.down`) or `head`.
 //! A directory or GGUF file is packed as `ocelli pack` does by default; with the word `nearest`
 //! among the exceptions, also after `int8:`, without calibration.
@@ -79,7 +79,7 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
         exceptions: exceptions
             .split(',')
             .filter(|word| !word.is_empty() && *word != NEAREST)
-            .flat_map(|word| matrices(word, layers))
+            .flat_map(|word| matrices(word, weights, layers))
             .collect(),
         calibration: match exceptions.split(',').any(|word| word == NEAREST) {
             true => CalibrationText::None,
@@ -97,15 +97,18 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
 }
 
 /// The matrices an exception means.
-fn matrices(word: &str, layers: usize) -> Vec<String> {
-    const PARTS: [&str; 4] = ["qkv", "out", "gate_up", "down"];
+fn matrices(word: &str, weights: WeightScheme, layers: usize) -> Vec<String> {
+    let parts = match weights {
+        WeightScheme::Int8 => &["qkv", "out", "gate_up", "down"][..],
+        WeightScheme::Int4 => &["qk", "v", "out", "gate_up", "down"],
+    };
     if word.parse::<usize>().is_ok() {
-        return PARTS
+        return parts
             .iter()
             .map(|part| format!("text.{word}.{part}"))
             .collect();
     }
-    match PARTS.contains(&word) {
+    match parts.contains(&word) {
         true => (0..layers)
             .map(|layer| format!("text.{layer}.{word}"))
             .collect(),

@@ -384,6 +384,11 @@ impl Pack {
         }
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
     /// Finds a tensor and checks layout and shape.
     ///
     /// # Errors

@@ -11,7 +11,8 @@
 //!    multiplied by `Q` on its output side, what reads it on its input side.
 //! 3. The image normalisation `(p·rescale − mean)/std` is folded into the patch
 //!    embedding, which then takes the bytes `p − 128` as they are.
-//! 4. `gate` and `up` alternate by panels of eight rows, `q`, `k` and `v` are stacked.
+//! 4. `gate` and `up` alternate by panels of eight rows, `q`, `k` and `v` are stacked; beside int4
+//!    weights `v` stays a matrix of its own, in int8.
 //! 5. The decoder's rounding errors are fed back along each row, weighed by what a short text
 //!    shows about the inputs.
 
@@ -194,7 +195,7 @@ pub fn pack_model<W: Write + Seek>(
     if let (Some(vision), Some(preprocess)) = (&config.vision, &files.preprocess) {
         packer.vision(vision, preprocess)?;
     }
-    packer.text(&options.calibration)?;
+    packer.text(options)?;
     // Room for the probes, which are made on the whole pack.
     packer.blob(probe::BLOB, &[0; probe::BLOB_BYTES])?;
     Ok(Packed {
@@ -282,9 +283,9 @@ impl<W: Write + Seek> Packer<'_, W> {
         &mut self,
         name: &str,
         linear: &Linear,
-        feedback: Option<Feedback<'_>>,
+        feedback: Option<&Feedback<'_>>,
     ) -> Result<(), PackModelError> {
-        self.append_rows(name, linear, feedback.as_ref())?;
+        self.append_rows(name, linear, feedback)?;
         self.end(name)
     }
 
@@ -421,7 +422,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         Ok(())
     }
 
-    fn text(&mut self, text: &CalibrationText) -> Result<(), PackModelError> {
+    fn text(&mut self, options: &PackOptions) -> Result<(), PackModelError> {
         let config = self.files.config.clone();
         let t = &config.text;
         let hidden = t.hidden_size;
@@ -429,7 +430,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         let rotation = self.text.clone();
 
         let embed_name = "model.text_model.embed_tokens.weight";
-        let ids = calibration::tokens(self.files, text)?;
+        let ids = calibration::tokens(self.files, &options.calibration)?;
         let x = self.embedding(embed_name, t.vocab_size, &ids)?;
         let mut calibration =
             (!ids.is_empty()).then(|| Calibration::new(t, self.weights, &rotation, x));
@@ -450,14 +451,25 @@ impl<W: Write + Seek> Packer<'_, W> {
                 self.linear(&format!("{attention}.k_proj"), kv, hidden)?,
                 self.linear(&format!("{attention}.v_proj"), kv, hidden)?,
             ];
-            let mut qkv = Linear::stack(&parts);
-            qkv.fold_input_scale(&norm);
-            qkv.rotate_input(&rotation);
-            self.fed_matrix(&format!("text.{i}.qkv"), &qkv, for_qkv.map(feedback))?;
+            let for_qkv = for_qkv.map(feedback);
+            let split: &[(&str, &[Linear])] = match options.weights {
+                WeightScheme::Int8 => &[("qkv", &parts)],
+                WeightScheme::Int4 => &[("qk", &parts[..2]), ("v", &parts[2..])],
+            };
+            for (name, parts) in split {
+                let mut stacked = Linear::stack(parts);
+                stacked.fold_input_scale(&norm);
+                stacked.rotate_input(&rotation);
+                self.fed_matrix(&format!("text.{i}.{name}"), &stacked, for_qkv.as_ref())?;
+            }
 
             let mut out = self.linear(&format!("{attention}.o_proj"), hidden, heads)?;
             out.rotate_output(&rotation);
-            self.fed_matrix(&format!("text.{i}.out"), &out, for_out.map(feedback))?;
+            self.fed_matrix(
+                &format!("text.{i}.out"),
+                &out,
+                for_out.map(feedback).as_ref(),
+            )?;
 
             let norm = self.vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?;
             let gate = self.linear(
@@ -472,7 +484,7 @@ impl<W: Write + Seek> Packer<'_, W> {
             self.fed_matrix(
                 &format!("text.{i}.gate_up"),
                 &gate_up,
-                for_gate_up.map(feedback),
+                for_gate_up.map(feedback).as_ref(),
             )?;
 
             let mut down = self.linear(
@@ -481,7 +493,11 @@ impl<W: Write + Seek> Packer<'_, W> {
                 t.intermediate_size,
             )?;
             down.rotate_output(&rotation);
-            self.fed_matrix(&format!("text.{i}.down"), &down, for_down.map(feedback))?;
+            self.fed_matrix(
+                &format!("text.{i}.down"),
+                &down,
+                for_down.map(feedback).as_ref(),
+            )?;
         }
         let head = if config.tie_word_embeddings {
             embed_name

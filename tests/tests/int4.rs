@@ -1,7 +1,7 @@
 //! int4 weights from the packer to the answer, on small random models.
 
 use ocelli_kernels::{Compute, int8_gemm};
-use ocelli_runtime::pack::{Pack, WeightScheme};
+use ocelli_runtime::pack::{Layout, Pack, WeightScheme};
 use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, Vlm};
@@ -22,10 +22,24 @@ fn directory(fixture: &str) -> TempDir {
 }
 
 fn int4_pack(fixture: &str) -> Arc<Pack> {
-    let options = PackOptions::from(WeightScheme::Int4);
+    pack(fixture, &PackOptions::from(WeightScheme::Int4))
+}
+
+/// A pack whose layers are int4 throughout, q, k and v stacked.
+fn stacked_int4_pack(fixture: &str) -> Arc<Pack> {
+    let layers = int4_pack(fixture).header().config.text.n_layers;
+    let names = |i| ["qkv", "out", "gate_up", "down"].map(|part| format!("text.{i}.{part}"));
+    let options = PackOptions {
+        exceptions: (0..layers).flat_map(names).collect(),
+        ..PackOptions::default()
+    };
+    pack(fixture, &options)
+}
+
+fn pack(fixture: &str, options: &PackOptions) -> Arc<Pack> {
     let out = Cursor::new(Vec::new());
     let dir = directory(fixture);
-    let bytes = packer::pack_directory(dir.path(), &options, out, &mut |_, _| {}).unwrap();
+    let bytes = packer::pack_directory(dir.path(), options, out, &mut |_, _| {}).unwrap();
     let region = Region::from_vec(bytes.into_inner());
     Arc::new(Pack::from_region(region, fixture).unwrap())
 }
@@ -70,15 +84,31 @@ fn every_kernel_gives_the_tokens_of_the_scalar_one() {
 
 #[test]
 fn one_token_at_a_time_gives_the_logits_of_all_at_once() {
-    let compute = Arc::new(Compute::new(1).unwrap());
-    let vlm = Vlm::from_pack(int4_pack("tiny"), compute).unwrap();
-    let (expected, _) = answer(&vlm);
-    let mut session = vlm.session().unwrap();
-    for id in IDS {
-        session.extend(&[id]).unwrap();
+    for pack in [int4_pack("tiny"), stacked_int4_pack("tiny")] {
+        let compute = Arc::new(Compute::new(1).unwrap());
+        let vlm = Vlm::from_pack(pack, compute).unwrap();
+        let (expected, _) = answer(&vlm);
+        let mut session = vlm.session().unwrap();
+        for id in IDS {
+            session.extend(&[id]).unwrap();
+        }
+        let closeness = cosine(&session.logits().unwrap(), &expected);
+        assert!(closeness > 0.9999, "{closeness}");
     }
-    let closeness = cosine(&session.logits().unwrap(), &expected);
-    assert!(closeness > 0.9999, "{closeness}");
+}
+
+#[test]
+fn packs_with_v_stacked_and_with_v_in_int8_answer_alike() {
+    let [on_its_own, stacked] = [int4_pack("tiny"), stacked_int4_pack("tiny")].map(|pack| {
+        let v = pack.header().tensors.iter().find(|t| t.name == "text.0.v");
+        assert!(v.is_none_or(|v| v.layout == Layout::Panels));
+        let compute = Arc::new(Compute::new(1).unwrap());
+        let logits = answer(&Vlm::from_pack(pack.clone(), compute).unwrap()).0;
+        (pack.has("text.0.v"), logits)
+    });
+    assert_eq!((on_its_own.0, stacked.0), (true, false));
+    let closeness = cosine(&on_its_own.1, &stacked.1);
+    assert!((0.95..0.99999).contains(&closeness), "{closeness}");
 }
 
 #[test]

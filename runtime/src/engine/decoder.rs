@@ -34,7 +34,9 @@ pub(super) struct NoToken {
 /// Places of one decoder layer's matrices.
 #[derive(Debug)]
 struct Layer {
+    /// q, k and v stacked; without v where that is a matrix of its own.
     qkv: Matrix,
+    v: Option<Matrix>,
     out: Matrix,
     gate_up: Matrix,
     down: Matrix,
@@ -65,8 +67,15 @@ impl DecoderModel {
         embeddings(&pack, t)?;
         let layers = (0..t.n_layers)
             .map(|i| {
+                let v = format!("text.{i}.v");
+                let (qkv, v) = match pack.has(&v) {
+                    true => ("qk", Some(pack.matrix(&v, kv, hidden)?)),
+                    false => ("qkv", None),
+                };
+                let rows = heads + 2 * kv - v.map_or(0, |v| v.n);
                 Ok(Layer {
-                    qkv: pack.matrix(&format!("text.{i}.qkv"), heads + 2 * kv, hidden)?,
+                    qkv: pack.matrix(&format!("text.{i}.{qkv}"), rows, hidden)?,
+                    v,
                     out: pack.matrix(&format!("text.{i}.out"), hidden, heads)?,
                     gate_up: pack.matrix(&format!("text.{i}.gate_up"), 2 * inter, hidden)?,
                     down: pack.matrix(&format!("text.{i}.down"), hidden, inter)?,
@@ -108,7 +117,7 @@ impl DecoderModel {
         id == self.image_token_id
     }
 
-    /// Width of `q|k|v` of a token.
+    /// Width of q, k and v of a token together.
     pub(super) fn qkv_width(&self) -> usize {
         (self.config.n_heads + 2 * self.config.n_kv_heads) * self.config.head_dim
     }
@@ -138,33 +147,56 @@ impl DecoderModel {
         Ok(())
     }
 
-    /// Norm and stacked q, k, v projection: `x → out` (`[m, qkv width]`).
-    pub(super) fn qkv(&self, layer: usize, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
-        let rows = self.normed(x, rows);
-        self.product(rows, &self.layers[layer].qkv, out, Store::Overwrite);
+    /// Width of a row of [`DecoderModel::qkv`]: of `q|k|v`, or of `q|k` where v is a matrix of its
+    /// own.
+    pub(super) fn row_width(&self, layer: usize) -> usize {
+        self.layers[layer].qkv.n
     }
 
-    /// Heads at the begin of `q|k|v` that rotary positions turn: q and k lie side by side and turn
-    /// by the same angles.
+    /// Norm and q, k, v projections: `x → out` (`[m, qkv width]`). Those are `m` rows `q|k|v`, or `m`
+    /// rows `q|k` and then `m` rows `v` where v is a matrix of its own.
+    pub(super) fn qkv(&self, layer: usize, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
+        let rows = self.normed(x, rows);
+        let layer = &self.layers[layer];
+        let (stacked, of_v) = out.split_at_mut(rows.m() * layer.qkv.n);
+        self.product(rows, &layer.qkv, stacked, Store::Overwrite);
+        if let Some(v) = &layer.v {
+            self.product(rows, v, of_v, Store::Overwrite);
+        }
+    }
+
+    /// Heads at the begin of a row of [`DecoderModel::qkv`] that rotary positions turn: q and k lie
+    /// side by side and turn by the same angles.
     pub(super) fn rotated_heads(&self) -> usize {
         self.config.n_heads + self.config.n_kv_heads
     }
 
-    /// Writes key and value of one token's `q|k|v` to the cache, where its position is reserved.
-    pub(super) fn keep(&self, layer: usize, position: usize, qkv: &[f32], cache: &mut KvCache) {
-        let (k, v) =
-            qkv[self.ctx_width()..].split_at(self.config.n_kv_heads * self.config.head_dim);
-        cache.write(layer, position, k, v);
+    /// Writes keys and values of what [`DecoderModel::qkv`] gave to the cache, where the positions
+    /// from `first` on are reserved.
+    pub(super) fn keep(&self, layer: usize, first: usize, qkv: &[f32], cache: &mut KvCache) {
+        let kv = self.config.n_kv_heads * self.config.head_dim;
+        let (width, m) = (self.row_width(layer), qkv.len() / self.qkv_width());
+        let (rows, of_v) = qkv.split_at(m * width);
+        for (i, row) in rows.chunks_exact(width).enumerate() {
+            let (k, v) = row[self.ctx_width()..].split_at(kv);
+            let v = if v.is_empty() {
+                &of_v[i * kv..][..kv]
+            } else {
+                v
+            };
+            cache.write(layer, first + i, k, v);
+        }
     }
 
     /// Causal grouped-query attention of tokens whose keys and values were kept but do not count
     /// as filled yet: `qkv → out` (`[m, ctx width]`).
     pub(super) fn attend(&self, layer: usize, cache: &KvCache, qkv: &[f32], out: &mut [f32]) {
-        let (width, first) = (self.qkv_width(), cache.len());
-        let m = qkv.len() / width;
+        let (width, first) = (self.row_width(layer), cache.len());
+        let m = qkv.len() / self.qkv_width();
         let kv = cache.layer(layer, first + m);
         let heads = self.config.n_heads;
-        attention::decoder_attention(&self.compute, qkv, width, m, heads, kv, first, out);
+        let rows = &qkv[..m * width];
+        attention::decoder_attention(&self.compute, rows, width, m, heads, kv, first, out);
     }
 
     /// Output projection added to the residual stream: `x, ctx → x`.

@@ -148,7 +148,11 @@ fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
     for i in 0..t.n_layers {
         let matrix = |part: &str, n: usize, k: usize| {
             let name = format!("text.{i}.{part}");
-            let layout = decoder_layout(options, &name, options.weights);
+            let usual = match part {
+                "v" => WeightScheme::Int8,
+                _ => options.weights,
+            };
+            let layout = decoder_layout(options, &name, usual);
             let group = match (part, layout) {
                 ("down", _) if k.is_multiple_of(GROUP) => GROUP,
                 ("down", Layout::Int4Panels) => BLOCK,
@@ -157,8 +161,12 @@ fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
             };
             tensor(name, layout, n, k, group)
         };
+        // v loses the most for its size in int4 (docs/quantization.md).
+        match options.weights {
+            WeightScheme::Int8 => plan.push(matrix("qkv", heads + 2 * kv, th)),
+            WeightScheme::Int4 => plan.extend([matrix("qk", heads + kv, th), matrix("v", kv, th)]),
+        }
         plan.extend([
-            matrix("qkv", heads + 2 * kv, th),
             matrix("out", th, heads),
             matrix("gate_up", 2 * t.intermediate_size, th),
             matrix("down", th, t.intermediate_size),
@@ -271,15 +279,25 @@ mod tests {
         };
         let int4 = WeightScheme::Int4;
         assert_eq!(
-            layouts(int4, &["text.0.qkv", "text.0.gate_up", "text.head"]).unwrap(),
+            layouts(int4, &["text.0.qk", "text.0.gate_up", "text.head"]).unwrap(),
             ["text.0.out", "text.0.down", "text.head"]
+        );
+        assert_eq!(
+            layouts(int4, &["text.0.v"]).unwrap()[..2],
+            ["text.0.qk", "text.0.v"]
         );
         assert_eq!(
             layouts(WeightScheme::Int8, &["text.0.out"]).unwrap(),
             ["text.0.out"]
         );
         assert_eq!(layouts(WeightScheme::Int8, &[]).unwrap(), [""; 0]);
-        for name in ["text.1.qkv", "text.embed", "tokenizer.json", "down"] {
+        for name in [
+            "text.0.qkv",
+            "text.1.qk",
+            "text.embed",
+            "tokenizer.json",
+            "down",
+        ] {
             let error = layouts(int4, &[name]).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }

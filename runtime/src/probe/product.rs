@@ -13,7 +13,7 @@ const PANELS: usize = 8;
 /// Numbers of tokens: the GEMV kernel, and the GEMM kernel with a tile that is not full.
 const TOKENS: [usize; 2] = [1, 13];
 /// The kinds of matrices: of the layers, the first stands for all.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 13] = [
     "vision.patch_embed",
     "vision.0.qkv",
     "vision.0.out",
@@ -25,6 +25,8 @@ const KINDS: [&str; 11] = [
     "text.0.gate_up",
     "text.0.down",
     "text.head",
+    "text.0.qk",
+    "text.0.v",
 ];
 
 /// What some panels of one matrix give.

@@ -181,6 +181,11 @@ fn int4_at(header: &Header) -> usize {
     at.expect("an int4 pack has int4 matrices")
 }
 
+fn rename(header: &mut Header, from: &str, to: &str) {
+    let entry = header.tensors.iter_mut().find(|t| t.name == from);
+    entry.expect("the int4 pack has it").name = to.to_owned();
+}
+
 #[test]
 fn int4_headers_that_lie_are_refused_with_tensor_and_reason() {
     type Change = fn(&mut Header, usize);
@@ -206,6 +211,12 @@ fn int4_headers_that_lie_are_refused_with_tensor_and_reason() {
             h.tensors[at].group = 16
         }),
         ("groups of 96", |h, at| h.tensors[at].group = 96),
+        ("text.0.qkv is missing", |h, _| {
+            rename(h, "text.0.v", "text.0.w")
+        }),
+        ("text.0.qk is missing", |h, _| {
+            rename(h, "text.0.qk", "text.0.qkv")
+        }),
         ("claims", |h, at| h.tensors[at].offset = 1 << 40),
     ];
     start(&forged_from(sound_int4_pack(), |_| ())).expect("the sound pack starts");

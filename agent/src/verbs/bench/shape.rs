@@ -453,7 +453,7 @@ mod tests {
             });
             bytes.sum::<usize>() as f64
         };
-        for (weights, expected) in [(WeightScheme::Int8, 135.4e6), (WeightScheme::Int4, 88.3e6)] {
+        for (weights, expected) in [(WeightScheme::Int8, 135.4e6), (WeightScheme::Int4, 89.8e6)] {
             let ideal = ideal(weights);
             assert!((ideal - expected).abs() < 0.1e6, "{weights:?}: {ideal}");
             let share = work_of_256m(weights).token_bytes as f64 / ideal;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ids i64 [S] → Embed → x f32 [S, hidden];  x, ids, image rows → Merge → x
-//!   per layer:  x → QkvRope → q|k|v (k and v go to the cache) → Attention → ctx
+//!   per layer:  x → QkvRope → q, k, v (k and v go to the cache) → Attention → ctx
 //!               x, ctx → OutProject → x
 //!               x → GateUp → rows (int8 + group scales)
 //!               x, rows → Down → x
@@ -138,7 +138,7 @@ impl Merge {
 
 fused_op!(Merge, |_, inputs| tvec!(inputs[0].without_value()));
 
-/// Norm, stacked q, k, v projection, rotary positions; k and v go to the cache.
+/// Norm, q, k, v projections, rotary positions; k and v go to the cache.
 #[derive(Clone)]
 struct QkvRope {
     model: Arc<DecoderModel>,
@@ -156,10 +156,9 @@ impl QkvRope {
         fill(&[m, width], |out| {
             model.qkv(self.layer, f32s(&x)?, &mut Int8RowsBuf::new(), out);
             let heads = model.rotated_heads();
-            model.rope().apply(out, width, heads, first);
-            for (i, row) in out.chunks_exact(width).enumerate() {
-                model.keep(self.layer, first + i, row, &mut cache);
-            }
+            let row = model.row_width(self.layer);
+            model.rope().apply(&mut out[..m * row], row, heads, first);
+            model.keep(self.layer, first, out, &mut cache);
             Ok(())
         })
     }
@@ -170,7 +169,7 @@ fused_op!(QkvRope, |op, inputs| tvec!(f32::fact([
     op.model.qkv_width().to_dim()
 ])));
 
-/// Causal grouped-query attention over the cache: `q|k|v → [S, heads·head_dim]`.
+/// Causal grouped-query attention over the cache: what `QkvRope` gives `→ [S, heads·head_dim]`.
 #[derive(Clone)]
 struct Attention {
     model: Arc<DecoderModel>,
