@@ -71,14 +71,40 @@ unsafe impl Microkernel for WrongGemm {
         self.0.pack_lhs(rows, k_padded, out);
     }
 
+    fn asks_ahead(&self) -> bool {
+        self.0.asks_ahead()
+    }
+
+    fn takes_int4(&self) -> bool {
+        self.0.takes_int4()
+    }
+
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
-        let last = (tile.rows - 1) * out_stride + 8 * tile.n_panels - 1;
-        // SAFETY: the caller keeps the contract, of which `out` at `last` is the last value.
+        // SAFETY: by the caller's promise.
         unsafe {
             self.0.tile(tile, out, out_stride, store);
-            *out.add(last) = next(*out.add(last));
+            spoil_last(tile, out, out_stride);
         }
     }
+
+    unsafe fn int4_tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            self.0.int4_tile(tile, out, out_stride, store);
+            spoil_last(tile, out, out_stride);
+        }
+    }
+}
+
+/// Moves the last value of a tile that was written.
+///
+/// # Safety
+///
+/// * `out` holds the tile, rows `out_stride` apart.
+unsafe fn spoil_last(tile: &Tile<'_>, out: *mut f32, out_stride: usize) {
+    let last = (tile.rows - 1) * out_stride + 8 * tile.n_panels - 1;
+    // SAFETY: by the caller's promise, of which `out` at `last` is the last value.
+    unsafe { *out.add(last) = next(*out.add(last)) };
 }
 
 struct WrongGemv(&'static dyn GemvKernel);

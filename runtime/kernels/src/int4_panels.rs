@@ -192,7 +192,7 @@ impl<'a> Int4Panels<'a> {
         let stride = int4_panel_stride(self.k);
         Int4Panels {
             bytes: &self.bytes[first_panel * stride..][..n_panels * stride],
-            n: (n_panels * PANEL_ROWS).min(self.n - first_panel * PANEL_ROWS),
+            n: (n_panels * PANEL_ROWS).min(self.n.saturating_sub(first_panel * PANEL_ROWS)),
             k: self.k,
         }
     }

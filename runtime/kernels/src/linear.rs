@@ -25,11 +25,13 @@ mod strips;
 #[cfg(test)]
 mod tests;
 mod tiles;
+mod weights;
 
 pub use activated::{linear_activated, linear_int4_activated};
 pub use blocks::{linear_blocks, linear_int4_blocks};
 
 use tiles::{Plain, many_tokens};
+use weights::Weights;
 
 /// Weights of one GEMV chunk: enough to pay for handing it out.
 const GEMV_CHUNK_BYTES: usize = 16 * 1024;
@@ -61,29 +63,7 @@ pub fn linear(
     out: &mut [f32],
     store: Store,
 ) {
-    let (m, n, k) = (lhs.m(), rhs.n(), rhs.k());
-    assert_eq!(lhs.k(), k, "lhs and rhs must agree on k");
-    assert_eq!(out.len(), m * n, "out must be [m, n]");
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        for row in out.chunks_exact_mut(n) {
-            for (r, value) in row.iter_mut().enumerate() {
-                // What the kernels would compute for an empty sum.
-                let bias = 0.0_f32.mul_add(rhs.scale(r), rhs.bias(r));
-                *value = if store == Store::Add {
-                    *value + bias
-                } else {
-                    bias
-                };
-            }
-        }
-    } else if m == 1 {
-        one_token(compute, lhs, rhs, out, store);
-    } else {
-        many_tokens(compute, lhs, &rhs, &Plain::new(compute, n, out, store));
-    }
+    product(compute, lhs, &rhs, out, store);
 }
 
 /// [`linear`] with int4 weights: `out[i][r] = Σ_g (Σ_b f32(Σ_k lhs[i][k] · rhs[r][k]) · sw[r][b]) ·
@@ -99,31 +79,27 @@ pub fn linear_int4(
     out: &mut [f32],
     store: Store,
 ) {
-    let (m, n, k) = (lhs.m(), rhs.n(), rhs.k());
-    assert_eq!(lhs.k(), k, "lhs and rhs must agree on k");
+    product(compute, lhs, &rhs, out, store);
+}
+
+fn product(compute: &Compute, lhs: Int8Rows<'_>, rhs: &dyn Weights, out: &mut [f32], store: Store) {
+    let (m, n) = (lhs.m(), rhs.n());
+    rhs.check(&lhs);
     assert_eq!(out.len(), m * n, "out must be [m, n]");
-    check_int4_groups(&lhs);
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 {
+    if lhs.k() == 0 {
         for row in out.chunks_exact_mut(n) {
             for (r, value) in row.iter_mut().enumerate() {
-                store_edge(&[rhs.bias(r)], std::slice::from_mut(value), store);
+                store_edge(&[rhs.empty_sum(r)], std::slice::from_mut(value), store);
             }
         }
     } else if m == 1 {
-        one_token_int4(compute, lhs, rhs, out, store);
+        rhs.one_token(compute, lhs, out, store);
     } else {
-        many_tokens(compute, lhs, &rhs, &Plain::new(compute, n, out, store));
+        many_tokens(compute, lhs, rhs, &Plain::new(compute, n, out, store));
     }
-}
-
-fn check_int4_groups(lhs: &Int8Rows<'_>) {
-    assert!(
-        lhs.group().is_multiple_of(BLOCK),
-        "groups of activations must be whole blocks of {BLOCK}"
-    );
 }
 
 fn one_token(compute: &Compute, lhs: Int8Rows<'_>, rhs: Panels<'_>, out: &mut [f32], store: Store) {

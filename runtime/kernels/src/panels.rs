@@ -353,7 +353,7 @@ impl<'a> Panels<'a> {
     /// Panics if a panel is out of range.
     pub fn panel_range(&self, first_panel: usize, n_panels: usize) -> Panels<'a> {
         let stride = panel_stride(self.k);
-        let n = (n_panels * PANEL_ROWS).min(self.n - first_panel * PANEL_ROWS);
+        let n = (n_panels * PANEL_ROWS).min(self.n.saturating_sub(first_panel * PANEL_ROWS));
         Panels {
             bytes: &self.bytes[first_panel * stride..][..n_panels * stride],
             n,

@@ -24,6 +24,7 @@
 //! Every step is exact or rounded in a fixed order, so all kernels and float tiers give the same
 //! bits.
 
+use super::softmax::scale;
 use super::{Part, VisionQkv};
 use crate::aligned::{Line, lines_for, take_words, with_scratch, words};
 use crate::compute::Compute;
@@ -186,7 +187,7 @@ impl<'a> Strip<'a> {
 
     /// Puts query `i` of the strip in its place, quantised.
     fn set_query(&mut self, i: usize, query: &[f32]) {
-        let factor = std::f32::consts::LOG2_E / (query.len() as f32).sqrt();
+        let factor = scale(query.len());
         let width = self.layout.key_width(1);
         let row = &mut self.query_rows[i * self.terms * width..][..self.terms * width];
         let tier = self.compute.float_tier();

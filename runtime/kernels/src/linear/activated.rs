@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::tiles::{Place, Target, Weights, many_tokens};
-use super::{Store, linear, linear_int4};
+use super::tiles::{Place, Target, many_tokens};
+use super::weights::Weights;
+use super::{Store, product};
 use crate::activation::Activation;
 use crate::aligned::{lines_for, take_words, with_f32_scratch, with_scratch};
 use crate::compute::Compute;
@@ -27,10 +28,7 @@ pub fn linear_activated(
     activation: Activation,
     out: Int8RowsMut<'_>,
 ) {
-    assert_eq!(lhs.k(), rhs.k(), "lhs and rhs must agree on k");
-    run(compute, lhs, &rhs, activation, out, &|lhs, out| {
-        linear(compute, lhs, rhs, out, Store::Overwrite);
-    });
+    run(compute, lhs, &rhs, activation, out);
 }
 
 /// [`linear_activated`] with int4 weights.
@@ -46,11 +44,7 @@ pub fn linear_int4_activated(
     activation: Activation,
     out: Int8RowsMut<'_>,
 ) {
-    assert_eq!(lhs.k(), rhs.k(), "lhs and rhs must agree on k");
-    super::check_int4_groups(&lhs);
-    run(compute, lhs, &rhs, activation, out, &|lhs, out| {
-        linear_int4(compute, lhs, rhs, out, Store::Overwrite);
-    });
+    run(compute, lhs, &rhs, activation, out);
 }
 
 fn run(
@@ -59,14 +53,18 @@ fn run(
     rhs: &dyn Weights,
     activation: Activation,
     mut out: Int8RowsMut<'_>,
-    product: &dyn Fn(Int8Rows<'_>, &mut [f32]),
 ) {
     let n = rhs.n();
+    rhs.check(&lhs);
     assert_eq!(out.m(), lhs.m(), "lhs and out must agree on m");
     assert_eq!(
         out.k() * activation.columns(),
         n,
         "out must be [m, n] as the activation leaves it"
+    );
+    assert!(
+        activation.columns() == 1 || out.k().is_multiple_of(PANEL_ROWS),
+        "gate and up must be whole panels of {PANEL_ROWS}"
     );
     if lhs.m() == 0 || n == 0 {
         return;
@@ -74,7 +72,7 @@ fn run(
     // One token is no tile.
     if lhs.m() == 1 || lhs.k() == 0 {
         with_f32_scratch(lhs.m() * n, |columns| {
-            product(lhs, columns);
+            product(compute, lhs, rhs, columns, Store::Overwrite);
             activation.quantize_rows(compute, columns, out);
         });
         return;

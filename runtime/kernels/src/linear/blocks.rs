@@ -3,15 +3,16 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::tiles::{Place, Target, Weights, many_tokens};
-use super::{Store, check_int4_groups, linear, linear_int4};
+use super::tiles::{Place, Target, many_tokens};
+use super::weights::Weights;
+use super::{Store, product};
 use crate::compute::Compute;
 use crate::int4_panels::Int4Panels;
 use crate::panels::{PANEL_ROWS, Panels};
 use crate::quantize::Int8Rows;
 use crate::threads::SyncPtr;
 
-/// [`linear`] with the columns in blocks: `out` `[n / block, m, block]`. Blocks that are written and
+/// [`super::linear`] with the columns in blocks: `out` `[n / block, m, block]`. Blocks that are written and
 /// read one by one, as the heads of an attention, lie in few pages.
 ///
 /// # Panics
@@ -24,10 +25,7 @@ pub fn linear_blocks(
     block: usize,
     out: &mut [f32],
 ) {
-    assert_eq!(lhs.k(), rhs.k(), "lhs and rhs must agree on k");
-    run(compute, lhs, &rhs, block, out, &|row, out| {
-        linear(compute, row, rhs, out, Store::Overwrite);
-    });
+    run(compute, lhs, &rhs, block, out);
 }
 
 /// [`linear_blocks`] with int4 weights.
@@ -42,23 +40,12 @@ pub fn linear_int4_blocks(
     block: usize,
     out: &mut [f32],
 ) {
-    assert_eq!(lhs.k(), rhs.k(), "lhs and rhs must agree on k");
-    check_int4_groups(&lhs);
-    run(compute, lhs, &rhs, block, out, &|row, out| {
-        linear_int4(compute, row, rhs, out, Store::Overwrite);
-    });
+    run(compute, lhs, &rhs, block, out);
 }
 
-/// `one_row` multiplies one token.
-fn run(
-    compute: &Compute,
-    lhs: Int8Rows<'_>,
-    rhs: &dyn Weights,
-    block: usize,
-    out: &mut [f32],
-    one_row: &dyn Fn(Int8Rows<'_>, &mut [f32]),
-) {
+fn run(compute: &Compute, lhs: Int8Rows<'_>, rhs: &dyn Weights, block: usize, out: &mut [f32]) {
     let (m, n) = (lhs.m(), rhs.n());
+    rhs.check(&lhs);
     assert!(
         block > 0 && block.is_multiple_of(PANEL_ROWS) && n.is_multiple_of(block),
         "block must be a multiple of {PANEL_ROWS} that divides n"
@@ -68,7 +55,7 @@ fn run(
         return;
     }
     if m == 1 {
-        one_row(lhs, out);
+        product(compute, lhs, rhs, out, Store::Overwrite);
         return;
     }
     assert!(lhs.k() > 0, "lhs must have columns");

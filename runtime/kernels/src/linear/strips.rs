@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::sum;
-use super::tiles::{TilePanels, Weights};
+use super::weights::{TilePanels, Weights};
 use crate::aligned::{Line, lines_for, words, words_mut};
 use crate::int8_gemm::{Microkernel, Tile};
 use crate::panels::k_padded;

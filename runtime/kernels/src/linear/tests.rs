@@ -206,3 +206,19 @@ fn an_activation_that_halves_the_columns_wants_half_as_many() {
         out,
     );
 }
+
+#[test]
+#[should_panic(expected = "gate and up must be whole panels of 8")]
+fn half_a_panel_of_gates_is_refused() {
+    let operands = Operands::new(2, 24, 16, 0);
+    let compute = Compute::new(1).unwrap();
+    let mut rows = Int8RowsBuf::new();
+    let out = rows.reshape(2, 12, 0);
+    linear_activated(
+        &compute,
+        operands.lhs(),
+        operands.int8(),
+        Activation::SwiGlu,
+        out,
+    );
+}

@@ -18,124 +18,18 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::strips::StripLayout;
+use super::weights::{TilePanels, Weights};
 use super::{CHUNKS_PER_THREAD, Store, store_edge};
-use crate::aligned::{Line, lines_for, take_words, with_scratch};
+use crate::aligned::{Line, with_scratch};
 use crate::compute::Compute;
-use crate::int4_panels::{BLOCK, Int4Panels, int4_panel_stride};
 use crate::int8_gemm::{MAX_TILE, Microkernel, Tile};
-use crate::panels::{PANEL_ROWS, Panels, panel_stride};
+use crate::panels::PANEL_ROWS;
 use crate::prefetch::{Ahead, prefetch};
 use crate::quantize::Int8Rows;
 use crate::threads::SyncPtr;
 
 /// Packed tokens of one block: a share of the second cache level of a small core.
 const LHS_BLOCK_BYTES: usize = 160 * 1024;
-
-/// Some panels as a tile takes them.
-#[derive(Clone, Copy)]
-pub(super) struct TilePanels<'a> {
-    pub(super) bytes: &'a [u8],
-    /// Whether they are int4 panels as stored.
-    is_int4: bool,
-    pub(super) block_scales: &'a [f32],
-    /// Panels, and output rows that exist.
-    pub(super) n_panels: usize,
-    n: usize,
-}
-
-/// Weights that [`many_tokens`] can walk through.
-pub(super) trait Weights: Sync {
-    fn n(&self) -> usize;
-    /// Values whose sum a kernel needs that corrects its tokens.
-    fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize;
-    /// The bytes of some panels.
-    fn panel_bytes(&self, panels: Range<usize>) -> &[u8];
-    /// Lends some panels to `f`, as the kernel takes them.
-    fn with_panels(
-        &self,
-        kernel: &dyn Microkernel,
-        panels: Range<usize>,
-        f: &mut dyn FnMut(TilePanels<'_>),
-    );
-}
-
-impl Weights for Panels<'_> {
-    fn n(&self) -> usize {
-        Panels::n(self)
-    }
-    fn sum_len(&self, lhs: &Int8Rows<'_>) -> usize {
-        lhs.group_len()
-    }
-    fn panel_bytes(&self, panels: Range<usize>) -> &[u8] {
-        let stride = panel_stride(self.k());
-        &self.bytes()[panels.start * stride..panels.end * stride]
-    }
-    fn with_panels(
-        &self,
-        _: &dyn Microkernel,
-        panels: Range<usize>,
-        f: &mut dyn FnMut(TilePanels<'_>),
-    ) {
-        let range = self.panel_range(panels.start, panels.len());
-        f(TilePanels {
-            bytes: range.bytes(),
-            is_int4: false,
-            block_scales: &[],
-            n_panels: panels.len(),
-            n: range.n(),
-        });
-    }
-}
-
-impl Weights for Int4Panels<'_> {
-    fn n(&self) -> usize {
-        Int4Panels::n(self)
-    }
-    fn sum_len(&self, _: &Int8Rows<'_>) -> usize {
-        BLOCK
-    }
-    fn panel_bytes(&self, panels: Range<usize>) -> &[u8] {
-        let stride = int4_panel_stride(self.k());
-        &self.bytes()[panels.start * stride..panels.end * stride]
-    }
-    /// For a kernel that does not take them as they are, widens the panels into scratch, once for
-    /// all tokens of a block.
-    fn with_panels(
-        &self,
-        kernel: &dyn Microkernel,
-        panels: Range<usize>,
-        f: &mut dyn FnMut(TilePanels<'_>),
-    ) {
-        if kernel.takes_int4() {
-            let range = self.panel_range(panels.start, panels.len());
-            return f(TilePanels {
-                bytes: range.bytes(),
-                is_int4: true,
-                block_scales: &[],
-                n_panels: panels.len(),
-                n: range.n(),
-            });
-        }
-        let bytes = panels.len() * panel_stride(self.k());
-        let n_scales = panels.len() * self.k() / BLOCK * PANEL_ROWS;
-        with_scratch(
-            lines_for::<u8>(bytes) + lines_for::<f32>(n_scales),
-            |lines| {
-                let mut rest = lines;
-                let bytes = take_words(&mut rest, bytes);
-                let block_scales = take_words(&mut rest, n_scales);
-                self.widen_into(panels.start, bytes, block_scales);
-                f(TilePanels {
-                    bytes,
-                    is_int4: false,
-                    block_scales,
-                    n_panels: panels.len(),
-                    n: (panels.len() * PANEL_ROWS).min(self.n() - panels.start * PANEL_ROWS),
-                });
-            },
-        );
-    }
-}
 
 /// Where the tiles of some tokens and a unit of columns go.
 pub(super) struct Place {
