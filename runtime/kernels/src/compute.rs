@@ -8,6 +8,7 @@ use crate::int8_gemm::{self, Kernels, Microkernel};
 use crate::int8_gemv::GemvKernel;
 use crate::isa::Isa;
 use crate::lanes::FloatTier;
+use crate::nibble_gemv::NibbleGemvKernel;
 use crate::threads::{MAX_THREADS, ThreadPool};
 
 /// Environment variable that forces an int8 kernel by name.
@@ -137,6 +138,11 @@ impl Compute {
     /// The kernel for one token and int4 weights.
     pub fn int4_gemv(&self) -> &'static dyn Int4GemvKernel {
         self.kernels.int4_gemv
+    }
+
+    /// The kernel for one token and a plane of 4-bit halves.
+    pub fn nibble_gemv(&self) -> &'static dyn NibbleGemvKernel {
+        self.kernels.nibble_gemv
     }
 
     /// The vector width of the float functions.

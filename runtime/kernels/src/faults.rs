@@ -5,6 +5,8 @@ use crate::compute::{Compute, ComputeError};
 use crate::int8_gemm::{self, Microkernel, Tile};
 use crate::int8_gemv::{Gemv, GemvKernel};
 use crate::linear::Store;
+use crate::nibble_gemv::{NibbleGemv, NibbleGemvKernel};
+use crate::panels::PANEL_ROWS;
 
 /// Which kernel is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Fault {
     Gemm,
     /// The one for one token: the last value of every run of panels is.
     Gemv,
+    /// The one for a plane of 4-bit halves: the last sum of every run of panels is one off.
+    Nibbles,
 }
 
 impl Compute {
@@ -29,6 +33,9 @@ impl Compute {
         match fault {
             Fault::Gemm => kernels.gemm = Box::leak(Box::new(WrongGemm(kernels.gemm))),
             Fault::Gemv => kernels.gemv = Box::leak(Box::new(WrongGemv(kernels.gemv))),
+            Fault::Nibbles => {
+                kernels.nibble_gemv = Box::leak(Box::new(WrongNibbles(kernels.nibble_gemv)));
+            }
         }
         Compute::with_kernels(n_threads, kernels)
     }
@@ -125,6 +132,22 @@ unsafe impl GemvKernel for WrongGemv {
         unsafe {
             self.0.panels(gemv, out, store);
             *out.add(last) = next(*out.add(last));
+        }
+    }
+}
+
+struct WrongNibbles(&'static dyn NibbleGemvKernel);
+
+// SAFETY: it runs the instructions of the kernel it holds, which proves that this machine has them.
+unsafe impl NibbleGemvKernel for WrongNibbles {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn sums(&self, gemv: &NibbleGemv<'_>, out: &mut [[i32; PANEL_ROWS]]) {
+        self.0.sums(gemv, out);
+        if let Some([.., last]) = out.last_mut() {
+            *last += 1;
         }
     }
 }

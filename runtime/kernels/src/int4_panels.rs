@@ -75,8 +75,15 @@ pub fn pack_int4_rows_into(
     }
 }
 
+/// The weights of a block, without its scales.
+#[inline(always)]
+pub(crate) fn weights(block: &[u8; BLOCK_BYTES]) -> &[u8; BLOCK_WEIGHTS] {
+    let weights = block.first_chunk();
+    weights.expect("a block begins with its weights")
+}
+
 /// Byte of a block and shift of one weight.
-fn place_in_block(row: usize, col: usize) -> (usize, u32) {
+pub(crate) fn place_in_block(row: usize, col: usize) -> (usize, u32) {
     let (half, col) = (col / (BLOCK / 2), col % (BLOCK / 2));
     let step = col / K_GROUP * STEP_BYTES;
     (step + row * K_GROUP + col % K_GROUP, 4 * half as u32)

@@ -11,7 +11,7 @@
 //! t = +0;  for each group g in order: t = fma(f32(acc_g), sx[g], t);  value = fma(t, sw, bias)
 //! ```
 //!
-//! Adding a kernel = one file in this folder, one in `int8_gemv/`, one line in `PREFERENCE`.
+//! Adding a kernel = one file in this folder, one in each `…_gemv/`, one line in `PREFERENCE`.
 
 use std::fmt;
 
@@ -20,6 +20,7 @@ use crate::int4_panels::BLOCK;
 use crate::int8_gemv::{self, GemvKernel};
 use crate::lanes::FloatTier;
 use crate::linear::Store;
+use crate::nibble_gemv::{self, NibbleGemvKernel};
 use crate::panels::{K_GROUP, PANEL_ROWS};
 
 pub(crate) use scalar::dot as scalar_dot;
@@ -164,6 +165,8 @@ pub struct Kernels {
     pub gemv: &'static dyn GemvKernel,
     /// One token and int4 weights.
     pub int4_gemv: &'static dyn Int4GemvKernel,
+    /// One token and a plane of 4-bit halves.
+    pub nibble_gemv: &'static dyn NibbleGemvKernel,
     /// Vector width of the float functions.
     pub float_tier: FloatTier,
 }
@@ -178,6 +181,7 @@ static PREFERENCE: &[Probe] = &[
             gemm: avx512_vnni::probe()?,
             gemv: int8_gemv::avx512_vnni::probe()?,
             int4_gemv: int4_gemv::avx512_vnni::probe()?,
+            nibble_gemv: nibble_gemv::avx512_vnni::probe()?,
             float_tier: FloatTier::by_name("avx512")?,
         })
     },
@@ -187,6 +191,7 @@ static PREFERENCE: &[Probe] = &[
             gemm: avx2::probe()?,
             gemv: int8_gemv::avx2::probe()?,
             int4_gemv: int4_gemv::avx2::probe()?,
+            nibble_gemv: nibble_gemv::avx2::probe()?,
             float_tier: FloatTier::by_name("avx2")?,
         })
     },
@@ -196,6 +201,7 @@ static PREFERENCE: &[Probe] = &[
             gemm: neon_dotprod::probe()?,
             gemv: int8_gemv::neon_dotprod::probe()?,
             int4_gemv: int4_gemv::neon_dotprod::probe()?,
+            nibble_gemv: nibble_gemv::neon_dotprod::probe()?,
             float_tier: FloatTier::by_name("neon")?,
         })
     },
@@ -205,6 +211,7 @@ static PREFERENCE: &[Probe] = &[
             gemm: neon::probe()?,
             gemv: int8_gemv::neon::probe()?,
             int4_gemv: int4_gemv::neon::probe()?,
+            nibble_gemv: nibble_gemv::neon::probe()?,
             float_tier: FloatTier::by_name("neon")?,
         })
     },
@@ -213,6 +220,7 @@ static PREFERENCE: &[Probe] = &[
             gemm: scalar::probe()?,
             gemv: int8_gemv::scalar::probe()?,
             int4_gemv: int4_gemv::scalar::probe()?,
+            nibble_gemv: nibble_gemv::scalar::probe()?,
             float_tier: FloatTier::by_name("scalar")?,
         })
     },

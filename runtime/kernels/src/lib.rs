@@ -8,8 +8,9 @@
 //! | [`compute`] | the choice a process makes once: threads, int8 kernels, float tier |
 //! | [`panels`] | the one packed layout of int8 weights |
 //! | [`int4_panels`], [`int4_groups`] | the packed layout of int4 weights, and how weights become int4 |
+//! | [`nibble_panels`] | int8 weights as two planes of 4 bits |
 //! | [`quantize`] | int8 activation rows and how f32 rows become them |
-//! | [`int8_gemm`], [`int8_gemv`], [`int4_gemv`] | the integer kernels, one file per instruction tier |
+//! | [`int8_gemm`], [`int8_gemv`], [`int4_gemv`], [`nibble_gemv`] | the integer kernels, one file per instruction tier |
 //! | [`mod@linear`] | int8 activations times int8 or int4 panels: blocks, edges, threads |
 //! | [`norm`], [`activation`], [`rope`] | row-wise float functions |
 //! | [`attention`] | decoder attention over the f16 KV cache, vision attention |
@@ -41,6 +42,8 @@ pub mod int8_gemv;
 pub mod isa;
 pub mod limits;
 pub mod linear;
+pub mod nibble_gemv;
+pub mod nibble_panels;
 pub mod norm;
 pub mod ordered;
 pub mod panels;
@@ -54,8 +57,9 @@ pub use compute::{Compute, ComputeError};
 pub use int4_panels::Int4Panels;
 pub use lanes::FloatTier;
 pub use linear::{
-    Store, linear, linear_activated, linear_blocks, linear_int4, linear_int4_activated,
-    linear_int4_blocks,
+    ArgMax, Store, linear, linear_activated, linear_arg_max, linear_blocks, linear_int4,
+    linear_int4_activated, linear_int4_blocks, linear_nibbles, linear_upper_bounds,
 };
+pub use nibble_panels::NibblePanels;
 pub use panels::Panels;
 pub use quantize::{Int8Rows, Int8RowsBuf, Int8RowsMut};

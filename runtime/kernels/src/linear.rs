@@ -7,7 +7,8 @@
 //! ```
 //!
 //! [`linear_blocks`] puts columns apart, [`linear_activated`] lets them pass through an activation
-//! and quantises them before they leave the cache.
+//! and quantises them before they leave the cache. [`linear_nibbles`] takes weights in two planes,
+//! [`linear_arg_max`] finds the largest product by one of them.
 
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ use crate::quantize::Int8Rows;
 
 mod activated;
 mod blocks;
+mod nibbles;
 mod strips;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ mod weights;
 
 pub use activated::{linear_activated, linear_int4_activated};
 pub use blocks::{linear_blocks, linear_int4_blocks};
+pub use nibbles::{ArgMax, linear_arg_max, linear_nibbles, linear_upper_bounds};
 
 use tiles::{Plain, many_tokens};
 use weights::Weights;

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use super::{Int4Gemv, Int4GemvKernel};
-use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS};
+use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS, weights};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, STEP_BYTES};
@@ -58,8 +58,10 @@ unsafe fn panels_avx2(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
         for (((blocks, x), sums), scale) in groups.zip(gemv.lhs_scales) {
             let mut sum = _mm256_setzero_ps();
             for ((block, x), x_sum) in blocks.iter().zip(x).zip(sums) {
-                let acc =
-                    _mm256_add_epi32(dot(block, x), _mm256_set1_epi32(x_sum.wrapping_mul(-8)));
+                let acc = _mm256_add_epi32(
+                    dot(weights(block), x),
+                    _mm256_set1_epi32(x_sum.wrapping_mul(-8)),
+                );
                 // SAFETY: eight scales follow the weights of the block.
                 let scales = unsafe { _mm_loadu_si128(block.as_ptr().add(BLOCK_WEIGHTS).cast()) };
                 sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), _mm256_cvtph_ps(scales), sum);
@@ -83,16 +85,11 @@ unsafe fn panels_avx2(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
 /// The eight rows of a block, each weight plus 8, times 32 values of the token.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> __m256i {
+pub(crate) fn dot(block: &[u8; BLOCK_WEIGHTS], x: &[i8; BLOCK]) -> __m256i {
     let (flip, mask) = (_mm256_set1_epi8(0x88_u8 as i8), _mm256_set1_epi8(0x0f));
     let x = x.as_ptr().cast::<i32>();
     let mut acc = _mm256_setzero_si256();
-    for (step, w) in block[..BLOCK_WEIGHTS]
-        .as_chunks::<STEP_BYTES>()
-        .0
-        .iter()
-        .enumerate()
-    {
+    for (step, w) in block.as_chunks::<STEP_BYTES>().0.iter().enumerate() {
         // SAFETY: a step is one register; the token has eight groups of four values.
         let (w, x_low, x_high) = unsafe {
             (

@@ -10,7 +10,7 @@
 use std::arch::aarch64::*;
 
 use super::{Int4Gemv, Int4GemvKernel};
-use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS};
+use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS, weights};
 use crate::int8_gemv::prefetch;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, STEP_BYTES};
@@ -48,7 +48,7 @@ unsafe fn panels_neon(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
             let mut sum = [vdupq_n_f32(0.0); 2];
             for (block, x) in blocks.iter().zip(x) {
                 prefetch(block.as_ptr());
-                let acc = dot(block, x);
+                let acc = dot(weights(block), x);
                 let scales = scales(block);
                 for half in 0..2 {
                     sum[half] = vfmaq_f32(sum[half], acc[half], scales[half]);
@@ -79,7 +79,15 @@ unsafe fn panels_neon(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
 /// The eight rows of a block times 32 values of the token.
 #[inline]
 #[target_feature(enable = "neon")]
-fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> [float32x4_t; 2] {
+fn dot(block: &[u8; BLOCK_WEIGHTS], x: &[i8; BLOCK]) -> [float32x4_t; 2] {
+    let sums = products(block, x).map(|products| vpaddlq_s16(products));
+    [vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3])].map(|sums| vcvtq_f32_s32(sums))
+}
+
+/// Rows 0 and 1, 2 and 3, 4 and 5, 6 and 7 of a block times 32 values of the token, four sums a row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn products(block: &[u8; BLOCK_WEIGHTS], x: &[i8; BLOCK]) -> [int16x8_t; 4] {
     // SAFETY: the token has 32 values.
     let x = unsafe {
         [
@@ -109,8 +117,7 @@ fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> [float32x4_t; 2] {
     step!(1);
     step!(2);
     step!(3);
-    let sums = products.map(|products| vpaddlq_s16(products));
-    [vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3])].map(|sums| vcvtq_f32_s32(sums))
+    products
 }
 
 /// The eight scales of a block.

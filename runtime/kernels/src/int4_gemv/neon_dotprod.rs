@@ -12,7 +12,7 @@ use std::arch::aarch64::*;
 
 use super::neon::scales;
 use super::{Int4Gemv, Int4GemvKernel};
-use crate::int4_panels::{BLOCK, BLOCK_BYTES};
+use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS, weights};
 use crate::int8_gemm::neon_dotprod::sdot;
 use crate::int8_gemv::prefetch;
 use crate::isa::Isa;
@@ -57,7 +57,10 @@ unsafe fn panels_dotprod(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
             let mut sum = [vdupq_n_f32(0.0); 2];
             for (block, x) in blocks.iter().zip(x) {
                 prefetch(block.as_ptr());
-                let acc = dot(block, x);
+                // Two chains for each half of the rows, to hide the latency of the product.
+                let mut acc = [[vdupq_n_s32(0); 2]; 2];
+                dot(weights(block), x, &mut acc);
+                let acc = acc.map(|[low, high]| vcvtq_n_f32_s32::<4>(vaddq_s32(low, high)));
                 let scales = scales(block);
                 for half in 0..2 {
                     sum[half] = vfmaq_f32(sum[half], acc[half], scales[half]);
@@ -85,15 +88,14 @@ unsafe fn panels_dotprod(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
     }
 }
 
-/// The eight rows of a block times 32 values of the token.
+/// Adds the eight rows of a block times 32 values of the token, sixteen times: rows 0 to 4 and 4 to 8,
+/// of each the low and the high halves.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> [float32x4_t; 2] {
+pub(crate) fn dot(block: &[u8; BLOCK_WEIGHTS], x: &[i8; BLOCK], acc: &mut [[int32x4_t; 2]; 2]) {
     // SAFETY: the token has 32 values.
     let x = unsafe { [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))] };
     let mask = vdupq_n_s8(0xf0_u8 as i8);
-    // Two chains for each half of the rows, to hide the latency of the product.
-    let mut acc = [[vdupq_n_s32(0); 2]; 2];
     macro_rules! step {
         ($s:literal) => {
             for (half, acc) in acc.iter_mut().enumerate() {
@@ -108,5 +110,4 @@ fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK]) -> [float32x4_t; 2] {
     step!(1);
     step!(2);
     step!(3);
-    acc.map(|[low, high]| vcvtq_n_f32_s32::<4>(vaddq_s32(low, high)))
 }

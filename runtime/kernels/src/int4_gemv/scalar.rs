@@ -2,9 +2,10 @@
 
 use super::{Int4Gemv, Int4GemvKernel};
 use crate::half::f16_bits_to_f32;
-use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS};
+use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS, weights};
 use crate::linear::Store;
-use crate::panels::{K_GROUP, PANEL_ROWS, STEP_BYTES};
+use crate::nibble_gemv::scalar::dot;
+use crate::panels::PANEL_ROWS;
 
 struct Scalar;
 
@@ -31,7 +32,7 @@ unsafe impl Int4GemvKernel for Scalar {
                     for (block, x) in blocks.iter().zip(x) {
                         let half = &block[BLOCK_WEIGHTS + 2 * r..];
                         let scale = f16_bits_to_f32(u16::from_le_bytes([half[0], half[1]]));
-                        sum = (dot(block, x, r) as f32).mul_add(scale, sum);
+                        sum = (dot(weights(block), x, r) as f32).mul_add(scale, sum);
                     }
                     total = sum.mul_add(*scale, total);
                 }
@@ -49,15 +50,4 @@ unsafe impl Int4GemvKernel for Scalar {
             }
         }
     }
-}
-
-/// One block of row `r` times 32 values of the token.
-fn dot(block: &[u8; BLOCK_BYTES], x: &[i8; BLOCK], r: usize) -> i32 {
-    let mut acc = 0;
-    for (i, pair) in x[..BLOCK / 2].iter().zip(&x[BLOCK / 2..]).enumerate() {
-        let byte = block[i / K_GROUP * STEP_BYTES + r * K_GROUP + i % K_GROUP];
-        let (low, high) = ((byte << 4) as i8 >> 4, byte as i8 >> 4);
-        acc += i32::from(low) * i32::from(*pair.0) + i32::from(high) * i32::from(*pair.1);
-    }
-    acc
 }
