@@ -16,6 +16,7 @@ pub(crate) mod products;
 pub(crate) mod trial;
 
 use crate::error::RunError;
+use crate::sampler::{Filter, arg_max};
 
 /// Computes the stages of one conversation.
 pub trait Engine: Send {
@@ -43,6 +44,22 @@ pub trait Engine: Send {
     ///
     /// [`RunError::NothingAppended`] when there is none.
     fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError>;
+
+    /// The token whose logit after the last appended token is largest behind the filters, the first
+    /// of equals; `None` if no logit is a finite number. What `room` holds is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::logits`].
+    fn likeliest(
+        &mut self,
+        room: &mut Vec<f32>,
+        filter: &mut Filter<'_>,
+    ) -> Result<Option<u32>, RunError> {
+        self.logits(room)?;
+        filter.apply(room);
+        Ok(arg_max(room))
+    }
 
     /// Makes room for so many more positions at once. What of it does not fit the context is left
     /// out; appending says so.

@@ -274,6 +274,9 @@ impl<'s> Generation<'s> {
     /// The next token by the logits.
     fn choose(&mut self) -> Result<u32, RunError> {
         let logits = &mut self.logits;
+        if self.sampler.is_greedy() && self.probabilities.is_none() {
+            return self.session.choose(&mut self.sampler, logits);
+        }
         self.session.write_logits(logits)?;
         // An image token asks for image features, which only a prompt can bring.
         let image_token = self.session.image_token();

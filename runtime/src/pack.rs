@@ -20,8 +20,8 @@ mod matrix;
 mod tests;
 mod writer;
 
-pub(crate) use layout::unfit_for_kernels;
 pub use layout::{Layout, WeightScheme};
+pub(crate) use layout::{splits, unfit_for_kernels};
 pub use matrix::{Matrix, WeightPanels};
 pub use writer::{PackError, PackWriter, PlannedTensor, replace_blob};
 
@@ -40,7 +40,11 @@ use std::sync::Arc;
 /// First bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"OCELLIPK";
 /// The format this program writes and reads.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
+/// Name of the decoder's head.
+pub(crate) const HEAD: &str = "text.head";
+/// The oldest format that is read: it has no tensor in two planes, and differs in nothing else.
+const OLDEST_VERSION: u32 = 3;
 /// Bytes before the header.
 pub const PREFIX_BYTES: usize = 24;
 /// Longest header that is read, in bytes.
@@ -127,7 +131,7 @@ pub enum OpenError {
     },
     /// Another program version wrote the pack.
     #[error(
-        "{origin} has pack format {found}, this program reads format {FORMAT_VERSION}; \
+        "{origin} has pack format {found}, this program reads formats {OLDEST_VERSION} to {FORMAT_VERSION}; \
          pack the model again with this version of ocelli"
     )]
     Version {
@@ -332,6 +336,12 @@ impl Pack {
                 )));
             }
         }
+        if entry.layout == Layout::NibblePanels && (entry.name != HEAD || entry.group != 0) {
+            return Err(self.damaged(format!(
+                "tensor {} with groups of {} cannot be {:?}, only {HEAD} without groups",
+                entry.name, entry.group, entry.layout
+            )));
+        }
         let multiple = entry.layout.group_multiple();
         let group_fits = entry.group == 0
             || (entry.group.is_multiple_of(multiple) && entry.shape[1].is_multiple_of(entry.group));
@@ -499,7 +509,7 @@ fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError>
     if bytes[..8] != MAGIC {
         return Err(damaged("it does not begin with OCELLIPK".to_owned()));
     }
-    if word(8) != FORMAT_VERSION {
+    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&word(8)) {
         return Err(OpenError::Version {
             origin: origin.to_owned(),
             found: word(8),

@@ -25,7 +25,9 @@ mod rounding;
 
 use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
-use crate::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme};
+use crate::pack::{
+    HEAD, Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme,
+};
 use crate::probe;
 use crate::rotation::Rotation;
 use crate::tokenizer::{self, Refusal, TokenizerError};
@@ -289,6 +291,11 @@ impl<W: Write + Seek> Packer<'_, W> {
         self.end(name)
     }
 
+    /// Layout of the tensor whose turn it is.
+    fn layout(&self) -> Option<Layout> {
+        self.plan.get(self.done).map(|tensor| tensor.layout)
+    }
+
     /// Rounds some rows of the matrix whose turn it is, whole panels of it, and writes them.
     fn append_rows(
         &mut self,
@@ -296,7 +303,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         rows: &Linear,
         feedback: Option<&Feedback<'_>>,
     ) -> Result<(), PackModelError> {
-        let bytes = match self.plan.get(self.done).map(|tensor| tensor.layout) {
+        let bytes = match self.layout() {
             Some(Layout::Int4Panels) => rounding::int4_panels(rows, feedback),
             _ => rounding::int8_panels(rows, feedback),
         };
@@ -549,6 +556,8 @@ impl<W: Write + Seek> Packer<'_, W> {
     ) -> Result<(), PackModelError> {
         let hidden = self.text.width();
         let norm = self.vector("model.text_model.norm.weight", hidden)?;
+        // The low plane lies behind all of the high one.
+        let mut low = Vec::new();
         for strip in self.weights.strips(name, [vocab, hidden], STRIP_ROWS) {
             let weight = strip?;
             let mut rows = Linear {
@@ -559,8 +568,15 @@ impl<W: Write + Seek> Packer<'_, W> {
             };
             rows.fold_input_scale(&norm);
             rows.rotate_input(&self.text);
-            self.append_rows("text.head", &rows, feedback.as_ref())?;
+            match self.layout() {
+                Some(Layout::NibblePanels) => {
+                    let high = rounding::nibble_panels(&rows, feedback.as_ref(), &mut low);
+                    self.writer.append(HEAD, &high)?;
+                }
+                _ => self.append_rows(HEAD, &rows, feedback.as_ref())?,
+            }
         }
-        self.end("text.head")
+        self.writer.append(HEAD, &low)?;
+        self.end(HEAD)
     }
 }

@@ -101,16 +101,28 @@ impl Sampler {
         })
     }
 
+    /// Whether the likeliest token is chosen, always.
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0
+    }
+
+    /// The filters of this sampling. `seen`: tokens of prompt and answer so far
+    pub fn filter<'a>(&'a mut self, banned: Option<u32>, seen: &'a [u32]) -> Filter<'a> {
+        Filter {
+            banned,
+            penalty: self.sampling.repetition_penalty,
+            seen,
+            marks: &mut self.seen,
+        }
+    }
+
     /// Chooses the next token. `logits`: `[vocab]`, changed by the filters;
     /// `seen`: tokens of prompt and answer so far.
     pub fn sample(&mut self, logits: &mut [f32], seen: &[u32]) -> u32 {
-        let penalty = self.sampling.repetition_penalty;
-        if penalty != 1.0 {
-            penalise(logits, seen, penalty, &mut self.seen);
-        }
+        self.filter(None, seen).apply(logits);
         let temperature = self.sampling.temperature;
         if temperature == 0.0 {
-            return arg_max(logits);
+            return arg_max(logits).unwrap_or(0);
         }
         let candidates = &mut self.candidates;
         candidates.clear();
@@ -145,15 +157,60 @@ impl Sampler {
     }
 }
 
-/// The largest logit's index; the first of equals. NaN never wins.
-pub fn arg_max(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > best.1 {
-            best = (id, *logit);
+/// What is done to logits before a token is chosen. It never changes the order of two logits of one
+/// token: what bounds a logit before, bounds it behind the filters, too.
+#[derive(Debug)]
+pub struct Filter<'a> {
+    /// A token that is never chosen.
+    banned: Option<u32>,
+    penalty: f32,
+    seen: &'a [u32],
+    /// The seen tokens, a bit each, once the filters were applied.
+    marks: &'a mut [u64],
+}
+
+impl Filter<'_> {
+    /// The filter that changes nothing.
+    pub fn none() -> Filter<'static> {
+        Filter {
+            banned: None,
+            penalty: 1.0,
+            seen: &[],
+            marks: &mut [],
         }
     }
-    best.0 as u32
+
+    /// Changes all logits. `logits`: `[vocab]`
+    pub fn apply(&mut self, logits: &mut [f32]) {
+        if self.penalty != 1.0 {
+            penalise(logits, self.seen, self.penalty, self.marks);
+        }
+        if let Some(logit) = self.banned.and_then(|id| logits.get_mut(id as usize)) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+
+    /// What a logit becomes, once [`Filter::apply`] has been called.
+    pub fn of_one(&self, id: usize, logit: f32) -> f32 {
+        let word = self.marks.get(id / u64::BITS as usize).copied();
+        let is_seen = word.unwrap_or(0) & mark_bit(id) != 0;
+        match () {
+            () if self.banned.is_some_and(|banned| banned as usize == id) => f32::NEG_INFINITY,
+            () if is_seen => penalised(logit, self.penalty),
+            () => logit,
+        }
+    }
+}
+
+/// The largest logit's index, the first of equals; `None` if none is a finite number.
+pub fn arg_max(logits: &[f32]) -> Option<u32> {
+    let mut best = (None, f32::NEG_INFINITY);
+    for (id, logit) in (0..).zip(logits) {
+        if *logit > best.1 {
+            best = (Some(id), *logit);
+        }
+    }
+    best.0.filter(|_| best.1.is_finite())
 }
 
 /// `exp(x_i)/Σ exp(x_j)`, in f64, in place of what `out` holds.
@@ -176,18 +233,28 @@ pub fn log_probability(logits: &[f32], id: u32) -> f64 {
 fn penalise(logits: &mut [f32], seen: &[u32], penalty: f32, marks: &mut [u64]) {
     marks.fill(0);
     for id in seen.iter().map(|id| *id as usize) {
-        let bit = 1 << (id % u64::BITS as usize);
+        let bit = mark_bit(id);
         let mark = marks.get_mut(id / u64::BITS as usize);
         let (Some(mark), Some(logit)) = (mark, logits.get_mut(id)) else {
             continue;
         };
         if *mark & bit == 0 {
             *mark |= bit;
-            *logit = match *logit > 0.0 {
-                true => *logit / penalty,
-                false => *logit * penalty,
-            };
+            *logit = penalised(*logit, penalty);
         }
+    }
+}
+
+/// Bit of a token in its word of marks.
+fn mark_bit(id: usize) -> u64 {
+    1 << (id % u64::BITS as usize)
+}
+
+/// Logit of a token that was seen before.
+fn penalised(logit: f32, penalty: f32) -> f32 {
+    match logit > 0.0 {
+        true => logit / penalty,
+        false => logit * penalty,
     }
 }
 
@@ -275,8 +342,9 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_maximum_and_ignores_nan() {
-        assert_eq!(arg_max(&[f32::NAN, 1.0, 3.0, 3.0]), 2);
-        assert_eq!(arg_max(&[f32::NAN]), 0);
+        assert_eq!(arg_max(&[f32::NAN, 1.0, 3.0, 3.0]), Some(2));
+        assert_eq!(arg_max(&[f32::NAN]), None);
+        assert_eq!(arg_max(&[f32::INFINITY, 1.0]), None);
     }
 
     #[test]
@@ -289,6 +357,25 @@ mod tests {
         // What was seen for one token does not count for the next.
         penalise(&mut logits, &[0, 2], 2.0, &mut marks);
         assert_eq!(logits, [0.5, -4.0, 0.5]);
+    }
+
+    #[test]
+    fn one_logit_is_filtered_as_all_are() {
+        let logits = [2.0, -2.0, 1.0, -0.5, 3.0];
+        for penalty in [1.0, 0.5, 2.0] {
+            let sampling = Sampling {
+                repetition_penalty: penalty,
+                ..Sampling::default()
+            };
+            let mut sampler = Sampler::new(sampling, logits.len()).unwrap();
+            let mut filter = sampler.filter(Some(4), &[0, 1, 0, 77]);
+            let mut all = logits;
+            filter.apply(&mut all);
+            assert_eq!(all[4], f32::NEG_INFINITY);
+            for (id, logit) in logits.into_iter().enumerate() {
+                assert_eq!(filter.of_one(id, logit), all[id], "{id} at {penalty}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::error::RunError;
 use crate::generate::{CancelFlag, GenerateOptions, Generation};
 use crate::image::{Rgb8, TileLayout, Tiles, preprocess};
 use crate::prompt::{Message, Prompt, build_prompt};
+use crate::sampler::{Sampler, Sampling, arg_max};
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Model;
 use frames::FrameCache;
@@ -397,6 +398,37 @@ impl Session {
         } else {
             Err(RunError::NotFinite)
         }
+    }
+
+    /// The token with the largest logit after the last token, the first of equals, but no image token.
+    /// The same as that of [`Session::write_logits`], often by reading less of the model. `room` is
+    /// overwritten.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::logits`].
+    pub fn likeliest(&mut self, room: &mut Vec<f32>) -> Result<u32, RunError> {
+        let mut greedy = Sampler::new(Sampling::default(), self.vocab_size())?;
+        self.choose(&mut greedy, room)
+    }
+
+    /// The likeliest token behind a sampler's filters. `room` is overwritten.
+    pub(crate) fn choose(
+        &mut self,
+        sampler: &mut Sampler,
+        room: &mut Vec<f32>,
+    ) -> Result<u32, RunError> {
+        // An image token asks for image features, which only a prompt can bring.
+        let mut filter = sampler.filter(self.image_token(), &self.ids);
+        let found = match &self.known_logits {
+            Some(logits) => {
+                room.clone_from(logits);
+                filter.apply(room);
+                arg_max(room)
+            }
+            None => self.engine.likeliest(room, &mut filter)?,
+        };
+        found.ok_or(RunError::NotFinite)
     }
 
     /// Forgets every token from position `len` on.

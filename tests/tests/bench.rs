@@ -5,9 +5,14 @@ use serde_json::Value;
 
 #[test]
 fn a_shape_is_measured_without_files_and_every_promised_figure_is_there() {
-    // One layer and the head: 3.5 and 28.4 million weights.
-    for (weights, bytes_per_token) in [("int8", 32.5e6..33.5e6), ("int4", 31.0e6..31.5e6)] {
-        let figures = figures_of_the_256m_shape(weights);
+    // One layer and the high halves of the head: 3.5 and 28.4 million weights.
+    for (weights, all, bytes_per_token) in [
+        ("int8", false, 18.0e6..18.5e6),
+        ("int8", true, 32.0e6..33.0e6),
+        ("int4", false, 16.4e6..16.9e6),
+    ] {
+        let figures = figures_of_the_256m_shape(weights, all);
+        assert_eq!(figures["all_logits"], all);
         assert_eq!(figures["weights"], weights);
         let found = figures["bytes_per_token"].as_f64();
         assert!(
@@ -18,9 +23,10 @@ fn a_shape_is_measured_without_files_and_every_promised_figure_is_there() {
 }
 
 /// Measures one layer of each tower; every promised figure is there.
-fn figures_of_the_256m_shape(weights: &str) -> Value {
+fn figures_of_the_256m_shape(weights: &str, all_logits: bool) -> Value {
     let args = "bench --shape smolvlm-256m --depth 1,1 --runs 1 --prefill 4 --decode 2 --threads 2 --json --weights";
-    let outcome = ocelli(args.split(' ').chain([weights]));
+    let all_logits = all_logits.then_some("--all-logits");
+    let outcome = ocelli(args.split(' ').chain([weights]).chain(all_logits));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let line = outcome.stdout.lines().last().expect("a line of figures");
     let figures: Value = serde_json::from_str(line).expect("the last line is JSON");

@@ -106,14 +106,18 @@ fn probes_made_with_the_scalar_kernels_hold_on_every_kernel() {
 fn a_kernel_that_is_off_by_one_bit_is_named_with_the_way_out() {
     let pack = open(sealed().to_vec());
     for name in kernel_names() {
-        for (fault, tokens) in [(Fault::Gemv, "1 tokens"), (Fault::Gemm, "13 tokens")] {
+        for (fault, tensor, tokens) in [
+            (Fault::Gemv, "vision.patch_embed", "1 tokens"),
+            (Fault::Gemm, "vision.patch_embed", "13 tokens"),
+            (Fault::Nibbles, "text.head", "1 tokens"),
+        ] {
             let compute = Compute::with_fault(1, name, fault).expect("a kernel");
             let checked = probes(&pack).check(&pack, &Arc::new(compute), Depth::Products);
             let message = mismatch(checked.expect_err("a wrong kernel"));
             for wanted in [
                 "the test pack",
                 &format!("kernel {name} "),
-                "tensor vision.patch_embed",
+                &format!("tensor {tensor}: "),
                 tokens,
                 "it must be",
                 "pack or copy the model again",
@@ -285,7 +289,7 @@ fn packing_on_a_wrong_kernel_names_it_and_leaves_nothing_behind() {
     };
     let wrong = |name, fault| Compute::with_fault(1, name, fault).expect("a kernel");
     for name in kernel_names() {
-        for fault in [Fault::Gemv, Fault::Gemm] {
+        for fault in [Fault::Gemv, Fault::Gemm, Fault::Nibbles] {
             let (code, said) = pack_on(wrong(name, fault), &line);
             assert_eq!(code, 3, "{said}");
             for wanted in [&format!("kernel {name} "), line[2]] {

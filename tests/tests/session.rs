@@ -227,6 +227,56 @@ fn text_that_might_have_become_a_stop_text_is_given_out_at_the_end() {
     assert_eq!((text, finish), (whole, FinishReason::Length));
 }
 
+/// The head is read by one of its planes; what comes of it must be what all logits say.
+#[test]
+fn the_likeliest_token_is_that_of_all_logits() {
+    let default = Vlm::load(
+        &ModelSource::Path(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/default.ocelli").into()),
+        &LoadOptions::default(),
+        &mut |_, _| {},
+    );
+    let default = default.unwrap();
+    for vlm in [&default, model(), &load("tiny", Precision::F32)] {
+        let mut session = vlm.session().unwrap();
+        ask_picture(&mut session, "What is this?").unwrap();
+        let image_token = vlm.config().image_token_id().unwrap() as usize;
+        let mut room = Vec::new();
+        for step in 0..40 {
+            let mut logits = session.logits().unwrap();
+            logits[image_token] = f32::NEG_INFINITY;
+            let best = (0..logits.len()).rev();
+            let best = best.max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+            let found = session.likeliest(&mut room).unwrap();
+            assert_eq!(Some(found as usize), best, "step {step}");
+            session.extend(&[found]).unwrap();
+        }
+    }
+}
+
+/// A repetition penalty moves logits on their way to the choice.
+#[test]
+fn a_penalised_greedy_answer_is_that_of_all_logits() {
+    for penalty in [0.8, 1.3] {
+        let options = || GenerateOptions {
+            max_tokens: 24,
+            sampling: Sampling {
+                repetition_penalty: penalty,
+                ..Sampling::default()
+            },
+            ..GenerateOptions::default()
+        };
+        let mut session = model().session().unwrap();
+        ask_picture(&mut session, "What is this?").unwrap();
+        let (tokens, ..) = answer(&mut session, options());
+        ask_picture(&mut session, "What is this?").unwrap();
+        // Probabilities ask for all logits.
+        let mut whole = session.generate(options()).unwrap().with_probabilities();
+        whole.rest().unwrap();
+        assert_eq!(whole.tokens(), tokens, "{penalty}");
+        assert!(tokens.len() > 4, "{tokens:?}");
+    }
+}
+
 #[test]
 fn a_raised_flag_ends_prompt_and_answer() {
     let mut session = model().session().unwrap();

@@ -7,10 +7,12 @@ pub(super) mod step;
 use super::products::{linear, linear_activated, normed, project_add};
 use crate::config::TextConfig;
 use crate::kv_cache::KvCache;
-use crate::pack::{Layout, Matrix, OpenError, Pack};
+use crate::pack::{HEAD, Layout, Matrix, OpenError, Pack, WeightPanels};
+use crate::sampler::{Filter, arg_max};
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
     Activation, Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, attention, half,
+    linear_arg_max, linear_upper_bounds,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -82,7 +84,7 @@ impl DecoderModel {
                 })
             })
             .collect::<Result<Vec<Layer>, OpenError>>()?;
-        let head = pack.matrix("text.head", t.vocab_size, hidden)?;
+        let head = pack.matrix(HEAD, t.vocab_size, hidden)?;
         let rope = RopeTable::new(t.head_dim, f64::from(t.rope_theta), t.max_positions);
         Ok(DecoderModel {
             pack,
@@ -234,6 +236,29 @@ impl DecoderModel {
     fn head(&self, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
         let rows = self.normed(x, rows);
         self.product(rows, &self.head, out, Store::Overwrite);
+    }
+
+    /// The token whose logit is largest behind the filters: of a head in two planes, one plane and a
+    /// little of the other are read. `room`: `[vocab]`, overwritten
+    fn likeliest(
+        &self,
+        x: &[f32],
+        rows: &mut Int8RowsBuf,
+        room: &mut [f32],
+        filter: &mut Filter<'_>,
+    ) -> Option<u32> {
+        let WeightPanels::Nibbles(head) = self.pack.panels(&self.head) else {
+            self.head(x, rows, room);
+            filter.apply(room);
+            return arg_max(room);
+        };
+        let rows = self.normed(x, rows);
+        linear_upper_bounds(&self.compute, rows, head, room);
+        filter.apply(room);
+        let logit = |id, logit| filter.of_one(id, logit);
+        let found = linear_arg_max(&self.compute, rows, head, room, &logit);
+        let found = found.filter(|found| found.value.is_finite());
+        found.map(|found| found.row as u32)
     }
 
     fn normed<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {

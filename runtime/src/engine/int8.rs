@@ -14,6 +14,7 @@ use crate::kv_cache::KvCache;
 use crate::memory::Shortage;
 use crate::pack::Pack;
 use crate::rotation::Rotation;
+use crate::sampler::Filter;
 use crate::threads::{Crew, Phase};
 use ocelli_kernels::Compute;
 use std::sync::{Arc, Mutex};
@@ -278,6 +279,20 @@ impl Engine for Int8Engine {
         let (step, model) = (&mut self.step, &self.model);
         self.crew.work(Phase::Decode, || step.logits(model, out));
         Ok(())
+    }
+
+    fn likeliest(
+        &mut self,
+        room: &mut Vec<f32>,
+        filter: &mut Filter<'_>,
+    ) -> Result<Option<u32>, RunError> {
+        if !self.appended {
+            return Err(RunError::NothingAppended);
+        }
+        room.resize(self.model.config().vocab_size, 0.0);
+        let (step, model) = (&mut self.step, &self.model);
+        let find = || step.likeliest(model, room, filter);
+        Ok(self.crew.work(Phase::Decode, find))
     }
 
     fn reserve(&mut self, additional: usize) {

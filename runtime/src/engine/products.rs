@@ -5,8 +5,11 @@ use crate::pack::WeightPanels;
 use ocelli_kernels::{
     Activation, Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, linear as linear_int8,
     linear_activated as linear_int8_activated, linear_blocks as linear_int8_blocks, linear_int4,
-    linear_int4_activated, linear_int4_blocks, norm, quantize,
+    linear_int4_activated, linear_int4_blocks, linear_nibbles, norm, quantize,
 };
+
+/// What opening a pack checks.
+const ONLY_THE_HEAD: &str = "only the head is in two planes";
 
 /// Weightless RMSNorm of `x` (`[m, hidden]`), as int8 rows with one scale each in `rows`.
 pub(super) fn normed<'b>(
@@ -31,6 +34,7 @@ pub(crate) fn linear(
     match weights {
         WeightPanels::Int8(panels) => linear_int8(compute, rows, panels, out, store),
         WeightPanels::Int4(panels) => linear_int4(compute, rows, panels, out, store),
+        WeightPanels::Nibbles(panels) => linear_nibbles(compute, rows, panels, out, store),
     }
 }
 
@@ -45,6 +49,7 @@ pub(super) fn linear_blocks(
     match weights {
         WeightPanels::Int8(panels) => linear_int8_blocks(compute, rows, panels, block, out),
         WeightPanels::Int4(panels) => linear_int4_blocks(compute, rows, panels, block, out),
+        WeightPanels::Nibbles(_) => unreachable!("{ONLY_THE_HEAD}"),
     }
 }
 
@@ -59,6 +64,7 @@ pub(super) fn linear_activated(
     match weights {
         WeightPanels::Int8(panels) => linear_int8_activated(compute, rows, panels, activation, out),
         WeightPanels::Int4(panels) => linear_int4_activated(compute, rows, panels, activation, out),
+        WeightPanels::Nibbles(_) => unreachable!("{ONLY_THE_HEAD}"),
     }
 }
 

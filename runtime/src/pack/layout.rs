@@ -2,7 +2,7 @@
 
 use crate::config::ModelConfig;
 use ocelli_kernels::int4_panels::{self, BLOCK};
-use ocelli_kernels::panels;
+use ocelli_kernels::{nibble_panels, panels};
 use serde::{Deserialize, Serialize};
 
 /// Most elements of a tensor.
@@ -21,12 +21,18 @@ pub enum Layout {
     Bytes,
     /// int4 panels of 8 output rows × 32 k ([`ocelli_kernels::int4_panels`]), shape `[n, k]`.
     Int4Panels,
+    /// int8 weights as two planes of 4 bits ([`ocelli_kernels::nibble_panels`]), shape `[n, k]`: the
+    /// decoder's head, of which a greedy step reads little more than one.
+    NibblePanels,
 }
 
 impl Layout {
-    /// Whether a tensor is a weight matrix in panels, int8 or int4.
+    /// Whether a tensor is a weight matrix in panels.
     pub fn is_panels(self) -> bool {
-        matches!(self, Layout::Panels | Layout::Int4Panels)
+        matches!(
+            self,
+            Layout::Panels | Layout::Int4Panels | Layout::NibblePanels
+        )
     }
 
     /// Bytes a tensor of this layout and shape takes; `None` for a shape the layout cannot hold.
@@ -35,10 +41,12 @@ impl Layout {
             .checked_mul(columns)
             .filter(|count| *count <= MAX_ELEMENTS)?;
         let bytes = match self {
-            Layout::Panels | Layout::Int4Panels if count == 0 => return None,
+            _ if self.is_panels() && count == 0 => return None,
             Layout::Int4Panels if !columns.is_multiple_of(BLOCK) => return None,
+            Layout::NibblePanels if !splits(columns) => return None,
             Layout::Panels => panels::byte_len(rows, columns),
             Layout::Int4Panels => int4_panels::int4_byte_len(rows, columns),
+            Layout::NibblePanels => nibble_panels::nibble_byte_len(rows, columns),
             Layout::F32 => 4 * count,
             Layout::F16 => 2 * count,
             Layout::Bytes => count,
@@ -53,6 +61,11 @@ impl Layout {
             _ => 16,
         }
     }
+}
+
+/// Whether rows of this width can lie in two planes.
+pub(crate) fn splits(columns: usize) -> bool {
+    columns.is_multiple_of(BLOCK) && columns <= nibble_panels::MAX_K
 }
 
 /// The first size of a model that the int8 kernels cannot run: its field, value, and what it must be

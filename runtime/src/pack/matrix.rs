@@ -1,7 +1,7 @@
-//! Weight matrices of a pack: where they lie, and their panels in either layout.
+//! Weight matrices of a pack: where they lie, and their panels in whatever layout.
 
 use super::{Layout, OpenError, Pack};
-use ocelli_kernels::{Int4Panels, Panels};
+use ocelli_kernels::{Int4Panels, NibblePanels, Panels};
 
 /// Place and shape of a weight matrix inside a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum WeightPanels<'a> {
     Int8(Panels<'a>),
     /// One scale for 32 values.
     Int4(Int4Panels<'a>),
+    /// One scale an output row, in two planes: only the decoder's head.
+    Nibbles(NibblePanels<'a>),
 }
 
 impl Matrix {
@@ -46,6 +48,10 @@ impl<'a> WeightPanels<'a> {
                 Ok(panels) => Ok(WeightPanels::Int4(panels)),
                 Err(error) => Err(said(&error)),
             },
+            Layout::NibblePanels => match NibblePanels::new(bytes, n, k) {
+                Ok(panels) => Ok(WeightPanels::Nibbles(panels)),
+                Err(error) => Err(said(&error)),
+            },
             other => Err(format!("{other:?} is no layout of a weight matrix")),
         }
     }
@@ -63,6 +69,9 @@ impl<'a> WeightPanels<'a> {
             WeightPanels::Int4(panels) => {
                 WeightPanels::Int4(panels.panel_range(first_panel, n_panels))
             }
+            WeightPanels::Nibbles(panels) => {
+                WeightPanels::Nibbles(panels.panel_range(first_panel, n_panels))
+            }
         }
     }
 
@@ -71,12 +80,13 @@ impl<'a> WeightPanels<'a> {
         match self {
             WeightPanels::Int8(panels) => panels.k(),
             WeightPanels::Int4(panels) => panels.k(),
+            WeightPanels::Nibbles(panels) => panels.k(),
         }
     }
 }
 
 impl Pack {
-    /// A weight matrix of either layout: its place in the pack, checked once so that
+    /// A weight matrix, whatever its layout: its place in the pack, checked once so that
     /// [`Pack::panels`] cannot fail later.
     ///
     /// # Errors

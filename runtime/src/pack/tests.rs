@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::{ResampleFilter, SamplingDefaults, TextConfig, VisionConfig};
 use ocelli_kernels::int4_groups::quantize_int4_groups;
+use ocelli_kernels::nibble_panels::split_panels;
+use ocelli_kernels::{AlignedBytes, Panels};
 use std::io::Cursor;
 
 fn header() -> Header {
@@ -80,6 +82,7 @@ fn plan() -> Vec<PlannedTensor> {
         tensor("matrix", Layout::Panels, [24, 64], 16),
         tensor("half", Layout::F16, [2, 3], 0),
         tensor("small", Layout::Int4Panels, [24, 64], 32),
+        tensor(HEAD, Layout::NibblePanels, [24, 64], 0),
     ]
 }
 
@@ -97,11 +100,25 @@ fn written(header: Header) -> Vec<u8> {
     let mut small = vec![0; int4_panels::int4_byte_len(24, 64)];
     int4_panels::pack_int4_rows_into(&groups, None, 0, &mut small);
     writer.write("small", &small).unwrap();
+    let int8 = AlignedBytes::copy_of(&panels::pack(&weights, None, 24, 64));
+    let (mut head, mut low) = (Vec::new(), Vec::new());
+    split_panels(Panels::new(&int8, 24, 64).unwrap(), &mut head, &mut low);
+    head.append(&mut low);
+    writer.write(HEAD, &head).unwrap();
     writer.finish().unwrap().into_inner()
 }
 
 fn open(bytes: Vec<u8>) -> Result<Pack, OpenError> {
     Pack::from_region(Region::from_vec(bytes), "test.ocelli")
+}
+
+/// A weight of the int8 matrix.
+fn matrix_weight(pack: &Pack, row: usize, col: usize) -> i8 {
+    let matrix = pack.matrix("matrix", 24, 64).unwrap();
+    let WeightPanels::Int8(panels) = pack.panels(&matrix) else {
+        panic!("it was written as int8")
+    };
+    panels.weight(row, col)
 }
 
 #[test]
@@ -124,6 +141,14 @@ fn what_was_written_is_read_back() {
     };
     assert_eq!((panels.n(), panels.k()), (24, 64));
     panels.validate().unwrap();
+    let head = pack.matrix(HEAD, 24, 64).unwrap();
+    let WeightPanels::Nibbles(planes) = pack.panels(&head) else {
+        panic!("it was written in two planes")
+    };
+    planes.validate().unwrap();
+    for (row, col) in [(0, 0), (7, 63), (23, 31)] {
+        assert_eq!(planes.weight(row, col), matrix_weight(&pack, row, col));
+    }
     assert_eq!(pack.weights(), WeightScheme::Int4);
     pack.verify().unwrap();
     let mut expected = header();
@@ -237,6 +262,13 @@ fn another_format_version_asks_to_pack_again() {
         error.contains("format 9") && error.contains("pack the model again"),
         "{error}"
     );
+}
+
+#[test]
+fn a_pack_of_the_format_before_opens() {
+    let mut bytes = written(header());
+    bytes[8] = 3;
+    open(bytes).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{PackModelError, PackOptions, TokenizerBlobs};
 use crate::config::{ModelConfig, TextConfig};
-use crate::pack::{Layout, PlannedTensor, WeightScheme, unfit_for_kernels};
+use crate::pack::{HEAD, Layout, PlannedTensor, WeightScheme, splits, unfit_for_kernels};
 use crate::weights::ALIGNMENT;
 use ocelli_kernels::int4_panels::BLOCK;
 
@@ -172,8 +172,11 @@ fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
             matrix("down", th, t.intermediate_size),
         ]);
     }
-    let head = decoder_layout(options, "text.head", WeightScheme::Int8);
-    plan.push(tensor("text.head".into(), head, t.vocab_size, th, 0));
+    let head = match decoder_layout(options, HEAD, WeightScheme::Int8) {
+        Layout::Panels if splits(th) => Layout::NibblePanels,
+        layout => layout,
+    };
+    plan.push(tensor(HEAD.into(), head, t.vocab_size, th, 0));
     plan
 }
 
@@ -263,6 +266,23 @@ mod tests {
             assert_eq!(down.group, group, "{inter} {weights:?}");
         }
     }
+
+    #[test]
+    fn the_head_lies_in_two_planes_where_its_width_allows() {
+        let head = |hidden, exceptions: &[&str]| {
+            let options = PackOptions {
+                exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
+                ..PackOptions::default()
+            };
+            let plan = self::weights(&config(hidden, 2, 128), &options);
+            plan.last().map(|t| (t.name.clone(), t.layout)).unwrap()
+        };
+        let named = |layout| (HEAD.to_owned(), layout);
+        assert_eq!(head(64, &[]), named(Layout::NibblePanels));
+        assert_eq!(head(48, &[]), named(Layout::Panels));
+        assert_eq!(head(64, &[HEAD]), named(Layout::Int4Panels));
+    }
+
     #[test]
     fn an_exception_is_stored_the_other_way_and_must_name_a_decoder_matrix() {
         let layouts = |weights, exceptions: &[&str]| {

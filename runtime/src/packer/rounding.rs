@@ -4,7 +4,8 @@ use super::feedback::Feedback;
 use super::fold::Linear;
 use ocelli_kernels::int4_groups::quantize_int4_groups;
 use ocelli_kernels::int4_panels::{int4_byte_len, pack_int4_rows_into};
-use ocelli_kernels::panels;
+use ocelli_kernels::nibble_panels::split_panels;
+use ocelli_kernels::{AlignedBytes, Panels, panels};
 
 /// Output rows that are rounded at a time; bounds the memory beside the packed bytes.
 const ROWS: usize = 256;
@@ -30,9 +31,9 @@ fn strips(linear: &Linear) -> impl Iterator<Item = Strip<'_>> {
 }
 
 /// Rounds every output row to int8 with one scale, to nearest without a feedback.
-pub(super) fn int8_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> Vec<u8> {
+pub(super) fn int8_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> AlignedBytes {
     let k = linear.k;
-    let mut packed = vec![0; panels::byte_len(linear.n, k)];
+    let mut packed = AlignedBytes::zeroed(panels::byte_len(linear.n, k));
     for strip in strips(linear) {
         let (rows, biases, first) = (strip.rows, strip.biases, strip.first);
         match feedback {
@@ -46,11 +47,24 @@ pub(super) fn int8_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> V
     packed
 }
 
+/// [`int8_panels`] as two planes: gives the high one, appends the low one to `low`.
+pub(super) fn nibble_panels(
+    linear: &Linear,
+    feedback: Option<&Feedback<'_>>,
+    low: &mut Vec<u8>,
+) -> Vec<u8> {
+    let bytes = int8_panels(linear, feedback);
+    let panels = Panels::new(&bytes, linear.n, linear.k);
+    let mut high = Vec::new();
+    split_panels(panels.expect("made of this shape"), &mut high, low);
+    high
+}
+
 /// Rounds every 32 values of an output row to int4 with one scale, searched for; to nearest
 /// without a feedback.
-pub(super) fn int4_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> Vec<u8> {
+pub(super) fn int4_panels(linear: &Linear, feedback: Option<&Feedback<'_>>) -> AlignedBytes {
     let k = linear.k;
-    let mut packed = vec![0; int4_byte_len(linear.n, k)];
+    let mut packed = AlignedBytes::zeroed(int4_byte_len(linear.n, k));
     for strip in strips(linear) {
         let groups = match feedback {
             Some(feedback) => feedback.int4_rows(strip.rows, k),

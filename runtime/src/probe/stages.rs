@@ -6,7 +6,7 @@ use crate::engine::int8::{Int8Engine, Int8Model, encode_small};
 use crate::error::{LoadError, RunError};
 use crate::pack::{OpenError, Pack};
 use crate::random::SplitMix;
-use crate::sampler::arg_max;
+use crate::sampler::Filter;
 use crate::tokenizer::Tokenizer;
 use ocelli_kernels::Compute;
 use serde::{Deserialize, Serialize};
@@ -70,17 +70,25 @@ fn read(
 
 /// Logits after some more tokens.
 fn next(pack: &Pack, engine: &mut Int8Engine, ids: &[u32]) -> Result<Vec<f32>, ProbeError> {
-    let run = |engine: &mut Int8Engine| -> Result<Vec<f32>, RunError> {
-        engine.append(ids, &[])?;
-        let mut logits = Vec::new();
-        engine.logits(&mut logits)?;
-        Ok(logits)
-    };
-    run(engine).map_err(|source| ProbeError::Run {
+    let mut logits = Vec::new();
+    let run = engine.append(ids, &[]);
+    let run = run.and_then(|()| engine.logits(&mut logits));
+    run.map(|()| logits).map_err(|source| fault(pack, source))
+}
+
+/// The greedy token behind what the engine has read.
+fn greedy(pack: &Pack, engine: &mut Int8Engine) -> Result<u32, ProbeError> {
+    let found = engine.likeliest(&mut Vec::new(), &mut Filter::none());
+    let found = found.and_then(|found| found.ok_or(RunError::NotFinite));
+    found.map_err(|source| fault(pack, source))
+}
+
+fn fault(pack: &Pack, source: RunError) -> ProbeError {
+    ProbeError::Run {
         origin: pack.origin().to_owned(),
         probe: "the decoder".to_owned(),
         source: Box::new(source),
-    })
+    }
 }
 
 /// Indices of [`VALUES`] of `len` numbers, evenly spaced.
@@ -98,13 +106,13 @@ impl TextProbe {
             .collect();
         let (mut engine, mut logits) = read(pack, compute, &ids)?;
         let rms = root_mean_square(&logits);
-        let best = arg_max(&logits);
+        let best = greedy(pack, &mut engine)?;
         let chosen = spread(logits.len()).filter_map(|id| u32::try_from(id).ok());
         let chosen = chosen.chain([best]).map(|id| (id, logits[id as usize]));
         let chosen = chosen.collect();
         let mut tokens = Vec::new();
         while tokens.len() < MAX_TOKENS {
-            let best = arg_max(&logits);
+            let best = greedy(pack, &mut engine)?;
             let top = logits[best as usize];
             let is_clear = |(id, logit): (usize, &f32)| {
                 id == best as usize || top - logit > 2.0 * TOLERANCE * rms
@@ -163,7 +171,7 @@ impl TextProbe {
                 self.text, self.ids
             )));
         }
-        let (mut engine, mut logits) = read(pack, compute, &ids)?;
+        let (mut engine, logits) = read(pack, compute, &ids)?;
         let pairs = self.logits.iter().map(|(id, wanted)| {
             let id = *id as usize;
             (id, wanted, logits[id])
@@ -172,13 +180,14 @@ impl TextProbe {
             return Ok(Some(difference));
         }
         for (index, wanted) in self.tokens.iter().enumerate() {
-            let found = arg_max(&logits);
+            let found = greedy(pack, &mut engine)?;
             if found != *wanted {
                 return Ok(Some(format!(
                     "greedy token {index} is {found}, it must be {wanted}"
                 )));
             }
-            logits = next(pack, &mut engine, &[found])?;
+            let appended = engine.append(&[found], &[]);
+            appended.map_err(|source| fault(pack, source))?;
         }
         Ok(None)
     }

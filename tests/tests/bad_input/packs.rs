@@ -3,7 +3,7 @@
 use std::fs;
 
 use ocelli_runtime::config::{PreprocessConfig, VisionConfig};
-use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack};
+use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack, TensorEntry};
 use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{GenerateOptions, LoadError, LoadOptions, ModelSource, Precision, Vlm};
@@ -184,6 +184,34 @@ fn int4_at(header: &Header) -> usize {
 fn rename(header: &mut Header, from: &str, to: &str) {
     let entry = header.tensors.iter_mut().find(|t| t.name == from);
     entry.expect("the int4 pack has it").name = to.to_owned();
+}
+
+#[test]
+fn two_planes_are_the_heads_alone() {
+    type Change = fn(&mut TensorEntry);
+    let cases: &[(&str, Change)] = &[
+        ("cannot be NibblePanels, only text.head", |t| {
+            t.name = "text.tail".into()
+        }),
+        ("with groups of 32 cannot be NibblePanels", |t| t.group = 32),
+        ("which NibblePanels cannot hold", |t| t.shape[1] += 16),
+        ("of that shape has", |t| t.shape[0] += 8),
+        ("NibblePanels of that shape has", |t| t.len -= 64),
+        ("Panels of that shape has", |t| t.layout = Layout::Panels),
+    ];
+    for (wanted, change) in cases {
+        let bytes = forged(|header| {
+            let head = header.tensors.iter_mut().find(|t| t.name == "text.head");
+            let head = head.expect("a pack has a head");
+            assert_eq!(head.layout, Layout::NibblePanels);
+            change(head);
+        });
+        let Err(error) = start(&bytes) else {
+            panic!("{wanted}: it is believed")
+        };
+        let text = chain(&error);
+        assert!(text.contains(wanted), "{wanted:?} is not in {text:?}");
+    }
 }
 
 #[test]

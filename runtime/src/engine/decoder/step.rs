@@ -2,6 +2,7 @@
 
 use super::{DecoderModel, NoToken};
 use crate::kv_cache::KvCache;
+use crate::sampler::Filter;
 use ocelli_kernels::{Int8RowsBuf, rope};
 
 /// What a decode step writes to, sized when the conversation starts. Holds the hidden state of the
@@ -80,6 +81,16 @@ impl DecodeStep {
     /// Logits after the last token. `out`: `[vocab]`
     pub(in crate::engine) fn logits(&mut self, model: &DecoderModel, out: &mut [f32]) {
         model.head(&self.x, &mut self.rows, out);
+    }
+
+    /// The token whose logit is largest behind the filters. `room`: `[vocab]`, overwritten
+    pub(in crate::engine) fn likeliest(
+        &mut self,
+        model: &DecoderModel,
+        room: &mut [f32],
+        filter: &mut Filter<'_>,
+    ) -> Option<u32> {
+        model.likeliest(&self.x, &mut self.rows, room, filter)
     }
 
     /// Bytes of all that is written to.

@@ -11,11 +11,13 @@
 
 use ocelli_kernels::attention::{KvBlocks, decoder_attention, kv_layer_len, vision_attention_int8};
 use ocelli_kernels::limits::mark;
+use ocelli_kernels::nibble_panels::split_panels;
 use ocelli_kernels::panels::{byte_len, k_padded, pack_int8_rows_into};
 use ocelli_kernels::quantize::n_groups;
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
-    AlignedBytes, Compute, Int8Rows, Int8RowsBuf, Panels, Store, activation, linear, norm,
+    AlignedBytes, Compute, Int8Rows, Int8RowsBuf, NibblePanels, Panels, Store, activation, linear,
+    linear_arg_max, linear_upper_bounds, norm,
 };
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ const HEAD_DIM: usize = 64;
 enum Kind {
     /// int8 rows times panels: tokens, output rows, k, activations that share a scale.
     Linear(usize, usize, usize, usize),
+    /// The largest of the products of one token in two planes: output rows, k.
+    Largest(usize, usize),
     /// One head over all patches of a tile: what queries and keys are multiplied with.
     VisionAttention(f32),
     /// Queries, position of the first.
@@ -65,7 +69,7 @@ const KERNELS: &[(&str, Kind)] = &[
     ("decode.out", Kind::Linear(1, 576, 576, 0)),
     ("decode.gate_up", Kind::Linear(1, 3072, 576, 0)),
     ("decode.down", Kind::Linear(1, 576, 1536, 64)),
-    ("decode.head", Kind::Linear(1, 4928, 576, 0)),
+    ("decode.head", Kind::Largest(4928, 576)),
     ("decode.attention", Kind::DecoderAttention(1, POSITION)),
 ];
 
@@ -73,6 +77,7 @@ impl Kind {
     fn macs(self) -> usize {
         match self {
             Kind::Linear(m, n, k, _) => m * n * k,
+            Kind::Largest(n, k) => n * k,
             Kind::VisionAttention(_) => 2 * 1024 * 1024 * HEAD_DIM,
             Kind::DecoderAttention(m, first) => {
                 2 * 9 * HEAD_DIM * (0..m).map(|i| first + i + 1).sum::<usize>()
@@ -84,6 +89,7 @@ impl Kind {
     fn run(self, compute: &Compute) {
         match self {
             Kind::Linear(m, n, k, group) => run_linear(compute, m, n, k, group),
+            Kind::Largest(n, k) => run_largest(compute, n, k),
             Kind::VisionAttention(factor) => run_vision_attention(compute, factor),
             Kind::DecoderAttention(m, first) => run_decoder_attention(compute, m, first),
             Kind::NormQuantize(m, k) => {
@@ -124,17 +130,39 @@ fn between_marks(mut run: impl FnMut()) {
     mark::<1>();
 }
 
-fn run_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
+/// Some tokens and int8 panels of weights: noise.
+fn operands(m: usize, n: usize, k: usize) -> (Vec<i8>, AlignedBytes) {
     let mut state = 1_u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8 as i8
     };
     let lhs: Vec<i8> = (0..m * k_padded(k)).map(|_| noise()).collect();
-    let lhs_scales = vec![0.01; m * n_groups(k, group)];
     let weights: Vec<i8> = (0..n * k).map(|_| noise().max(-127)).collect();
     let mut packed = AlignedBytes::zeroed(byte_len(n, k));
     pack_int8_rows_into(&weights, &vec![0.01; n], None, 0, k, &mut packed);
+    (lhs, packed)
+}
+
+fn run_largest(compute: &Compute, n: usize, k: usize) {
+    let (lhs, packed) = operands(1, n, k);
+    let (mut planes, mut low) = (Vec::new(), Vec::new());
+    let int8 = Panels::new(&packed, n, k).expect("packed for this shape");
+    split_panels(int8, &mut planes, &mut low);
+    planes.append(&mut low);
+    let planes = AlignedBytes::copy_of(&planes);
+    let rhs = NibblePanels::new(&planes, n, k).expect("split for this shape");
+    let lhs = Int8Rows::new(&lhs, &[0.01], 1, k, 0).expect("made for this shape");
+    let mut bounds = vec![0.0; n];
+    between_marks(|| {
+        linear_upper_bounds(compute, lhs, rhs, &mut bounds);
+        linear_arg_max(compute, lhs, rhs, &bounds, &|_, value| value);
+    });
+}
+
+fn run_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
+    let (lhs, packed) = operands(m, n, k);
+    let lhs_scales = vec![0.01; m * n_groups(k, group)];
     let rhs = Panels::new(&packed, n, k).expect("packed for this shape");
     let lhs = Int8Rows::new(&lhs, &lhs_scales, m, k, group).expect("made for this shape");
     let mut out = vec![0.0; m * n];
