@@ -424,6 +424,9 @@ pub struct BenchArgs {
     /// Tokens to decode after it
     #[arg(long, value_name = "N", default_value = "64")]
     pub decode: NonZeroUsize,
+    /// After each token compute all logits, as sampling wants them, instead of the likeliest token
+    #[arg(long)]
+    pub all_logits: bool,
     /// Runs of each stage; the median is reported
     #[arg(long, value_name = "N", default_value = "5")]
     pub runs: NonZeroUsize,

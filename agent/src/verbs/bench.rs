@@ -100,6 +100,9 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
     ] {
         child.arg(flag).arg(value.to_string());
     }
+    if args.all_logits {
+        child.arg("--all-logits");
+    }
     let status = child.status().map_err(fault)?;
     drop(dir);
     match status.code() {
@@ -161,7 +164,11 @@ fn lengths(args: &BenchArgs, vlm: &Vlm) -> Result<Lengths, Fault> {
             "--prefill {prefill} and --decode {decode} are together over the model's context of {limit}"
         )));
     }
-    Ok(Lengths { prefill, decode })
+    Ok(Lengths {
+        prefill,
+        decode,
+        all_logits: args.all_logits,
+    })
 }
 
 /// The model, with the threads that are reported, however hot the board is.
@@ -241,9 +248,8 @@ fn first_token(global: &Global) -> Result<(), Fault> {
     let ids: Vec<u32> = ids.iter().cycle().take(PROMPT_TOKENS).copied().collect();
     let mut session = vlm.session()?;
     session.extend(&ids)?;
-    let logits = session.logits()?;
-    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-    writeln!(io::stdout(), "{}", best.unwrap_or_default())?;
+    let best = session.likeliest(&mut Vec::new())?;
+    writeln!(io::stdout(), "{best}")?;
     Ok(())
 }
 

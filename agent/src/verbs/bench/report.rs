@@ -92,6 +92,7 @@ impl Report<'_> {
             "prefill_tokens": self.lengths.prefill,
             "prefill_ms": measured.prefill.median() * 1e3,
             "decode_tokens": self.lengths.decode,
+            "all_logits": self.lengths.all_logits,
             "decode_tokens_per_second": measured.decode_rate.median(),
             "start_to_first_token_ms": first_token.map(|series| series.median() * 1e3),
             "range": {
@@ -182,9 +183,13 @@ impl fmt::Display for Report<'_> {
         )?;
         writeln!(
             f,
-            "{}  {} tokens",
+            "{}  {} tokens, {}",
             row("decode", &measured.decode_rate, 1.0, "tokens/s", at(2)),
-            self.lengths.decode
+            self.lengths.decode,
+            match self.lengths.all_logits {
+                true => "all logits",
+                false => "each the likeliest",
+            }
         )?;
         writeln!(f, "load     {:9.1} ms", measured.load.as_secs_f64() * 1e3)?;
         if let Some(first_token) = &measured.first_token {

@@ -15,11 +15,13 @@ pub enum Once {
     Text,
 }
 
-/// How many tokens a round takes.
+/// How many tokens a round takes, and what it wants after each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lengths {
     pub(super) prefill: usize,
     pub(super) decode: usize,
+    /// All logits instead of the likeliest token.
+    pub(super) all_logits: bool,
 }
 
 /// What one round took.
@@ -27,7 +29,7 @@ pub(super) struct Lengths {
 pub(super) struct Round {
     /// Seconds of an image tile; `None` for a model that reads text only.
     pub(super) encode: Option<f64>,
-    /// Seconds of the prefill, logits of its last token included.
+    /// Seconds of the prefill, the choice of the first token included.
     pub(super) prefill: f64,
     /// Decode steps a second.
     pub(super) decode_rate: f64,
@@ -95,12 +97,16 @@ pub(super) fn text(
     let plain = u32::from(vlm.config().image_token_id() == Some(0));
     let prompt = vec![plain; lengths.prefill];
     session.truncate(0);
-    let mut logits = Vec::with_capacity(vlm.config().text.vocab_size);
+    let mut room = Vec::with_capacity(vlm.config().text.vocab_size);
+    let mut choose = |session: &mut Session| match lengths.all_logits {
+        true => session.write_logits(&mut room),
+        false => session.likeliest(&mut room).map(drop),
+    };
 
     mark::<0>();
     let start = Instant::now();
     session.extend(&prompt)?;
-    session.write_logits(&mut logits)?;
+    choose(session)?;
     let prefill = start.elapsed();
     mark::<1>();
     let start = Instant::now();
@@ -108,7 +114,7 @@ pub(super) fn text(
     for step in 0..lengths.decode {
         // A fixed token, so that no stop token ends the run.
         session.extend(&[plain])?;
-        session.write_logits(&mut logits)?;
+        choose(session)?;
         if step == 0 {
             mark::<2>();
         }

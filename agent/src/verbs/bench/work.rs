@@ -1,7 +1,9 @@
 //! How much arithmetic and reading a stage is, from the shapes of the pack.
 
 use super::rounds::Lengths;
-use ocelli_runtime::pack::{Header, TensorEntry};
+use ocelli_kernels::nibble_panels;
+use ocelli_kernels::panels::PANEL_ROWS;
+use ocelli_runtime::pack::{Header, Layout, TensorEntry};
 
 /// The work of one round.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,10 +14,22 @@ pub(super) struct Work {
     /// Multiply-accumulates of the prefill; the head is run for its last token only.
     pub(super) prefill_macs: f64,
     /// Bytes of weights that a decode step reads: every matrix of the decoder and the head once,
-    /// one row of the embedding table.
+    /// one row of the embedding table. For a greedy token the high plane
+    /// of a head in two; what is read of the other depends on the logits, and is a few panels.
     pub(super) token_bytes: u64,
     /// The same with the keys and values of half the positions that are added.
     pub(super) decode_bytes: f64,
+}
+
+/// Bytes of a matrix that every decode step reads.
+fn step_bytes(tensor: &TensorEntry, lengths: Lengths) -> u64 {
+    let [n, k] = tensor.shape;
+    match tensor.layout {
+        Layout::NibblePanels if !lengths.all_logits => {
+            (n.div_ceil(PANEL_ROWS) * nibble_panels::high_stride(k)) as u64
+        }
+        _ => tensor.len,
+    }
 }
 
 impl Work {
@@ -43,7 +57,8 @@ impl Work {
 
         let kv_row = 2 * 2 * text.n_kv_heads * text.head_dim * text.n_layers;
         let position = prefill + lengths.decode as f64 / 2.0;
-        let token_bytes = panels("text.").map(|t| t.len).sum::<u64>() + 2 * text.hidden_size as u64;
+        let token_bytes = panels("text.").map(|t| step_bytes(t, lengths)).sum::<u64>()
+            + 2 * text.hidden_size as u64;
         let decode_bytes = token_bytes as f64 + position * kv_row as f64;
         Work {
             encode_macs,
