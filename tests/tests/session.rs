@@ -1,14 +1,15 @@
 //! Conversations on a small random model: turns, limits, stops, scoring, cancellation.
 
+use ocelli_runtime::constrain::Grammar;
 use ocelli_runtime::image::Rgb8;
 use ocelli_runtime::prompt::{Message, Part, Role};
 use ocelli_runtime::threads::{PhaseThreads, ThreadLimit, ThreadOrigin, ThreadPlan};
 use ocelli_runtime::{
-    FinishReason, GenerateOptions, LoadOptions, ModelSource, Precision, PromptRequest, RunError,
-    Sampling, Session, Vlm,
+    CancelFlag, FinishReason, GenerateOptions, LoadOptions, ModelSource, Precision, PromptRequest,
+    RunError, Sampling, Session, Vlm,
 };
 use ocelli_tests::checkpoint::Checkpoint;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 fn model() -> &'static Vlm {
@@ -251,6 +252,30 @@ fn the_likeliest_token_is_that_of_all_logits() {
             session.extend(&[found]).unwrap();
         }
     }
+}
+
+/// The flag is looked at once for each question to the model, and once before its answer goes through
+/// the decoder.
+#[test]
+fn what_a_form_leaves_no_choice_about_is_not_asked_of_the_model() {
+    let schema = r#"{"type":"object","properties":{"kind_of_thing":{"type":"boolean"},"how_many_there_are":{"type":"integer","minimum":1,"maximum":9}},"required":["kind_of_thing","how_many_there_are"]}"#;
+    let grammar = Grammar::json(schema).unwrap();
+    let mut session = model().session().unwrap();
+    ask_picture(&mut session, "What is this?").unwrap();
+    let looks = Arc::new(AtomicU64::new(0));
+    session.set_cancel_flag(CancelFlag::new().with_pulse(looks.clone()));
+    let written = session.write(&grammar, 100).unwrap();
+    let certain = written.probabilities.iter().filter(|p| **p == 1.0).count();
+    let asked = 1 + looks.load(Ordering::Relaxed) as usize / 2;
+    assert!(certain > 8, "{written:?}");
+    assert!(asked + 8 < written.tokens.len(), "{asked}: {written:?}");
+    assert!(
+        asked + certain >= written.tokens.len(),
+        "{asked}: {written:?}"
+    );
+    // What was taken unasked went through the decoder like the rest.
+    let n_tokens = written.tokens.len() - 1;
+    assert!(session.ids().ends_with(&written.tokens[..n_tokens]));
 }
 
 /// A repetition penalty moves logits on their way to the choice.

@@ -144,6 +144,44 @@ impl<'g> Guide<'g> {
         }
     }
 
+    /// Takes the tokens of the text that comes next whatever the model says, as far as it belongs to no
+    /// field: names of properties and the marks around them. They need no logits, and can be run
+    /// through the decoder together. `encode` gives a text's tokens, of which the last is left to the
+    /// model, which may join it to what follows; nor is a token taken that is not allowed.
+    pub fn take_certain(&mut self, encode: impl FnOnce(&str) -> Vec<u32>) -> Vec<u32> {
+        let bytes = self.certain();
+        let whole = bytes.utf8_chunks().next();
+        let mut tokens = whole.map_or(Vec::new(), |text| encode(text.valid()));
+        tokens.pop();
+        let taken = (tokens.iter()).position(|token| {
+            let is_allowed = self.allowed().contains(token);
+            if is_allowed {
+                self.take(*token, 1.0);
+            }
+            !is_allowed
+        });
+        tokens.truncate(taken.unwrap_or(tokens.len()));
+        tokens
+    }
+
+    /// The bytes that follow whatever the model says, as far as they belong to no field.
+    fn certain(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut state = self.state;
+        while !self.grammar.may_end(&state) {
+            let step = |byte| self.grammar.step(&state, byte).map(|next| (byte, next));
+            let mut steps = (0..=u8::MAX).filter_map(step);
+            match (steps.next(), steps.next()) {
+                (Some((byte, next)), None) if next.field.0 == 0 => {
+                    bytes.push(byte);
+                    state = next;
+                }
+                _ => break,
+            }
+        }
+        bytes
+    }
+
     fn take(&mut self, token: u32, probability: f64) -> Step {
         self.left = self.left.saturating_sub(1);
         self.tokens.push(token);

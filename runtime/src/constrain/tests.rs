@@ -77,11 +77,34 @@ fn answer(grammar: &Grammar, budget: usize, seed: u64) -> Result<crate::Written,
     let trie = trie();
     let mut guide = Guide::new(grammar, &trie, budget)?;
     let mut step = 0;
-    while let Step::Token(_) = guide.next(&logits(seed, step)) {
+    loop {
+        guide.take_certain(|text| encode(&trie, text, seed ^ step));
+        if guide.next(&logits(seed, step)) == Step::End {
+            return Ok(guide.finish());
+        }
         step += 1;
         assert!(step <= budget as u64);
     }
-    Ok(guide.finish())
+}
+
+/// Tokens of a text: the longest each time, single bytes, or anything at all.
+fn encode(trie: &TokenTrie, text: &str, seed: u64) -> Vec<u32> {
+    let mut random = crate::random::SplitMix(seed);
+    match random.next() % 3 {
+        0 => {
+            let mut rest = text.as_bytes();
+            let next = || {
+                let (token, length) = trie.first_token(rest)?;
+                rest = &rest[length..];
+                Some(token)
+            };
+            std::iter::from_fn(next).collect()
+        }
+        1 => text.bytes().map(u32::from).collect(),
+        _ => (0..random.next() % 9)
+            .map(|_| (random.next() % (VOCABULARY as u64 + 3)) as u32)
+            .collect(),
+    }
 }
 
 /// The smallest budget.
@@ -300,6 +323,44 @@ fn what_a_model_says_instead_of_going_on_counts_for_the_end() {
     assert_eq!(written.text, "1");
     // Less than it would be without the "0" that was nearly as likely.
     assert!((0.6..0.8).contains(&written.probability()), "{written:?}");
+}
+
+#[test]
+fn text_without_an_alternative_is_taken_but_for_its_last_token_and_fields() {
+    let grammar = Grammar::json(
+        r#"{"type":"object","properties":{"name":{"type":"string","enum":["cat","cab"]},"at":{"type":"integer","minimum":10,"maximum":19}},"required":["name","at"]}"#,
+    )
+    .unwrap();
+    let trie = trie();
+    let bytes = |text: &str| -> Vec<u32> { text.bytes().map(u32::from).collect() };
+    let mut guide = Guide::new(&grammar, &trie, 60).unwrap();
+    // A space may come first.
+    assert!(guide.take_certain(bytes).is_empty());
+    let favourite = |guide: &mut Guide<'_>, byte: u8| {
+        let mut logits = vec![0.0; VOCABULARY];
+        logits[usize::from(byte)] = 9.0;
+        assert_eq!(guide.next(&logits), Step::Token(u32::from(byte)));
+    };
+    favourite(&mut guide, b'{');
+    // The quote of the value is its field's already, the colon before it the last token.
+    assert_eq!(guide.take_certain(bytes), bytes(r#""name""#));
+    favourite(&mut guide, b':');
+    assert!(guide.take_certain(bytes).is_empty());
+    for byte in *b"\"cab\"" {
+        favourite(&mut guide, byte);
+    }
+    assert_eq!(guide.take_certain(bytes), bytes(r#","at""#));
+    favourite(&mut guide, b':');
+    // The first digit of a number is part of it, however certain.
+    assert!(guide.take_certain(bytes).is_empty());
+    for byte in *b"15}" {
+        favourite(&mut guide, byte);
+    }
+    assert!(guide.take_certain(bytes).is_empty());
+    let written = guide.finish();
+    assert_eq!(written.text, r#"{"name":"cab","at":15}"#);
+    assert_eq!(written.tokens.len(), written.probabilities.len());
+    assert_eq!(written.probabilities[1..7], [1.0; 6]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub struct Written {
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<u32>,
-    /// Probability of each token among those that were allowed.
+    /// Probability of each token among those that were allowed; 1 where the text had no alternative.
     pub probabilities: Vec<f32>,
     /// Values of the answer, in order; for a number or a choice there is one.
     pub fields: Vec<Field>,
@@ -27,7 +27,9 @@ impl Written {
 
 impl Session {
     /// Answers the prompt with the likeliest tokens that follow a form, in at most `max_tokens`
-    /// tokens. Whatever the model would like to say, the answer is whole and follows the form.
+    /// tokens. Whatever the model would like to say, the answer is whole and follows the form. Text
+    /// that the form leaves no choice about, names of properties for one, is not asked of the model;
+    /// its tokens go through the decoder together.
     ///
     /// # Errors
     ///
@@ -40,11 +42,18 @@ impl Session {
         let mut guide = Guide::new(grammar, model.trie(), budget)?;
         self.reserve(budget.saturating_sub(1));
         let mut logits = Vec::with_capacity(self.vocab_size());
+        // Tokens of the answer that have not been through the decoder.
+        let mut waiting = Vec::new();
         loop {
             self.cancel.check()?;
+            // A text the tokenizer cannot encode is left to the model.
+            let encode = |text: &str| model.tokenizer.encode(text).unwrap_or_default();
+            waiting.extend(guide.take_certain(encode));
+            self.extend(&waiting)?;
+            waiting.clear();
             self.write_logits(&mut logits)?;
             match guide.next(&logits) {
-                Step::Token(token) if !guide.is_over() => self.append(&[token], &[])?,
+                Step::Token(token) if !guide.is_over() => waiting.push(token),
                 _ => return Ok(guide.finish()),
             }
         }
