@@ -78,6 +78,10 @@ unsafe impl Microkernel for WrongGemm {
         self.0.pack_lhs(rows, k_padded, out);
     }
 
+    fn sum_lhs(&self, packed: &[i8], rows: usize, len: usize, sums: &mut [i32]) {
+        self.0.sum_lhs(packed, rows, len, sums);
+    }
+
     fn asks_ahead(&self) -> bool {
         self.0.asks_ahead()
     }

@@ -108,6 +108,12 @@ pub unsafe trait Microkernel: Sync {
         pack_interleaved(rows, k_padded, rows.len() / k_padded, out);
     }
 
+    /// Sums of every `len` values, a multiple of 16, of `rows` packed tokens, `[groups, rows]`: what a
+    /// kernel that [uses](Microkernel::uses_lhs_sums) them finds in [`Tile::lhs_sums`].
+    fn sum_lhs(&self, _packed: &[i8], rows: usize, _len: usize, _sums: &mut [i32]) {
+        unreachable!("{} uses no sums, here of {rows} tokens", self.name())
+    }
+
     /// Writes (or adds to) `tile.rows` rows of `8 * n_panels` values, `out_stride` apart.
     ///
     /// # Safety

@@ -77,8 +77,8 @@ pub(crate) unsafe trait Lanes: Copy {
     /// [`powers::power`] of `4 * N` codes, less [`powers::POWER_OFFSET`]; the codes are integers in
     /// 0..=[`powers::CODE_MAX`] to which [`INTEGER_SHIFT`] was added.
     unsafe fn store_powers(four: [Self; 4], to: *mut i8);
-    /// Sum of 64 bytes.
-    unsafe fn sum_bytes(from: *const i8) -> i32;
+    /// Sums of 64 bytes each.
+    unsafe fn sum_bytes_four(from: [*const i8; 4]) -> [i32; 4];
     /// The smaller; `other` where `self` is NaN.
     unsafe fn min(self, other: Self) -> Self;
     /// The larger; `other` where `self` is NaN.
@@ -103,6 +103,8 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn reduce_add_four(four: [Self; 4]) -> [f32; 4];
     /// Largest lane; lanes are not NaN.
     unsafe fn reduce_max(self) -> f32;
+    /// [`Lanes::reduce_max`] of four vectors.
+    unsafe fn reduce_max_four(four: [Self; 4]) -> [f32; 4];
 }
 
 /// Vector width for float kernels. Having one proves that the CPU executes it.
@@ -402,8 +404,10 @@ mod tests {
                 L::store_powers(four, powers.as_mut_ptr().add(first));
             }
             out.push(powers.iter().map(|v| f32::from(*v)).collect());
-            let sums = (0..320 - 64).map(|i| L::sum_bytes(powers.as_ptr().add(i)) as f32);
-            out.push(sums.collect());
+            let sums = (0..320 - 64).flat_map(|i| {
+                L::sum_bytes_four([0, i, 77, 255 - i].map(|i| powers.as_ptr().add(i)))
+            });
+            out.push(sums.map(|sum| sum as f32).collect());
             let mut narrow = vec![0_u16; MAX_LANES];
             let mut bytes = vec![0_i8; MAX_LANES];
             let mut wide = vec![0.0; MAX_LANES];

@@ -44,6 +44,24 @@ pub(crate) fn prefetch_line(at: *const u8) {
     }
 }
 
+/// Asks for the lines of `rows` rows of `len` values, `stride` apart, to be written: they come from
+/// far away while the values are computed.
+#[inline(always)]
+pub(crate) fn prefetch_rows_to_write(rows: usize, len: usize, at: *mut f32, stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for row in 0..rows {
+        for column in (0..len).step_by(LINE / size_of::<f32>()) {
+            let at = at.wrapping_add(row * stride + column);
+            // SAFETY: no access; a processor that does not know the instruction skips it.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, len, at, stride);
+}
+
 #[inline(always)]
 fn prefetch_four(at: *const u8) {
     #[cfg(target_arch = "x86_64")]

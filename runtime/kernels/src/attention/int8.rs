@@ -42,7 +42,7 @@ mod weights;
 
 use head::{HeadLayout, PackedHead};
 use terms::{MAX_TERMS, Order, quantize_terms, term_scales};
-use weights::{add_groups, add_offsets, weigh_groups};
+use weights::{add_groups, add_offsets, weigh_rows};
 
 /// Keys whose weights share a scale.
 const GROUP: usize = 64;
@@ -202,10 +202,10 @@ impl<'a> Strip<'a> {
     fn attend(&mut self, head: &PackedHead<'_>) {
         let width = self.layout.key_width(self.terms);
         self.kernel.pack_lhs(self.query_rows, width, self.queries);
-        let terms = self.query_rows.chunks_exact(width / self.terms);
-        for (i, term) in terms.enumerate() {
-            let place = i % self.terms * self.m + i / self.terms;
-            self.query_sums[place] = term.iter().map(|&v| i32::from(v)).sum();
+        if self.kernel.uses_lhs_sums() {
+            let len = width / self.terms;
+            self.kernel
+                .sum_lhs(self.queries, self.m, len, self.query_sums);
         }
         for first_key in (0..self.layout.n_padded()).step_by(KEY_BLOCK) {
             let n_keys = KEY_BLOCK.min(self.layout.n_padded() - first_key);
@@ -267,19 +267,19 @@ impl<'a> Strip<'a> {
     /// Turns the scores of `n_keys` keys into weights in the kernel's order.
     fn weigh(&mut self, first_key: usize, n_keys: usize) {
         let (kernel, m) = (self.kernel, self.m);
-        let first_group = first_key / GROUP;
-        let rows = self.scores.chunks_exact(KEY_BLOCK);
-        let weights = self.weight_rows.chunks_exact_mut(n_keys);
-        for (i, (scores, weights)) in rows.zip(weights).enumerate() {
-            let places = first_group * m + i..(first_group + n_keys / GROUP) * m;
-            // SAFETY: scores and weights hold n_keys values, whole groups; maxima and sums one
-            // value for each group, m apart.
-            unsafe {
-                let maxima = &mut self.maxima[places.clone()];
-                let sums = &mut self.sums[places];
-                let tier = self.compute.float_tier();
-                weigh_groups(tier, &scores[..n_keys], weights, m, maxima, sums);
-            }
+        let first = first_key / GROUP * m;
+        // SAFETY: there are m rows of scores and weights, n_keys in whole groups; behind the maxima
+        // and sums of all groups is room for a vector of any tier.
+        unsafe {
+            weigh_rows(
+                self.compute.float_tier(),
+                self.scores,
+                KEY_BLOCK,
+                &mut self.weight_rows[..m * n_keys],
+                n_keys,
+                &mut self.maxima[first..],
+                &mut self.sums[first..],
+            );
         }
         let packed = &mut self.weights[kernel.lhs_bytes(m, first_key)..];
         let packed = &mut packed[..kernel.lhs_bytes(m, n_keys)];

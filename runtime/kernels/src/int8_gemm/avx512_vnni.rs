@@ -12,16 +12,19 @@
 //!
 //! VPDPBUSD wants one unsigned operand. Weights become `w + 128` by flipping the top bit, and each
 //! accumulator starts at `-128 · Σ x` of its token and group, which takes the excess away again:
-//! exact modulo 2³², and the true sum fits.
+//! exact modulo 2³², and the true sum fits. With scales by groups, six tokens at a time: [`groups`].
 
+mod groups;
 mod int4;
+mod packing;
 
 use std::arch::x86_64::*;
 
+use super::epilogue::TailZmm;
 use super::{Microkernel, Tile, with_rows};
 use crate::isa::Isa;
 use crate::linear::Store;
-use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
+use crate::panels::{K_GROUP, PANEL_ROWS, STEP_BYTES};
 use crate::prefetch::{prefetch, prefetch_line};
 
 const MR: usize = 12;
@@ -29,6 +32,8 @@ const PANELS: usize = 4;
 const NR: usize = PANELS * PANEL_ROWS;
 /// Panels side by side in one register, and registers of weights.
 const PAIR: usize = 2;
+/// Columns, or words, of a register.
+const WORDS: usize = PAIR * PANEL_ROWS;
 
 struct Avx512Vnni {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -99,6 +104,26 @@ unsafe impl Microkernel for Avx512Vnni {
         }
         turns * PRODUCTS
     }
+    fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
+        assert!(rows.len() == out.len() && k_padded.is_multiple_of(4 * K_GROUP));
+        // SAFETY: having `self` proves the instructions; so many rows have the lengths just checked.
+        unsafe {
+            with_rows!(
+                rows.len() / k_padded,
+                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => packing::pack::<R>(rows, k_padded, out)
+            );
+        }
+    }
+    fn sum_lhs(&self, packed: &[i8], rows: usize, len: usize, sums: &mut [i32]) {
+        assert!(packed.len() == len * sums.len() && len.is_multiple_of(4 * K_GROUP));
+        // SAFETY: having `self` proves the instructions; the lengths were checked.
+        unsafe {
+            with_rows!(
+                rows,
+                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => packing::sum::<R>(packed, len, sums)
+            );
+        }
+    }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
         // SAFETY: having `self` proves the instructions; the rest is the caller's contract.
@@ -146,95 +171,112 @@ unsafe fn tile_vnni<const R: usize>(
         start.wrapping_add(last.min(2) * stride),
         start.wrapping_add(last.min(3) * stride),
     ];
-    let group_steps = tile.group_len / K_GROUP;
-    let ahead = Requests::new(tile);
-
-    let mut totals = [[_mm512_setzero_ps(); PAIR]; R];
-    let groups = tile.lhs_scales.as_chunks::<R>().0.iter();
-    for (g, (scales, sums)) in groups.zip(tile.lhs_sums.as_chunks::<R>().0).enumerate() {
-        let first = g * group_steps;
-        // SAFETY: the steps of the group are inside the panels and the packed tokens.
-        let acc = unsafe {
-            let x = tile.lhs.as_ptr().add(first * R * K_GROUP);
-            let weights = moved(panels, first * STEP_BYTES);
-            products::<R>(weights, x, sums, group_steps, ahead.after(first))
-        };
-        for ((totals, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
-            let scale = _mm512_set1_ps(*scale);
-            totals[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[0]), scale, totals[0]);
-            totals[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[1]), scale, totals[1]);
+    let scales_and_sums = (
+        tile.lhs_scales.as_chunks::<R>().0,
+        tile.lhs_sums.as_chunks::<R>().0,
+    );
+    // SAFETY: by the caller's promises; the panels are whole.
+    unsafe {
+        match scales_and_sums {
+            ([scales], [sums]) => {
+                in_one_go(tile, panels, (scales, sums), out, out_stride, store);
+            }
+            _ => groups::tile(tile, panels, out, out_stride, store),
         }
     }
+}
 
-    for j in 0..PAIR {
-        // SAFETY: the panels are whole.
-        let (scale, bias) = unsafe {
-            let low = PanelTail::of(panels[PAIR * j], tile.k_padded);
-            let high = PanelTail::of(panels[PAIR * j + 1], tile.k_padded);
-            (
-                load_pair_ps(low.scales(), high.scales()),
-                load_pair_ps(low.biases(), high.biases()),
-            )
-        };
-        let columns: __mmask16 = match tile.n_panels.saturating_sub(PAIR * j) {
-            0 => break,
-            1 => 0x00ff,
-            _ => 0xffff,
-        };
-        for (i, totals) in totals.iter().enumerate() {
-            let mut value = _mm512_fmadd_ps(totals[j], scale, bias);
-            // SAFETY: row i of `out` holds the columns of the mask, for `Add` initialised.
-            unsafe {
-                let out = out.add(i * out_stride + j * PAIR * PANEL_ROWS);
-                if store == Store::Add {
-                    value = _mm512_add_ps(_mm512_maskz_loadu_ps(columns, out), value);
-                }
-                _mm512_mask_storeu_ps(out, columns, value);
+/// A tile with one scale for each token: sums go from registers to `out`.
+///
+/// # Safety
+///
+/// * As in [`tile_vnni`], with four whole panels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn in_one_go<const R: usize>(
+    tile: &Tile<'_>,
+    panels: [*const u8; 2 * PAIR],
+    (scales, sums): (&[f32; R], &[i32; R]),
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
+    let (x, steps) = (tile.lhs.as_ptr(), tile.k_padded / K_GROUP);
+    // SAFETY: the panels are whole and the packed tokens have as many steps; row i of `out` holds
+    // the columns of the panels, for `Add` initialised.
+    unsafe {
+        let mut starts = [0; WORDS];
+        let mask = (1 << R) - 1;
+        let sums = _mm512_maskz_loadu_epi32(mask, sums.as_ptr());
+        _mm512_storeu_epi32(starts.as_mut_ptr(), without_excess(sums));
+        let starts = &starts.as_chunks::<R>().0[0];
+        let mut requests = Requests::new(tile, 1);
+        let acc = products(panels, x, R, starts, steps, &mut requests);
+        for j in 0..tile.n_panels.div_ceil(PAIR) {
+            let tail = TailZmm::load(tile, panels, j);
+            for (i, (acc, scale)) in acc.iter().zip(scales).enumerate() {
+                let scale = _mm512_set1_ps(*scale);
+                let sum = _mm512_cvtepi32_ps(acc[j]);
+                let total = _mm512_fmadd_ps(sum, scale, _mm512_setzero_ps());
+                tail.store(total, out.add(i * out_stride + j * WORDS), store);
             }
         }
     }
 }
 
-/// `R` tokens, whose values sum to `sums`, times four panels over `steps` steps.
+/// What accumulators start at, from the sums of tokens: minus what the excess of the weights adds.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn without_excess(sums: __m512i) -> __m512i {
+    _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(sums))
+}
+
+/// `R` tokens of `places` packed side by side times four panels over `steps` steps, added to
+/// `starts`.
 ///
 /// # Safety
 ///
 /// * The CPU has AVX-512 F and VNNI.
-/// * `weights` and `x` point at `steps` steps, of `x` with `R` tokens each.
+/// * `weights` and `x` point at `steps` steps, of `x` with `places` tokens each, at least `R` to be
+///   read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn products<const R: usize>(
     weights: [*const u8; 2 * PAIR],
     x: *const i8,
-    sums: &[i32; R],
+    places: usize,
+    starts: &[i32; R],
     steps: usize,
-    ahead: Requests,
+    requests: &mut Requests,
 ) -> [[__m512i; PAIR]; R] {
     // No closures in here: one that a function of the standard library calls is compiled without
     // the instructions of this one, and does not get inlined.
     let mut acc = [[_mm512_setzero_si512(); PAIR]; R];
-    for (acc, sum) in acc.iter_mut().zip(sums) {
-        *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PAIR];
+    for (acc, start) in acc.iter_mut().zip(starts) {
+        *acc = [_mm512_set1_epi32(*start); PAIR];
     }
-    for step in 0..steps {
-        let offset = step * STEP_BYTES;
-        prefetch_line(ahead.after(step).next);
-        // SAFETY: the step is one of `steps`, 32 bytes of each panel.
-        let (weights, x) = unsafe {
-            (
-                [
-                    load_pair(weights[0].add(offset), weights[1].add(offset)),
-                    load_pair(weights[2].add(offset), weights[3].add(offset)),
-                ],
-                x.add(step * R * K_GROUP),
-            )
-        };
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: a step holds R groups of 4 bytes.
-            let x = unsafe { x.add(i * K_GROUP).cast::<i32>().read_unaligned() };
-            let x = _mm512_set1_epi32(x);
-            acc[0] = _mm512_dpbusd_epi32(acc[0], weights[0], x);
-            acc[1] = _mm512_dpbusd_epi32(acc[1], weights[1], x);
+    // Tokens come in multiples of four steps.
+    for four in 0..steps / 4 {
+        for step in 4 * four..4 * four + 4 {
+            let offset = step * STEP_BYTES;
+            requests.ask();
+            // SAFETY: the step is one of `steps`, 32 bytes of each panel.
+            let (weights, x) = unsafe {
+                (
+                    [
+                        load_pair(weights[0].add(offset), weights[1].add(offset)),
+                        load_pair(weights[2].add(offset), weights[3].add(offset)),
+                    ],
+                    x.add(step * places * K_GROUP),
+                )
+            };
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: a step holds groups of 4 bytes, R at least.
+                let x = unsafe { x.add(i * K_GROUP).cast::<i32>().read_unaligned() };
+                let x = _mm512_set1_epi32(x);
+                acc[0] = _mm512_dpbusd_epi32(acc[0], weights[0], x);
+                acc[1] = _mm512_dpbusd_epi32(acc[1], weights[1], x);
+            }
         }
     }
     acc
@@ -242,28 +284,33 @@ unsafe fn products<const R: usize>(
 
 /// Requests for the weights of later tiles, spread over the steps of this one: a step makes one,
 /// so that no load has to wait behind many.
-#[derive(Clone, Copy)]
 struct Requests {
     next: *const u8,
     bytes_per_step: usize,
 }
 
 impl Requests {
-    fn new(tile: &Tile<'_>) -> Requests {
-        let steps = tile.k_padded / K_GROUP;
+    /// For a tile that goes over its steps `passes` times.
+    #[inline(always)]
+    fn new(tile: &Tile<'_>, passes: usize) -> Requests {
+        // A request for no memory at all would look for it in vain at every step.
+        if tile.ahead.is_empty() {
+            return Requests {
+                next: tile.panels.as_ptr(),
+                bytes_per_step: 0,
+            };
+        }
+        let steps = tile.k_padded / K_GROUP * passes;
         Requests {
             next: tile.ahead.as_ptr(),
             bytes_per_step: tile.ahead.len().div_ceil(steps.max(1)),
         }
     }
 
-    /// The requests from a later step on.
     #[inline(always)]
-    fn after(self, steps: usize) -> Requests {
-        Requests {
-            next: self.next.wrapping_add(steps * self.bytes_per_step),
-            ..self
-        }
+    fn ask(&mut self) {
+        prefetch_line(self.next);
+        self.next = self.next.wrapping_add(self.bytes_per_step);
     }
 }
 
@@ -295,22 +342,4 @@ unsafe fn load_pair(low: *const u8, high: *const u8) -> __m512i {
     };
     let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
     _mm512_xor_si512(both, _mm512_set1_epi32(0x8080_8080_u32 as i32))
-}
-
-/// Eight f32 of one panel's tail beside eight of the next.
-///
-/// # Safety
-///
-/// * The CPU has AVX-512 F; eight values are readable at both pointers.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load_pair_ps(low: *const f32, high: *const f32) -> __m512 {
-    // SAFETY: by the caller's promise.
-    let (low, high) = unsafe {
-        (
-            _mm256_loadu_si256(low.cast()),
-            _mm256_loadu_si256(high.cast()),
-        )
-    };
-    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
 }

@@ -57,6 +57,92 @@ impl TailYmm {
     }
 }
 
+/// Scales and biases of the rows of two panels, one after the other.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct TailZmm {
+    scales: std::arch::x86_64::__m512,
+    biases: std::arch::x86_64::__m512,
+    /// Those of panels that exist.
+    columns: std::arch::x86_64::__mmask16,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl TailZmm {
+    /// Pair `pair` of the `panels` of a tile; a second panel that is missing gives no columns.
+    ///
+    /// # Safety
+    ///
+    /// * The CPU has AVX-512 F; the panels are whole, and the tile has the first of the pair.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn load(
+        tile: &super::Tile<'_>,
+        panels: [*const u8; 4],
+        pair: usize,
+    ) -> TailZmm {
+        // SAFETY: the panels are whole.
+        unsafe {
+            let low = PanelTail::of(panels[2 * pair], tile.k_padded);
+            let high = PanelTail::of(panels[2 * pair + 1], tile.k_padded);
+            TailZmm {
+                scales: load_pair_ps(low.scales(), high.scales()),
+                biases: load_pair_ps(low.biases(), high.biases()),
+                columns: if tile.n_panels == 2 * pair + 1 {
+                    0x00ff
+                } else {
+                    0xffff
+                },
+            }
+        }
+    }
+
+    /// Finishes the output rows of one token.
+    ///
+    /// # Safety
+    ///
+    /// * The CPU has AVX-512 F.
+    /// * The columns of the panels are writable at `out`, and for `Add` initialised.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn store(
+        self,
+        total: std::arch::x86_64::__m512,
+        out: *mut f32,
+        store: Store,
+    ) {
+        use std::arch::x86_64::*;
+        let mut value = _mm512_fmadd_ps(total, self.scales, self.biases);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if store == Store::Add {
+                value = _mm512_add_ps(_mm512_maskz_loadu_ps(self.columns, out), value);
+            }
+            _mm512_mask_storeu_ps(out, self.columns, value);
+        }
+    }
+}
+
+/// Eight f32 of one panel's tail beside eight of the next.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F; eight values are readable at both pointers.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn load_pair_ps(low: *const f32, high: *const f32) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: by the caller's promise.
+    let (low, high) = unsafe {
+        (
+            _mm256_loadu_si256(low.cast()),
+            _mm256_loadu_si256(high.cast()),
+        )
+    };
+    _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+}
+
 /// Scales and biases of the eight rows of a panel.
 #[cfg(target_arch = "aarch64")]
 #[derive(Clone, Copy)]

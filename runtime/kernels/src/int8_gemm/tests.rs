@@ -338,3 +338,25 @@ proptest! {
         case(m, n, k, group * 16, Fill::Noise, seed).check(&computes(1));
     }
 }
+
+#[test]
+fn packed_tokens_have_the_sums_of_their_groups() {
+    for kernels in available().filter(|kernels| kernels.gemm.uses_lhs_sums()) {
+        let (kernel, mut noise) = (kernels.gemm, Noise(5));
+        for rows in 1..=kernel.mr() {
+            for (k, len) in [(16, 16), (64, 64), (192, 48), (768, 768)] {
+                let tokens: Vec<i8> = (0..rows * k).map(|_| noise.byte(-128)).collect();
+                let mut packed = vec![0; kernel.lhs_bytes(rows, k)];
+                kernel.pack_lhs(&tokens, k, &mut packed);
+                let mut sums = vec![i32::MAX; k / len * rows];
+                kernel.sum_lhs(&packed, rows, len, &mut sums);
+                for (place, sum) in sums.iter().enumerate() {
+                    let (group, row) = (place / rows, place % rows);
+                    let values = &tokens[row * k + group * len..][..len];
+                    let want: i32 = values.iter().map(|&v| i32::from(v)).sum();
+                    assert_eq!(*sum, want, "{rows} x {k}, groups of {len}, at {place}");
+                }
+            }
+        }
+    }
+}

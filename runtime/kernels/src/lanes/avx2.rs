@@ -255,21 +255,30 @@ unsafe impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn sum_bytes(from: *const i8) -> i32 {
+    unsafe fn sum_bytes_four(from: [*const i8; 4]) -> [i32; 4] {
         // SAFETY: the trait's contract.
         unsafe {
-            let mut sum = _mm256_setzero_si256();
-            for i in [0, 32] {
-                let bytes = _mm256_loadu_si256(from.add(i).cast());
-                let unsigned = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
-                sum = _mm256_add_epi64(sum, _mm256_sad_epu8(unsigned, _mm256_setzero_si256()));
+            let mut sums = [_mm256_setzero_si256(); 4];
+            for (sum, from) in sums.iter_mut().zip(from) {
+                for i in [0, 32] {
+                    let bytes = _mm256_loadu_si256(from.add(i).cast());
+                    let unsigned = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+                    let part = _mm256_sad_epu8(unsigned, _mm256_setzero_si256());
+                    *sum = _mm256_add_epi64(*sum, part);
+                }
             }
-            let half = _mm_add_epi64(
-                _mm256_castsi256_si128(sum),
-                _mm256_extracti128_si256::<1>(sum),
+            let [a, b, c, d] = sums;
+            // Two sums share a quadword.
+            let ab = _mm256_or_si256(a, _mm256_slli_epi64::<32>(b));
+            let cd = _mm256_or_si256(c, _mm256_slli_epi64::<32>(d));
+            let (low, high) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            let sums = _mm256_add_epi32(low, high);
+            let (low, high) = (
+                _mm256_castsi256_si128(sums),
+                _mm256_extracti128_si256::<1>(sums),
             );
-            let total = _mm_add_epi64(half, _mm_unpackhi_epi64(half, half));
-            _mm_cvtsi128_si32(total) - 64 * 128
+            let sums = _mm_sub_epi32(_mm_add_epi32(low, high), _mm_set1_epi32(64 * 128));
+            std::mem::transmute::<__m128i, [i32; 4]>(sums)
         }
     }
     #[inline(always)]
@@ -359,5 +368,19 @@ unsafe impl Lanes for Avx2 {
     unsafe fn reduce_max(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { reduce!(self.0, _mm_max_ps, _mm_max_ss) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            let ab = _mm256_max_ps(_mm256_unpacklo_ps(a.0, b.0), _mm256_unpackhi_ps(a.0, b.0));
+            let cd = _mm256_max_ps(_mm256_unpacklo_ps(c.0, d.0), _mm256_unpackhi_ps(c.0, d.0));
+            let low = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+            let high = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+            let all = _mm256_max_ps(low, high);
+            let all = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            std::mem::transmute::<__m128, [f32; 4]>(all)
+        }
     }
 }

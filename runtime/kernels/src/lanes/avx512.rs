@@ -129,61 +129,45 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_powers(four: [Self; 4], to: *mut i8) {
-        // SAFETY: the trait's contract; tables of 16 bytes.
+        // SAFETY: the trait's contract; the table holds 32 words.
         unsafe {
-            let bits = _mm512_set1_epi32(0xffff);
-            let mut words = [bits; 4];
-            for (word, lanes) in words.iter_mut().zip(four) {
-                *word = _mm512_and_si512(_mm512_castps_si512(lanes.0), bits);
-            }
-            let [a, b, c, d] = words;
-            let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let some = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd));
-            let octave = _mm512_set1_epi16(powers::STEPS as i16);
-            let (ab, cd) = (_mm512_subs_epu16(ab, octave), _mm512_subs_epu16(cd, octave));
-            let codes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd));
-
-            let table = |table: *const u8| _mm512_broadcast_i32x4(_mm_loadu_si128(table.cast()));
-            let low = _mm512_and_si512(codes, _mm512_set1_epi8(15));
-            let octave = powers::OCTAVE.as_ptr();
-            let upper = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(16));
-            let steps = _mm512_mask_shuffle_epi8(
-                _mm512_shuffle_epi8(table(octave), low),
-                upper,
-                table(octave.add(16)),
-                low,
-            );
-            let octaves = _mm512_and_si512(_mm512_srli_epi16::<5>(codes), _mm512_set1_epi8(7));
-            let halves = _mm512_shuffle_epi8(table(powers::HALVES.as_ptr()), octaves);
-            let factors = _mm512_shuffle_epi8(table(powers::FACTORS.as_ptr()), octaves);
-            let product =
-                |steps, factors| _mm512_srli_epi16::<7>(_mm512_maddubs_epi16(steps, factors));
-            let shifted = _mm512_packus_epi16(
-                product(
-                    _mm512_unpacklo_epi8(steps, halves),
-                    _mm512_unpacklo_epi8(factors, factors),
-                ),
-                product(
-                    _mm512_unpackhi_epi8(steps, halves),
-                    _mm512_unpackhi_epi8(factors, factors),
-                ),
-            );
-            let highest = _mm512_cmpge_epu8_mask(codes, _mm512_set1_epi8(224_u8 as i8));
-            let powers = _mm512_mask_mov_epi8(shifted, highest, steps);
-            let powers = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(some, some), powers);
+            let table = _mm512_loadu_si512(powers::DOUBLED.as_ptr().cast());
+            let words = [
+                power_words(table, four[0], four[1]),
+                power_words(table, four[2], four[3]),
+            ];
+            let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+            let powers = _mm512_packus_epi16(words[0], words[1]);
+            let powers = _mm512_permutexvar_epi64(order, powers);
             let offset = _mm512_set1_epi8(powers::POWER_OFFSET as i8);
             _mm512_storeu_si512(to.cast(), _mm512_sub_epi8(powers, offset));
         }
     }
     #[inline(always)]
-    unsafe fn sum_bytes(from: *const i8) -> i32 {
+    unsafe fn sum_bytes_four(from: [*const i8; 4]) -> [i32; 4] {
         // SAFETY: the trait's contract.
         unsafe {
-            let bytes = _mm512_loadu_si512(from.cast());
-            let unsigned = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
-            let sums = _mm512_sad_epu8(unsigned, _mm512_setzero_si512());
-            _mm512_reduce_add_epi64(sums) as i32 - 64 * 128
+            let mut sums = [_mm512_setzero_si512(); 4];
+            for (sum, from) in sums.iter_mut().zip(from) {
+                let bytes = _mm512_loadu_si512(from.cast());
+                let unsigned = _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
+                *sum = _mm512_sad_epu8(unsigned, _mm512_setzero_si512());
+            }
+            let [a, b, c, d] = sums;
+            // Two sums share a quadword.
+            let ab = _mm512_or_si512(a, _mm512_slli_epi64::<32>(b));
+            let cd = _mm512_or_si512(c, _mm512_slli_epi64::<32>(d));
+            let sums =
+                _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let sums = _mm256_add_epi32(
+                _mm512_castsi512_si256(sums),
+                _mm512_extracti64x4_epi64::<1>(sums),
+            );
+            let sums = _mm_add_epi32(
+                _mm256_castsi256_si128(sums),
+                _mm256_extracti128_si256::<1>(sums),
+            );
+            std::mem::transmute::<__m128i, [i32; 4]>(_mm_sub_epi32(sums, _mm_set1_epi32(64 * 128)))
         }
     }
     #[inline(always)]
@@ -263,5 +247,43 @@ unsafe impl Lanes for Avx512 {
     unsafe fn reduce_max(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            let ab = _mm512_max_ps(_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0));
+            let cd = _mm512_max_ps(_mm512_unpacklo_ps(c.0, d.0), _mm512_unpackhi_ps(c.0, d.0));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+            let all = _mm512_max_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(all));
+            let all = _mm256_max_ps(_mm512_castps512_ps256(all), _mm256_castpd_ps(upper));
+            let all = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            std::mem::transmute::<__m128, [f32; 4]>(all)
+        }
+    }
+}
+
+/// [`powers::power`] of 32 codes as words, those of `a` before those of `b`.
+///
+/// # Safety
+///
+/// * The CPU has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn power_words(table: __m512i, a: Avx512, b: Avx512) -> __m512i {
+    // SAFETY: register-only.
+    unsafe {
+        let even = _mm512_loadu_si512(powers::EVEN.as_ptr().cast());
+        let (a, b) = (_mm512_castps_si512(a.0), _mm512_castps_si512(b.0));
+        let codes = _mm512_permutex2var_epi16(a, even, b);
+        // The step is in the low five bits of a code; a shift to the right by the octaves below the
+        // largest, half of it as the rounding of an average with 0.
+        let octaves = _mm512_sub_epi16(_mm512_set1_epi16(8), _mm512_srli_epi16::<5>(codes));
+        let doubled = _mm512_srlv_epi16(_mm512_permutexvar_epi16(codes, table), octaves);
+        let powers = _mm512_avg_epu16(doubled, _mm512_setzero_si512());
+        // The code 0 is nothing; no other is smaller than its power.
+        _mm512_min_epu16(powers, codes)
     }
 }

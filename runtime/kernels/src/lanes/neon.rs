@@ -179,14 +179,19 @@ unsafe impl Lanes for Neon {
         }
     }
     #[inline(always)]
-    unsafe fn sum_bytes(from: *const i8) -> i32 {
-        // SAFETY: the trait's contract.
+    unsafe fn sum_bytes_four(from: [*const i8; 4]) -> [i32; 4] {
+        // SAFETY: the trait's contract. 64 bytes sum to no more than 16 bits hold.
         unsafe {
-            let mut sum = vpaddlq_s8(vld1q_s8(from));
-            sum = vpadalq_s8(sum, vld1q_s8(from.add(16)));
-            sum = vpadalq_s8(sum, vld1q_s8(from.add(32)));
-            sum = vpadalq_s8(sum, vld1q_s8(from.add(48)));
-            vaddlvq_s16(sum)
+            let mut sums = [vdupq_n_s16(0); 4];
+            for (sum, from) in sums.iter_mut().zip(from) {
+                *sum = vpaddlq_s8(vld1q_s8(from));
+                for i in [16, 32, 48] {
+                    *sum = vpadalq_s8(*sum, vld1q_s8(from.add(i)));
+                }
+            }
+            let [a, b, c, d] = sums;
+            let sums = vpaddlq_s16(vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)));
+            std::mem::transmute::<int32x4_t, [i32; 4]>(sums)
         }
     }
     #[inline(always)]
@@ -268,5 +273,14 @@ unsafe impl Lanes for Neon {
     unsafe fn reduce_max(self) -> f32 {
         // SAFETY: the trait's contract.
         unsafe { vmaxvq_f32(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max_four(four: [Self; 4]) -> [f32; 4] {
+        let [a, b, c, d] = four;
+        // SAFETY: the trait's contract.
+        unsafe {
+            let maxima = vpmaxq_f32(vpmaxq_f32(a.0, b.0), vpmaxq_f32(c.0, d.0));
+            std::mem::transmute::<float32x4_t, [f32; 4]>(maxima)
+        }
     }
 }

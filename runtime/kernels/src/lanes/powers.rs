@@ -21,6 +21,30 @@ pub(crate) const HALVES: [u8; 16] = [64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0
 #[cfg(target_arch = "x86_64")]
 pub(crate) const FACTORS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// Twice [`OCTAVE`] in words.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const DOUBLED: [u16; STEPS] = {
+    let mut doubled = [0; STEPS];
+    let mut i = 0;
+    while i < STEPS {
+        doubled[i] = 2 * OCTAVE[i] as u16;
+        i += 1;
+    }
+    doubled
+};
+
+/// Every second of 64 words.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const EVEN: [u16; 32] = {
+    let mut even = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        even[i] = 2 * i as u16;
+        i += 1;
+    }
+    even
+};
+
 /// The code of the largest power: nine octaves, of which the lowest rounds to 1 throughout.
 pub(crate) const CODE_MAX: u16 = 9 * STEPS as u16 - 1;
 

@@ -151,10 +151,12 @@ unsafe impl Lanes for Scalar {
         unsafe { to.cast::<[[i8; N]; 4]>().write_unaligned(powers) }
     }
     #[inline(always)]
-    unsafe fn sum_bytes(from: *const i8) -> i32 {
-        // SAFETY: 64 bytes are readable by the trait's contract.
-        let bytes = unsafe { from.cast::<[i8; 64]>().read_unaligned() };
-        bytes.iter().map(|&v| i32::from(v)).sum()
+    unsafe fn sum_bytes_four(from: [*const i8; 4]) -> [i32; 4] {
+        from.map(|from| {
+            // SAFETY: 64 bytes are readable by the trait's contract.
+            let bytes = unsafe { from.cast::<[i8; 64]>().read_unaligned() };
+            bytes.iter().map(|&v| i32::from(v)).sum()
+        })
     }
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
@@ -223,5 +225,10 @@ unsafe impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn reduce_max_four(four: [Self; 4]) -> [f32; 4] {
+        // SAFETY: plain arithmetic.
+        four.map(|lanes| unsafe { lanes.reduce_max() })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::sum;
 use super::weights::{TilePanels, Weights};
 use crate::aligned::{Line, lines_for, words, words_mut};
 use crate::int8_gemm::{Microkernel, Tile};
@@ -138,14 +137,9 @@ impl<'a> StripLayout<'a> {
                 scales[g * m + i] = *scale;
             }
         }
-        let sums: &mut [i32] = &mut words_mut(sums)[..lengths.sums];
-        if sums.is_empty() {
-            return;
-        }
-        for (i, row) in rows.data().chunks_exact(width).enumerate() {
-            for (b, values) in row.chunks_exact(self.sum_len).enumerate() {
-                sums[b * m + i] = sum(values);
-            }
+        if self.sum_len > 0 {
+            let sums = &mut words_mut(sums)[..lengths.sums];
+            self.kernel.sum_lhs(data, m, self.sum_len, sums);
         }
     }
 }

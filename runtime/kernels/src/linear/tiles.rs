@@ -24,7 +24,7 @@ use crate::aligned::{Line, with_scratch};
 use crate::compute::Compute;
 use crate::int8_gemm::{MAX_TILE, Microkernel, Tile};
 use crate::panels::PANEL_ROWS;
-use crate::prefetch::{Ahead, prefetch};
+use crate::prefetch::{Ahead, prefetch, prefetch_rows_to_write};
 use crate::quantize::Int8Rows;
 use crate::threads::SyncPtr;
 
@@ -187,6 +187,7 @@ impl Block<'_> {
                     // with the columns of the unit.
                     unsafe {
                         let out = place.out.add(at);
+                        prefetch_rows_to_write(rows.len(), panels.n, out, place.stride);
                         one_tile(self.kernel, &tile, panels, out, place.stride, place.store);
                     }
                 }

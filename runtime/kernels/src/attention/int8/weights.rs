@@ -12,6 +12,8 @@ use crate::lanes::{
 pub(super) const EXP2_MAX_RELATIVE_ERROR: f64 = 7.6e-5;
 /// Scores this far below a maximum weigh nothing.
 const LOWEST: f32 = -100.0;
+/// Rows whose groups are looked at together.
+pub(super) const ROWS: usize = 4;
 /// What is taken from a weight so that it fits a byte.
 pub(super) const WEIGHT_OFFSET: i32 = POWER_OFFSET;
 /// Scores this far below the maximum of their group have the code 0.
@@ -20,72 +22,108 @@ const LOWEST_CODED: f32 = -(CODE_MAX as f32) / STEPS as f32;
 const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
 
 tiered! {
-    /// Turns scores into weights less [`WEIGHT_OFFSET`]: `254 · 2^(score - maximum of the group)`, the
-    /// exponent rounded to 32nds, then the weight. Of group `g`, `maxima[g * stride]` becomes the
-    /// maximum and `sums[g * stride]` the sum of these.
+    /// Turns scores, `m` rows `stride` apart, into weights `[m, n_keys]` less [`WEIGHT_OFFSET`]:
+    /// `254 · 2^(score - maximum of the group)`, the exponent rounded to 32nds, then the weight. The
+    /// maxima of the groups go to `maxima`, the sums of their weights to `sums`, both `[groups, m]`.
     ///
     /// # Safety
     ///
-    /// * `weights` is as long as `scores`, a multiple of [`GROUP`], and `maxima` and `sums` reach
-    ///   to their last group.
-    pub(super) unsafe fn weigh_groups(
-        scores: &[f32], weights: &mut [i8], stride: usize, maxima: &mut [f32], sums: &mut [i32],
-    ) = weigh_groups_on
+    /// * `n_keys` is a multiple of [`GROUP`] and at most `stride`; `scores` and `weights` hold that
+    ///   many rows, at least one; `maxima` and `sums` all groups and [`ROWS`] values more.
+    pub(super) unsafe fn weigh_rows(
+        scores: &[f32], stride: usize, weights: &mut [i8], n_keys: usize, maxima: &mut [f32],
+        sums: &mut [i32],
+    ) = weigh_rows_on
 }
 
+/// Maxima, then weights, then sums of all rows: each waits for the one before it, and a core has
+/// enough to do with the other rows meanwhile.
+///
 /// # Safety
 ///
-/// * The CPU has the instructions of `L`; the rest as in [`weigh_groups`].
+/// * The CPU has the instructions of `L`; the rest as in [`weigh_rows`].
 #[inline(always)]
-unsafe fn weigh_groups_on<L: Lanes>(
+unsafe fn weigh_rows_on<L: Lanes>(
     scores: &[f32],
-    weights: &mut [i8],
     stride: usize,
+    weights: &mut [i8],
+    n_keys: usize,
     maxima: &mut [f32],
     sums: &mut [i32],
 ) {
-    // SAFETY: register-only.
-    let (steps, highest, lowest) = unsafe {
-        (
-            L::splat(STEPS as f32),
-            L::splat(INTEGER_SHIFT + CODE_MAX as f32),
-            L::splat(LOWEST_CODED),
-        )
-    };
-    let groups = scores.as_chunks::<GROUP>().0;
-    let weights = weights.as_chunks_mut::<GROUP>().0;
-    for (g, (scores, weights)) in groups.iter().zip(weights).enumerate() {
-        let from = scores.as_ptr();
-        // SAFETY: every access is inside the group, GROUP is a multiple of 4 · N in every tier.
-        unsafe {
-            let mut maximum = [L::load(from); 4];
-            for i in (0..GROUP).step_by(4 * L::N) {
-                for (j, maximum) in maximum.iter_mut().enumerate() {
-                    *maximum = L::load(from.add(i + j * L::N)).max(*maximum);
+    let m = weights.len() / n_keys;
+    let (scores, weights) = (scores.as_ptr(), weights.as_mut_ptr());
+    let (maxima, sums) = (maxima.as_mut_ptr(), sums.as_mut_ptr());
+    // Four rows at a time; places behind the last row repeat it, and what they give goes where the
+    // next group, written later, or nothing stands.
+    let row = |i: usize| i.min(m - 1);
+    // SAFETY: GROUP is a multiple of 4 · N in every tier; all rows are below m, all keys below
+    // n_keys; maxima and sums have room for ROWS values behind the last.
+    unsafe {
+        for g in 0..n_keys / GROUP {
+            for first in (0..m).step_by(ROWS) {
+                let mut four = [L::splat(0.0); ROWS];
+                for (i, maximum) in four.iter_mut().enumerate() {
+                    *maximum = largest_lanes(scores.add(row(first + i) * stride + g * GROUP));
                 }
+                let four = L::reduce_max_four(four);
+                maxima.add(g * m + first).cast::<[f32; ROWS]>().write(four);
             }
-            let [a, b, c, d] = maximum;
-            let maximum = a.max(b).max(c.max(d)).reduce_max();
-            maxima[g * stride] = maximum;
-            let maximum = L::splat(maximum);
-            for i in (0..GROUP).step_by(4 * L::N) {
-                let mut four = [maximum; 4];
-                for (j, code) in four.iter_mut().enumerate() {
-                    let score = L::load(from.add(i + j * L::N));
-                    let below = score.sub(maximum).max(lowest);
-                    *code = below.fused_mul_add(steps, highest);
-                }
-                L::store_powers(four, weights.as_mut_ptr().add(i));
-            }
-            sums[g * stride] = L::sum_bytes(weights.as_ptr());
         }
+        let (steps, lowest) = (L::splat(STEPS as f32), L::splat(LOWEST_CODED));
+        let highest = L::splat(INTEGER_SHIFT + CODE_MAX as f32);
+        for i in 0..m {
+            for g in 0..n_keys / GROUP {
+                let maximum = L::splat(*maxima.add(g * m + i));
+                let from = scores.add(i * stride + g * GROUP);
+                let to = weights.add(i * n_keys + g * GROUP);
+                for k in (0..GROUP).step_by(4 * L::N) {
+                    let mut four = [maximum; 4];
+                    for (j, code) in four.iter_mut().enumerate() {
+                        let below = L::load(from.add(k + j * L::N)).sub(maximum).max(lowest);
+                        *code = below.fused_mul_add(steps, highest);
+                    }
+                    L::store_powers(four, to.add(k));
+                }
+            }
+        }
+        for g in 0..n_keys / GROUP {
+            for first in (0..m).step_by(ROWS) {
+                let mut rows = [weights.cast_const(); ROWS];
+                for (i, place) in rows.iter_mut().enumerate() {
+                    *place = weights.add(row(first + i) * n_keys + g * GROUP);
+                }
+                let four = L::sum_bytes_four(rows);
+                sums.add(g * m + first).cast::<[i32; ROWS]>().write(four);
+            }
+        }
+    }
+}
+
+/// The largest of [`GROUP`] values, in some lane.
+///
+/// # Safety
+///
+/// * The CPU has the instructions of `L`; the values are readable.
+#[inline(always)]
+unsafe fn largest_lanes<L: Lanes>(from: *const f32) -> L {
+    // SAFETY: GROUP is a multiple of 4 · N in every tier.
+    unsafe {
+        let mut maxima = load_vectors::<L, 4>(from);
+        for k in (4 * L::N..GROUP).step_by(4 * L::N) {
+            for (j, maximum) in maxima.iter_mut().enumerate() {
+                *maximum = L::load(from.add(k + j * L::N)).max(*maximum);
+            }
+        }
+        let [a, b, c, d] = maxima;
+        a.max(b).max(c.max(d))
     }
 }
 
 tiered! {
     /// Turns the maxima of `n` rows, `[groups, n]`, into `scales` of the same shape,
     /// `2^(maximum - maximum of the row)`, and writes what the weights of each row sum to, `totals`
-    /// `[n]`; `sums` are those of [`weigh_groups`].
+    /// `[n]`; `sums` are those of [`weigh_rows`].
     ///
     /// # Safety
     ///

@@ -15,9 +15,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{PAIR, load_pair, load_pair_ps};
+use super::{PAIR, load_pair};
 use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS, int4_panel_stride};
 use crate::int8_gemm::Tile;
+use crate::int8_gemm::epilogue::load_pair_ps;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, STEP_BYTES};
 
