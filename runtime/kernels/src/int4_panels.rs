@@ -20,7 +20,10 @@ use std::fmt;
 
 use crate::half::f16_bits_to_f32;
 use crate::int4_groups::Int4Groups;
-use crate::panels::{ALIGNMENT, K_GROUP, MAX_K, PANEL_ROWS, PanelMut, STEP_BYTES, panel_stride};
+use crate::panels::{
+    ALIGNMENT, K_GROUP, MAX_K, PANEL_ROWS, PanelMut, PanelsError, STEP_BYTES, check_bytes,
+    check_width, panel_stride,
+};
 
 /// Names this layout in files. A different byte order gets a different name.
 pub const LAYOUT_ID: &str = "qc4w-8x32";
@@ -97,57 +100,6 @@ pub struct Int4Panels<'a> {
     k: usize,
 }
 
-/// Why bytes are not packed int4 weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Int4PanelsError {
-    /// The length differs from [`int4_byte_len`]`(n, k)`.
-    Length {
-        /// Bytes given.
-        got: usize,
-        /// Bytes that `n` and `k` ask for.
-        expected: usize,
-    },
-    /// The bytes do not start on a 64-byte boundary.
-    Alignment {
-        /// Address modulo 64.
-        remainder: usize,
-    },
-    /// `k` is not a multiple of 32 up to [`MAX_K`].
-    Width {
-        /// The `k` given.
-        k: usize,
-    },
-    /// A scale or bias that is not finite.
-    Contents {
-        /// Output row.
-        row: usize,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
-impl fmt::Display for Int4PanelsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Int4PanelsError::Length { got, expected } => write!(
-                f,
-                "packed int4 weights have {got} bytes where the shape needs {expected}"
-            ),
-            Int4PanelsError::Alignment { remainder } => write!(
-                f,
-                "packed int4 weights start {remainder} bytes after a multiple of {ALIGNMENT}"
-            ),
-            Int4PanelsError::Width { k } => {
-                write!(f, "k = {k} is not a multiple of {BLOCK} up to {MAX_K}")
-            }
-            Int4PanelsError::Contents { row, what } => write!(f, "row {row}: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for Int4PanelsError {}
-
 impl<'a> Int4Panels<'a> {
     /// Views `bytes` as packed weights `[n, k]`.
     ///
@@ -155,19 +107,11 @@ impl<'a> Int4Panels<'a> {
     ///
     /// Fails if the length, the alignment or `k` is not that of packed int4 weights. The contents
     /// are not read: any bytes give a product without undefined behaviour.
-    pub fn new(bytes: &'a [u8], n: usize, k: usize) -> Result<Int4Panels<'a>, Int4PanelsError> {
-        if k > MAX_K || !k.is_multiple_of(BLOCK) {
-            return Err(Int4PanelsError::Width { k });
-        }
-        let expected = n.div_ceil(PANEL_ROWS).saturating_mul(int4_panel_stride(k));
-        if expected != bytes.len() {
-            let got = bytes.len();
-            return Err(Int4PanelsError::Length { got, expected });
-        }
-        match bytes.as_ptr().addr() % ALIGNMENT {
-            0 => Ok(Int4Panels { bytes, n, k }),
-            remainder => Err(Int4PanelsError::Alignment { remainder }),
-        }
+    pub fn new(bytes: &'a [u8], n: usize, k: usize) -> Result<Int4Panels<'a>, PanelsError> {
+        check_width(k, BLOCK, MAX_K)?;
+        let stride = int4_panel_stride(k);
+        check_bytes(bytes, n.div_ceil(PANEL_ROWS).saturating_mul(stride))?;
+        Ok(Int4Panels { bytes, n, k })
     }
 
     /// Output rows.
@@ -241,15 +185,15 @@ impl<'a> Int4Panels<'a> {
     /// # Errors
     ///
     /// Names the first row that breaks the promise.
-    pub fn validate(&self) -> Result<(), Int4PanelsError> {
+    pub fn validate(&self) -> Result<(), PanelsError> {
         for row in 0..self.n {
             if (0..self.k / BLOCK).any(|block| !self.scale(row, block).is_finite()) {
                 let what = "a scale is not finite";
-                return Err(Int4PanelsError::Contents { row, what });
+                return Err(PanelsError::Contents { row, what });
             }
             if !self.bias(row).is_finite() {
                 let what = "the bias is not finite";
-                return Err(Int4PanelsError::Contents { row, what });
+                return Err(PanelsError::Contents { row, what });
             }
         }
         Ok(())

@@ -20,7 +20,9 @@
 use std::fmt;
 
 use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS};
-use crate::panels::{ALIGNMENT, PANEL_ROWS, Panels, STEP_BYTES};
+use crate::panels::{
+    ALIGNMENT, PANEL_ROWS, Panels, PanelsError, STEP_BYTES, check_bytes, check_width,
+};
 
 /// Largest `k`: sixteen times a sum over a plane is an i32.
 pub const MAX_K: usize = 65_536;
@@ -52,7 +54,11 @@ pub const fn nibble_byte_len(n: usize, k: usize) -> usize {
 /// Panics if the width is not a multiple of 32 up to [`MAX_K`], or a row has a bias.
 pub fn split_panels(panels: Panels<'_>, high: &mut Vec<u8>, low: &mut Vec<u8>) {
     let (n, k) = (panels.n(), panels.k());
-    assert!(fits(k), "k = {k} has no blocks of {BLOCK}");
+    assert_eq!(
+        check_width(k, BLOCK, MAX_K),
+        Ok(()),
+        "there are no such planes"
+    );
     assert!(
         (0..n).all(|row| panels.bias(row) == 0.0),
         "planes have no bias"
@@ -94,8 +100,15 @@ fn statistics(weights: impl Iterator<Item = u8> + Clone) -> [u16; 2] {
     [mean * steps, (square.sqrt() * steps).ceil()].map(|value| value as u16)
 }
 
-fn fits(k: usize) -> bool {
-    (1..=MAX_K).contains(&k) && k.is_multiple_of(BLOCK)
+fn check_k(k: usize) -> Result<(), PanelsError> {
+    match k {
+        0 => Err(PanelsError::Width {
+            k,
+            multiple: BLOCK,
+            limit: MAX_K,
+        }),
+        _ => check_width(k, BLOCK, MAX_K),
+    }
 }
 
 /// A checked view of both planes of weights `[n, k]`.
@@ -106,57 +119,6 @@ pub struct NibblePanels<'a> {
     n: usize,
     k: usize,
 }
-
-/// Why bytes are not the planes of a matrix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NibblePanelsError {
-    /// The length differs from [`nibble_byte_len`]`(n, k)`.
-    Length {
-        /// Bytes given.
-        got: usize,
-        /// Bytes that `n` and `k` ask for.
-        expected: usize,
-    },
-    /// The bytes do not start on a 64-byte boundary.
-    Alignment {
-        /// Address modulo 64.
-        remainder: usize,
-    },
-    /// `k` is not a multiple of 32 up to [`MAX_K`].
-    Width {
-        /// The `k` given.
-        k: usize,
-    },
-    /// A weight, scale, mean or deviation that [`split_panels`] cannot have written.
-    Contents {
-        /// Output row.
-        row: usize,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
-impl fmt::Display for NibblePanelsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NibblePanelsError::Length { got, expected } => write!(
-                f,
-                "weights in two planes have {got} bytes where the shape needs {expected}"
-            ),
-            NibblePanelsError::Alignment { remainder } => write!(
-                f,
-                "weights in two planes start {remainder} bytes after a multiple of {ALIGNMENT}"
-            ),
-            NibblePanelsError::Width { k } => {
-                write!(f, "k = {k} is not a multiple of {BLOCK} up to {MAX_K}")
-            }
-            NibblePanelsError::Contents { row, what } => write!(f, "row {row}: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for NibblePanelsError {}
 
 /// What is known of eight rows without their low halves.
 pub(crate) struct HighTail {
@@ -196,20 +158,11 @@ impl<'a> NibblePanels<'a> {
     /// Fails if the length, the alignment or `k` is not that of weights in two planes. The contents
     /// are not read: any bytes give a product without undefined behaviour, see
     /// [`NibblePanels::validate`].
-    pub fn new(bytes: &'a [u8], n: usize, k: usize) -> Result<NibblePanels<'a>, NibblePanelsError> {
-        if !fits(k) {
-            return Err(NibblePanelsError::Width { k });
-        }
+    pub fn new(bytes: &'a [u8], n: usize, k: usize) -> Result<NibblePanels<'a>, PanelsError> {
+        check_k(k)?;
         let n_panels = n.div_ceil(PANEL_ROWS);
-        let expected = n_panels.saturating_mul(high_stride(k) + low_stride(k));
-        if expected != bytes.len() {
-            let got = bytes.len();
-            return Err(NibblePanelsError::Length { got, expected });
-        }
-        let remainder = bytes.as_ptr().addr() % ALIGNMENT;
-        if remainder != 0 {
-            return Err(NibblePanelsError::Alignment { remainder });
-        }
+        let stride = high_stride(k) + low_stride(k);
+        check_bytes(bytes, n_panels.saturating_mul(stride))?;
         let (high, low) = bytes.split_at(n_panels * high_stride(k));
         Ok(NibblePanels { high, low, n, k })
     }
@@ -289,9 +242,9 @@ impl<'a> NibblePanels<'a> {
     /// # Errors
     ///
     /// Names the first row that breaks a promise.
-    pub fn validate(&self) -> Result<(), NibblePanelsError> {
+    pub fn validate(&self) -> Result<(), PanelsError> {
         for row in 0..self.n {
-            let broken = |what| Err(NibblePanelsError::Contents { row, what });
+            let broken = |what| Err(PanelsError::Contents { row, what });
             let weights = (0..self.k).map(|col| self.weight(row, col));
             if weights.clone().any(|w| w == i8::MIN) {
                 return broken("a weight is -128");

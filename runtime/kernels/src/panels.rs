@@ -236,7 +236,7 @@ pub struct Panels<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PanelsError {
-    /// The length differs from [`byte_len`]`(n, k)`.
+    /// The length is not that of the shape in this layout.
     Length {
         /// Bytes given.
         got: usize,
@@ -248,12 +248,16 @@ pub enum PanelsError {
         /// Address modulo 64.
         remainder: usize,
     },
-    /// `k` exceeds [`MAX_K`].
-    TooWide {
+    /// `k` is none the layout can hold.
+    Width {
         /// The `k` given.
         k: usize,
+        /// What it must be a multiple of.
+        multiple: usize,
+        /// The largest possible.
+        limit: usize,
     },
-    /// A weight, row sum, scale or bias that [`pack`] cannot have written.
+    /// A number that packing cannot have written.
     Contents {
         /// Output row.
         row: usize,
@@ -277,13 +281,35 @@ impl fmt::Display for PanelsError {
                     "packed weights start {remainder} bytes after a multiple of {ALIGNMENT}"
                 )
             }
-            PanelsError::TooWide { k } => write!(f, "k = {k} exceeds {MAX_K}"),
+            PanelsError::Width { k, multiple, limit } => {
+                write!(f, "k = {k} is not a multiple of {multiple} up to {limit}")
+            }
             PanelsError::Contents { row, what } => write!(f, "row {row}: {what}"),
         }
     }
 }
 
 impl std::error::Error for PanelsError {}
+
+/// Whether a layout can hold rows of `k` values.
+pub(crate) fn check_width(k: usize, multiple: usize, limit: usize) -> Result<(), PanelsError> {
+    match k <= limit && k.is_multiple_of(multiple) {
+        true => Ok(()),
+        false => Err(PanelsError::Width { k, multiple, limit }),
+    }
+}
+
+/// Length and alignment of packed weights.
+pub(crate) fn check_bytes(bytes: &[u8], expected: usize) -> Result<(), PanelsError> {
+    if bytes.len() != expected {
+        let got = bytes.len();
+        return Err(PanelsError::Length { got, expected });
+    }
+    match bytes.as_ptr().addr() % ALIGNMENT {
+        0 => Ok(()),
+        remainder => Err(PanelsError::Alignment { remainder }),
+    }
+}
 
 /// What [`Panels::unpack`] returns.
 #[derive(Clone, Debug, PartialEq)]
@@ -304,20 +330,11 @@ impl<'a> Panels<'a> {
     /// Fails if the length or the alignment is not that of packed weights. The contents are not
     /// read: any bytes give a product without undefined behaviour, see [`Panels::validate`].
     pub fn new(bytes: &'a [u8], n: usize, k: usize) -> Result<Panels<'a>, PanelsError> {
-        if k > MAX_K {
-            return Err(PanelsError::TooWide { k });
-        }
-        let expected = n.div_ceil(PANEL_ROWS).checked_mul(panel_stride(k));
-        if expected != Some(bytes.len()) {
-            return Err(PanelsError::Length {
-                got: bytes.len(),
-                expected: expected.unwrap_or(usize::MAX),
-            });
-        }
-        let remainder = bytes.as_ptr().addr() % ALIGNMENT;
-        if remainder != 0 {
-            return Err(PanelsError::Alignment { remainder });
-        }
+        check_width(k, 1, MAX_K)?;
+        check_bytes(
+            bytes,
+            n.div_ceil(PANEL_ROWS).saturating_mul(panel_stride(k)),
+        )?;
         Ok(Panels { bytes, n, k })
     }
 

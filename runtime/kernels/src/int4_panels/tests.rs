@@ -75,14 +75,21 @@ fn widened_panels_hold_the_same_weights() {
 fn wrong_shapes_and_contents_are_errors() {
     let (_, bytes) = packed(8, 64);
     let error = Int4Panels::new(&bytes, 8, 48).unwrap_err();
-    assert_eq!(error, Int4PanelsError::Width { k: 48 });
+    assert_eq!(
+        error,
+        PanelsError::Width {
+            k: 48,
+            multiple: 32,
+            limit: MAX_K
+        }
+    );
     let error = Int4Panels::new(&bytes[..64], 8, 64).unwrap_err();
     let (got, expected) = (64, int4_byte_len(8, 64));
-    assert_eq!(error, Int4PanelsError::Length { got, expected });
+    assert_eq!(error, PanelsError::Length { got, expected });
     let mut moved = AlignedBytes::zeroed(bytes.len() + 16);
     moved[16..].copy_from_slice(&bytes);
     let error = Int4Panels::new(&moved[16..], 8, 64).unwrap_err();
-    assert_eq!(error, Int4PanelsError::Alignment { remainder: 16 });
+    assert_eq!(error, PanelsError::Alignment { remainder: 16 });
     let mut spoilt = bytes.clone();
     let infinite = f32_to_f16_bits(f32::INFINITY).to_le_bytes();
     spoilt[BLOCK_BYTES + BLOCK_WEIGHTS + 6..][..2].copy_from_slice(&infinite);

@@ -77,6 +77,7 @@ fn bytes_that_are_no_planes_are_refused() {
     let (_, bytes) = both(n, k);
     let error = |bytes, n, k| NibblePanels::new(bytes, n, k).unwrap_err().to_string();
     assert!(error(&bytes, n, 48).contains("k = 48"));
+    assert!(error(&[], n, 0).contains("k = 0"));
     assert!(error(&bytes, n, MAX_K + 32).contains("up to 65536"));
     assert!(error(&bytes, 9, k).contains("576 bytes where the shape needs 1152"));
     assert!(error(&bytes[..575], n, k).contains("575 bytes"));

@@ -98,7 +98,7 @@ fn wrong_length_alignment_and_contents_are_refused() {
     ));
     assert!(matches!(
         Panels::new(&bytes, 8, MAX_K + 1),
-        Err(PanelsError::TooWide { .. })
+        Err(PanelsError::Width { .. })
     ));
     bytes[1] = 0x80;
     let error = Panels::new(&bytes[..len], n, k)
