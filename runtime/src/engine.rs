@@ -45,6 +45,17 @@ pub trait Engine: Send {
     /// [`RunError::NothingAppended`] when there is none.
     fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError>;
 
+    /// The logits of some tokens after the last appended token, at their places in `out`, which is as
+    /// long as the vocabulary then; what stands elsewhere means nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::logits`].
+    fn logits_of(&mut self, ids: &[u32], out: &mut Vec<f32>) -> Result<(), RunError> {
+        let _ = ids;
+        self.logits(out)
+    }
+
     /// The token whose logit after the last appended token is largest behind the filters, the first
     /// of equals; `None` if no logit is a finite number. What `room` holds is overwritten.
     ///

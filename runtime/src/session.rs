@@ -400,6 +400,24 @@ impl Session {
         }
     }
 
+    /// [`Session::write_logits`] for some tokens of the vocabulary; what stands elsewhere in `out` means
+    /// nothing.
+    pub(crate) fn write_logits_of(
+        &mut self,
+        ids: &[u32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RunError> {
+        if self.known_logits.is_some() {
+            return self.write_logits(out);
+        }
+        self.engine.logits_of(ids, out)?;
+        let mut logits = ids.iter().filter_map(|id| out.get(*id as usize));
+        match logits.any(|logit| logit.is_finite()) {
+            true => Ok(()),
+            false => Err(RunError::NotFinite),
+        }
+    }
+
     /// The token with the largest logit after the last token, the first of equals, but no image token.
     /// The same as that of [`Session::write_logits`], often by reading less of the model. `room` is
     /// overwritten.

@@ -58,7 +58,8 @@ pub use int4_panels::Int4Panels;
 pub use lanes::FloatTier;
 pub use linear::{
     ArgMax, Store, linear, linear_activated, linear_arg_max, linear_blocks, linear_int4,
-    linear_int4_activated, linear_int4_blocks, linear_nibbles, linear_upper_bounds,
+    linear_int4_activated, linear_int4_blocks, linear_nibbles, linear_nibbles_of,
+    linear_upper_bounds,
 };
 pub use nibble_panels::NibblePanels;
 pub use panels::Panels;

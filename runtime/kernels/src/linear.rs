@@ -31,7 +31,7 @@ mod weights;
 
 pub use activated::{linear_activated, linear_int4_activated};
 pub use blocks::{linear_blocks, linear_int4_blocks};
-pub use nibbles::{ArgMax, linear_arg_max, linear_nibbles, linear_upper_bounds};
+pub use nibbles::{ArgMax, linear_arg_max, linear_nibbles, linear_nibbles_of, linear_upper_bounds};
 
 use tiles::{Plain, many_tokens};
 use weights::Weights;

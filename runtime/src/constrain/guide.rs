@@ -10,6 +10,9 @@ use std::rc::Rc;
 /// In place of a count of tokens: the vocabulary has no way out.
 const NO_WAY: u16 = u16::MAX;
 
+/// Tokens whose logits are computed one by one rather than with all others.
+const FEW: usize = 256;
+
 /// Leads one answer along a grammar.
 #[derive(Debug)]
 pub struct Guide<'g> {
@@ -107,8 +110,21 @@ impl<'g> Guide<'g> {
         allowed(&self.followers(), self.left).collect()
     }
 
+    /// The tokens whose logits alone decide what comes next, where they are few.
+    pub fn few_wanted(&mut self) -> Option<Vec<u32>> {
+        if self.grammar.may_end(&self.state) {
+            return None;
+        }
+        let followers = self.followers();
+        let allowed = allowed(&followers, self.left);
+        let few = 1..=FEW;
+        few.contains(&allowed.clone().count())
+            .then(|| allowed.collect())
+    }
+
     /// Takes the likeliest token that is allowed, or ends. Where the answer may end, everything the
-    /// model would say instead of going on counts for the end. `logits`: `[vocab]`.
+    /// model would say instead of going on counts for the end. `logits`: `[vocab]`, of which only those
+    /// of [`Guide::few_wanted`] are read where that gives any.
     pub fn next(&mut self, logits: &[f32]) -> Step {
         if self.is_over() {
             return Step::End;

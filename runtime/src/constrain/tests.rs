@@ -79,7 +79,14 @@ fn answer(grammar: &Grammar, budget: usize, seed: u64) -> Result<crate::Written,
     let mut step = 0;
     loop {
         guide.take_certain(|text| encode(&trie, text, seed ^ step));
-        if guide.next(&logits(seed, step)) == Step::End {
+        let mut logits = logits(seed, step);
+        if let Some(wanted) = guide.few_wanted() {
+            let is_wanted = |id: &usize| wanted.contains(&(*id as u32));
+            let others = (0..VOCABULARY).filter(|id| !is_wanted(id));
+            // Whatever stands there must not matter.
+            others.for_each(|id| logits[id] = 1e9);
+        }
+        if guide.next(&logits) == Step::End {
             return Ok(guide.finish());
         }
         step += 1;

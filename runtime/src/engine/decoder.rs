@@ -12,7 +12,7 @@ use crate::sampler::{Filter, arg_max};
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
     Activation, Compute, Int8Rows, Int8RowsBuf, Int8RowsMut, Store, attention, half,
-    linear_arg_max, linear_upper_bounds,
+    linear_arg_max, linear_nibbles_of, linear_upper_bounds,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -236,6 +236,17 @@ impl DecoderModel {
     fn head(&self, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
         let rows = self.normed(x, rows);
         self.product(rows, &self.head, out, Store::Overwrite);
+    }
+
+    /// [`DecoderModel::head`] for some tokens of the vocabulary: of a head in two planes, only their
+    /// rows are read.
+    fn logits_of(&self, x: &[f32], rows: &mut Int8RowsBuf, ids: &[u32], out: &mut [f32]) {
+        let WeightPanels::Nibbles(head) = self.pack.panels(&self.head) else {
+            return self.head(x, rows, out);
+        };
+        let rows = self.normed(x, rows);
+        let ids = ids.iter().map(|id| *id as usize);
+        linear_nibbles_of(&self.compute, rows, head, ids, out);
     }
 
     /// The token whose logit is largest behind the filters: of a head in two planes, one plane and a

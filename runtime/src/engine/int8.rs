@@ -281,6 +281,17 @@ impl Engine for Int8Engine {
         Ok(())
     }
 
+    fn logits_of(&mut self, ids: &[u32], out: &mut Vec<f32>) -> Result<(), RunError> {
+        if !self.appended {
+            return Err(RunError::NothingAppended);
+        }
+        out.resize(self.model.config().vocab_size, 0.0);
+        let (step, model) = (&mut self.step, &self.model);
+        let compute = || step.logits_of(model, ids, out);
+        self.crew.work(Phase::Decode, compute);
+        Ok(())
+    }
+
     fn likeliest(
         &mut self,
         room: &mut Vec<f32>,

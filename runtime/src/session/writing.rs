@@ -51,7 +51,10 @@ impl Session {
             waiting.extend(guide.take_certain(encode));
             self.extend(&waiting)?;
             waiting.clear();
-            self.write_logits(&mut logits)?;
+            match guide.few_wanted() {
+                Some(wanted) => self.write_logits_of(&wanted, &mut logits)?,
+                None => self.write_logits(&mut logits)?,
+            }
             match guide.next(&logits) {
                 Step::Token(token) if !guide.is_over() => waiting.push(token),
                 _ => return Ok(guide.finish()),

@@ -114,6 +114,38 @@ pub fn linear_nibbles(
     }
 }
 
+/// The products of one token with some rows alone, to their places in `out` (`[n]`); what stands in
+/// other places may change.
+///
+/// # Panics
+///
+/// Panics if the shapes do not fit, there is not one token, it has more than one scale, or a row is
+/// out of range.
+pub fn linear_nibbles_of(
+    compute: &Compute,
+    lhs: Int8Rows<'_>,
+    rhs: NibblePanels<'_>,
+    rows: impl Iterator<Item = usize>,
+    out: &mut [f32],
+) {
+    check(&lhs, &rhs);
+    assert_eq!(lhs.m(), 1, "some rows are those of one token");
+    assert_eq!(out.len(), rhs.n(), "out must be [n]");
+    let token = Token::of(compute, lhs, 0);
+    let mut last = None;
+    for panel in rows.map(|row| row / PANEL_ROWS) {
+        // Neighbouring rows are often asked for together.
+        if last == Some(panel) {
+            continue;
+        }
+        let mut values = [[0.0; PANEL_ROWS]];
+        token.products(&rhs.panel_range(panel, 1), &mut values);
+        let places = out[panel * PANEL_ROWS..].iter_mut().zip(values[0]);
+        places.for_each(|(place, value)| *place = value);
+        last = Some(panel);
+    }
+}
+
 /// For each row an upper bound of its product with one token, by the high plane alone. `out`: `[n]`
 ///
 /// # Panics

@@ -83,6 +83,16 @@ impl DecodeStep {
         model.head(&self.x, &mut self.rows, out);
     }
 
+    /// Logits of some tokens of the vocabulary after the last token, at their places. `out`: `[vocab]`
+    pub(in crate::engine) fn logits_of(
+        &mut self,
+        model: &DecoderModel,
+        ids: &[u32],
+        out: &mut [f32],
+    ) {
+        model.logits_of(&self.x, &mut self.rows, ids, out);
+    }
+
     /// The token whose logit is largest behind the filters. `room`: `[vocab]`, overwritten
     pub(in crate::engine) fn likeliest(
         &mut self,

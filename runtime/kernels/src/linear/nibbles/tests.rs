@@ -103,6 +103,28 @@ fn planes_give_what_int8_panels_give_on_every_kernel() {
     }
 }
 
+#[test]
+fn some_rows_alone_are_those_of_all() {
+    let (n, k) = (301, 96);
+    let operands = Operands::new(1, n, k);
+    for compute in computes() {
+        let expected = operands.expected(&compute);
+        let mut out = vec![f32::NAN; n];
+        let rows = [300, 7, 8, 9, 7, 0, 150];
+        linear_nibbles_of(
+            &compute,
+            operands.lhs(),
+            operands.planes(),
+            rows.into_iter(),
+            &mut out,
+        );
+        for row in rows {
+            assert_eq!(out[row], expected[row], "{compute} {row}");
+        }
+        assert!(out[100].is_nan());
+    }
+}
+
 /// The largest product, by its definition.
 fn arg_max(values: &[f32]) -> (usize, f32) {
     let mut best = (0, f32::NEG_INFINITY);
