@@ -124,6 +124,38 @@ pub unsafe trait Microkernel: Sync {
     ///   for [`Store::Add`] initialised.
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store);
 
+    /// [`Microkernel::tile`] for any number of int8 panels.
+    ///
+    /// # Safety
+    ///
+    /// * As for [`Microkernel::tile`].
+    unsafe fn tiles(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        // SAFETY: by the caller's promise.
+        unsafe { self.one_by_one(tile, out, out_stride, store) };
+    }
+
+    /// [`Microkernel::tiles`] by calls of [`Microkernel::tile`].
+    ///
+    /// # Safety
+    ///
+    /// * As for [`Microkernel::tile`].
+    unsafe fn one_by_one(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        let (stride, at_once) = (tile.panel_stride(), self.nr() / PANEL_ROWS);
+        for first in (0..tile.n_panels).step_by(at_once) {
+            let n_panels = at_once.min(tile.n_panels - first);
+            let part = Tile {
+                panels: &tile.panels[first * stride..][..n_panels * stride],
+                n_panels,
+                ..*tile
+            };
+            // SAFETY: by the caller's promise; panels start on lines.
+            unsafe {
+                let out = out.add(first * PANEL_ROWS);
+                self.tile(&part, out, out_stride, store);
+            }
+        }
+    }
+
     /// True for a kernel that takes int4 panels as they are stored; for others they are widened,
     /// with their scales in [`Tile::block_scales`].
     fn takes_int4(&self) -> bool {

@@ -36,7 +36,7 @@ pub const ALIGNMENT: usize = 64;
 pub const MAX_K: usize = 131_072;
 
 const TAIL_SUMS: usize = 4 * PANEL_ROWS;
-const TAIL_BIASES: usize = 8 * PANEL_ROWS;
+pub(crate) const TAIL_BIASES: usize = 8 * PANEL_ROWS;
 /// Largest weight magnitude; -128 is excluded so that a negated weight fits.
 const WEIGHT_MAX: f32 = 127.0;
 

@@ -182,7 +182,12 @@ unsafe fn absmax_or_nan<L: Lanes>(x: *const f32, len: usize) -> f32 {
 ///
 /// * The CPU has the instructions of `L`; `len` values are readable at `x` and writable at `out`.
 #[inline(always)]
-unsafe fn quantize_group<L: Lanes>(x: *const f32, len: usize, factor: f32, out: *mut i8) -> f32 {
+pub(crate) unsafe fn quantize_group<L: Lanes>(
+    x: *const f32,
+    len: usize,
+    factor: f32,
+    out: *mut i8,
+) -> f32 {
     // SAFETY: every access is below `len`.
     unsafe {
         let largest = absmax_or_nan::<L>(x, len);

@@ -42,7 +42,7 @@ mod weights;
 
 use head::{HeadLayout, PackedHead};
 use terms::{MAX_TERMS, Order, quantize_terms, term_scales};
-use weights::{add_groups, add_offsets, weigh_rows};
+use weights::{SCORE_STEPS, add_groups, add_offsets, weigh_rows};
 
 /// Keys whose weights share a scale.
 const GROUP: usize = 64;
@@ -120,7 +120,7 @@ struct Strip<'a> {
     queries: &'a mut [i8],
     query_scales: &'a mut [f32],
     query_sums: &'a mut [i32],
-    /// `[m, KEY_BLOCK]`.
+    /// `[m, KEY_BLOCK]`, in steps of a [`SCORE_STEPS`]th.
     scores: &'a mut [f32],
     weight_rows: &'a mut [i8],
     /// All keys, as the kernel wants them.
@@ -187,7 +187,8 @@ impl<'a> Strip<'a> {
 
     /// Puts query `i` of the strip in its place, quantised.
     fn set_query(&mut self, i: usize, query: &[f32]) {
-        let factor = scale(query.len());
+        // Exact: the factor is a power of two.
+        let factor = SCORE_STEPS * scale(query.len());
         let width = self.layout.key_width(1);
         let row = &mut self.query_rows[i * self.terms * width..][..self.terms * width];
         let tier = self.compute.float_tier();
@@ -299,21 +300,12 @@ impl<'a> Strip<'a> {
 
 /// Multiplies the tokens of `tile` with all its panels; rows of `out` are `out_stride` apart.
 fn product(kernel: &dyn Microkernel, tile: &Tile<'_>, out: &mut [f32], out_stride: usize) {
-    let stride = panel_stride(tile.k_padded);
-    let at_once = kernel.nr() / PANEL_ROWS;
     assert!(tile.n_panels * PANEL_ROWS <= out_stride && out.len() >= tile.rows * out_stride);
-    for first in (0..tile.n_panels).step_by(at_once) {
-        let n_panels = at_once.min(tile.n_panels - first);
-        let tile = Tile {
-            panels: &tile.panels[first * stride..][..n_panels * stride],
-            n_panels,
-            ..*tile
-        };
-        // SAFETY: the lengths of the tile follow from its shape, panels start on lines, and `out`
-        // holds the rows with all columns.
-        unsafe {
-            let out = out.as_mut_ptr().add(first * PANEL_ROWS);
-            kernel.tile(&tile, out, out_stride, Store::Overwrite);
-        }
-    }
+    assert_eq!(
+        tile.panels.len(),
+        tile.n_panels * panel_stride(tile.k_padded)
+    );
+    // SAFETY: the lengths of the tile follow from its shape, panels start on lines, and `out` holds
+    // the rows with all columns.
+    unsafe { kernel.tiles(tile, out.as_mut_ptr(), out_stride, Store::Overwrite) };
 }

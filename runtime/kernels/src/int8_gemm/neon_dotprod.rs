@@ -11,14 +11,16 @@
 //!
 //! Packed tokens fill whole registers: `[k / 4][rows rounded up to 4][4]`.
 
+mod halves;
+
 use std::arch::aarch64::*;
+use std::mem::MaybeUninit;
 
 use super::epilogue::TailQ;
 use super::neon::{add_blocks, add_scaled};
 use super::{Microkernel, Tile, with_rows};
 use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
-use crate::lanes::INTEGER_SHIFT;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
 
@@ -26,13 +28,8 @@ const MR: usize = 12;
 const NR: usize = PANEL_ROWS;
 /// Tokens of one register: one for each element of SDOT.
 const X_TOKENS: usize = 4;
-/// Values whose products add up to less than 2^22 in magnitude.
-const SHORT: usize = 256;
-/// Most groups of a tile whose sums and totals share the registers.
+/// Most groups whose scales are padded to whole registers.
 const GROUPS: usize = 64;
-/// The bits of a short sum begin with those of this number, and are those of a float: the start
-/// plus the sum. Taking the start away again is a cheaper conversion than SCVTF, and exact.
-const SHORT_START: f32 = INTEGER_SHIFT;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -122,6 +119,17 @@ unsafe impl Microkernel for NeonDotprod {
             }
         }
         turns * PRODUCTS
+    }
+    unsafe fn tiles(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        // SAFETY: having `self` proves the instruction; the rest is the caller's contract.
+        unsafe {
+            if tile.rows == MR && tile.block_scales.is_empty() && halves::fit::<MR>(tile) {
+                let scales = tile.lhs_scales.as_ptr();
+                halves::tiles::<MR>(tile, scales, out, out_stride, store);
+            } else {
+                self.one_by_one(tile, out, out_stride, store);
+            }
+        }
     }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
@@ -275,9 +283,18 @@ unsafe fn tile_dotprod<const R: usize>(
     unsafe {
         match tile.lhs_scales.as_chunks::<R>().0 {
             _ if !tile.block_scales.is_empty() => by_blocks::<R>(tile, out, out_stride, store),
-            [scales] if !fits_halves::<R>(tile) => {
-                in_one_go::<R>(tile, scales, out, out_stride, store)
+            scales if halves::fit::<R>(tile) => {
+                let mut padded = [MaybeUninit::<[f32; MR]>::uninit(); GROUPS];
+                let mut start = tile.lhs_scales.as_ptr();
+                if R < MR {
+                    for (padded, scales) in padded.iter_mut().zip(scales) {
+                        padded.write([0.0; MR])[..R].copy_from_slice(scales);
+                    }
+                    start = padded.as_ptr().cast();
+                }
+                halves::tiles::<R>(tile, start, out, out_stride, store);
             }
+            [scales] => in_one_go::<R>(tile, scales, out, out_stride, store),
             _ => by_groups::<R>(tile, out, out_stride, store),
         }
     }
@@ -310,12 +327,7 @@ unsafe fn in_one_go<const R: usize>(
     }
 }
 
-/// Whether [`half_by_groups`] takes the tile.
-fn fits_halves<const R: usize>(tile: &Tile<'_>) -> bool {
-    R.next_multiple_of(X_TOKENS) == MR && tile.group_len <= SHORT && tile.n_groups() <= GROUPS
-}
-
-/// A tile with several scales for each token.
+/// A tile with several scales for each token that [`halves`] does not take.
 ///
 /// # Safety
 ///
@@ -327,29 +339,6 @@ unsafe fn by_groups<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
-    if fits_halves::<R>(tile) {
-        let mut padded = [[0.0; MR]; GROUPS];
-        let scales = if R == MR {
-            tile.lhs_scales.as_chunks().0
-        } else {
-            for (padded, scales) in padded.iter_mut().zip(tile.lhs_scales.as_chunks::<R>().0) {
-                padded[..R].copy_from_slice(scales);
-            }
-            &padded[..tile.n_groups()]
-        };
-        // SAFETY: the packed tokens have MR places, the groups are short and as many as scales;
-        // row i of `out` holds eight values.
-        unsafe {
-            let tail = TailQ::load(PanelTail::of(tile.panels.as_ptr(), tile.k_padded));
-            for half in 0..2 {
-                let totals = half_by_groups(tile, scales, half);
-                for (i, total) in totals.into_iter().enumerate().take(R) {
-                    tail.store_half(half, total, out.add(i * out_stride), store);
-                }
-            }
-        }
-        return;
-    }
     let group_steps = tile.group_len / K_GROUP;
     let mut totals = [[vdupq_n_f32(0.0); 2]; R];
     for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
@@ -361,140 +350,6 @@ unsafe fn by_groups<const R: usize>(
     }
     // SAFETY: by the caller's promises.
     unsafe { finish(tile, totals, out, out_stride, store) };
-}
-
-/// The totals of all tokens of a full tile and the rows 0..4 (`half` 0) or 4..8 of its panel, all
-/// groups. 12 sums and 12 totals stay in registers, where those of eight rows would go to memory
-/// and back for each group.
-///
-/// ```text
-///   v0..v11 sums   v12..v23 totals   v24 weights   v25..v30 tokens of two steps   v31 SHORT_START
-/// ```
-///
-/// Everything that computes waits for two pipelines, which SDOT fills. So sums begin by loads from
-/// memory instead of moves. LDUR rather than LDR, LDP and LD1: LLVM's model of the core counts one
-/// operation for it, more for the others.
-///
-/// # Safety
-///
-/// * As in [`tile_dotprod`], for packed tokens with [`MR`] places, groups of at most [`SHORT`] values,
-///   a multiple of 16, and scales of each group.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn half_by_groups(tile: &Tile<'_>, scales: &[[f32; MR]], half: usize) -> [float32x4_t; MR] {
-    const START: [f32; 4] = [SHORT_START; 4];
-    let mut totals = [vdupq_n_f32(0.0); MR];
-    // SAFETY: the outer loop runs once for each group and reads its 12 scales; the inner one takes
-    // four steps at a time, and of each reads 16 of 32 bytes of weights and 12 tokens.
-    unsafe {
-        std::arch::asm!(
-            ".arch_extension dotprod",
-            ".irp i, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23",
-            "movi v\\i\\().4s, #0",
-            ".endr",
-            ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-            "ldur q\\i, [{start}]",
-            ".endr",
-            "ldur q31, [{start}]",
-            "2:",
-            "mov {count}, {blocks}",
-            "3:",
-            // Two of the four steps, whose tokens are in registers of their own.
-            ".irp s, 0, 2",
-            "ldur q24, [{w}, #(32 * \\s)]",
-            "ldur q25, [{x}, #(48 * \\s)]",
-            "ldur q26, [{x}, #(48 * \\s + 16)]",
-            "ldur q27, [{x}, #(48 * \\s + 32)]",
-            "sdot v0.4s, v24.16b, v25.4b[0]",
-            "sdot v1.4s, v24.16b, v25.4b[1]",
-            "sdot v2.4s, v24.16b, v25.4b[2]",
-            "sdot v3.4s, v24.16b, v25.4b[3]",
-            "sdot v4.4s, v24.16b, v26.4b[0]",
-            "sdot v5.4s, v24.16b, v26.4b[1]",
-            "sdot v6.4s, v24.16b, v26.4b[2]",
-            "sdot v7.4s, v24.16b, v26.4b[3]",
-            "sdot v8.4s, v24.16b, v27.4b[0]",
-            "sdot v9.4s, v24.16b, v27.4b[1]",
-            "sdot v10.4s, v24.16b, v27.4b[2]",
-            "sdot v11.4s, v24.16b, v27.4b[3]",
-            "ldur q24, [{w}, #(32 * \\s + 32)]",
-            "ldur q28, [{x}, #(48 * \\s + 48)]",
-            "ldur q29, [{x}, #(48 * \\s + 64)]",
-            "ldur q30, [{x}, #(48 * \\s + 80)]",
-            "sdot v0.4s, v24.16b, v28.4b[0]",
-            "sdot v1.4s, v24.16b, v28.4b[1]",
-            "sdot v2.4s, v24.16b, v28.4b[2]",
-            "sdot v3.4s, v24.16b, v28.4b[3]",
-            "sdot v4.4s, v24.16b, v29.4b[0]",
-            "sdot v5.4s, v24.16b, v29.4b[1]",
-            "sdot v6.4s, v24.16b, v29.4b[2]",
-            "sdot v7.4s, v24.16b, v29.4b[3]",
-            "sdot v8.4s, v24.16b, v30.4b[0]",
-            "sdot v9.4s, v24.16b, v30.4b[1]",
-            "sdot v10.4s, v24.16b, v30.4b[2]",
-            "sdot v11.4s, v24.16b, v30.4b[3]",
-            ".endr",
-            "add {w}, {w}, #128",
-            "add {x}, {x}, #192",
-            "subs {count}, {count}, #1",
-            "b.ne 3b",
-            "ldur q25, [{scales}]",
-            "ldur q26, [{scales}, #16]",
-            "ldur q27, [{scales}, #32]",
-            "add {scales}, {scales}, #48",
-            "subs {groups}, {groups}, #1",
-            ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11",
-            "fsub v\\i\\().4s, v\\i\\().4s, v31.4s",
-            ".endr",
-            "fmla v12.4s, v0.4s, v25.s[0]",
-            "ldur q0, [{start}]",
-            "fmla v13.4s, v1.4s, v25.s[1]",
-            "ldur q1, [{start}]",
-            "fmla v14.4s, v2.4s, v25.s[2]",
-            "ldur q2, [{start}]",
-            "fmla v15.4s, v3.4s, v25.s[3]",
-            "ldur q3, [{start}]",
-            "fmla v16.4s, v4.4s, v26.s[0]",
-            "ldur q4, [{start}]",
-            "fmla v17.4s, v5.4s, v26.s[1]",
-            "ldur q5, [{start}]",
-            "fmla v18.4s, v6.4s, v26.s[2]",
-            "ldur q6, [{start}]",
-            "fmla v19.4s, v7.4s, v26.s[3]",
-            "ldur q7, [{start}]",
-            "fmla v20.4s, v8.4s, v27.s[0]",
-            "ldur q8, [{start}]",
-            "fmla v21.4s, v9.4s, v27.s[1]",
-            "ldur q9, [{start}]",
-            "fmla v22.4s, v10.4s, v27.s[2]",
-            "ldur q10, [{start}]",
-            "fmla v23.4s, v11.4s, v27.s[3]",
-            "ldur q11, [{start}]",
-            "b.ne 2b",
-            w = inout(reg) tile.panels.as_ptr().add(half * STEP_BYTES / 2) => _,
-            x = inout(reg) tile.lhs.as_ptr() => _,
-            scales = inout(reg) scales.as_ptr() => _,
-            start = in(reg) START.as_ptr(),
-            blocks = in(reg) tile.group_len / (4 * K_GROUP),
-            count = out(reg) _,
-            groups = inout(reg) scales.len() => _,
-            out("v12") totals[0],
-            out("v13") totals[1],
-            out("v14") totals[2],
-            out("v15") totals[3],
-            out("v16") totals[4],
-            out("v17") totals[5],
-            out("v18") totals[6],
-            out("v19") totals[7],
-            out("v20") totals[8],
-            out("v21") totals[9],
-            out("v22") totals[10],
-            out("v23") totals[11],
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
-            options(readonly, nostack),
-        );
-    }
-    totals
 }
 
 /// A tile with block scales.

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::lanes::{Lanes, load_first, store_i8_first, tiered};
-use crate::quantize::{ABSMAX_MIN, QUANTIZED_MAX, absmax};
+use crate::quantize::{ABSMAX_MIN, QUANTIZED_MAX, absmax, quantize_group};
 
 /// Products of a score of two-term rows.
 pub(super) const MAX_TERMS: usize = 3;
@@ -70,7 +70,10 @@ pub(super) unsafe fn quantize_terms_on<L: Lanes>(
     out: &mut [i8],
 ) -> f32 {
     let (x, len) = (row.as_ptr(), row.len());
-    let two = out.len() > width;
+    if out.len() <= width {
+        // SAFETY: `len` values are readable and writable.
+        return unsafe { quantize_group::<L>(x, len, factor, out.as_mut_ptr()) };
+    }
     let (again, low) = match order {
         Order::Query => (2 * width, width),
         Order::Key => (width, 2 * width),
@@ -94,12 +97,10 @@ pub(super) unsafe fn quantize_terms_on<L: Lanes>(
             let value = value.mul(factor).mul(inverse);
             let high = value.clamp(-QUANTIZED_MAX, QUANTIZED_MAX);
             store::<L>(high, out.add(i), left);
-            if two {
-                store::<L>(high, out.add(again + i), left);
-                // The difference is exact.
-                let rest = high.sub(high.round());
-                store::<L>(rest.mul(steps), out.add(low + i), left);
-            }
+            store::<L>(high, out.add(again + i), left);
+            // The difference is exact.
+            let rest = high.sub(high.round());
+            store::<L>(rest.mul(steps), out.add(low + i), left);
             i += L::N;
         }
         if zero { 0.0 } else { largest / QUANTIZED_MAX }

@@ -16,14 +16,16 @@ const LOWEST: f32 = -100.0;
 pub(super) const ROWS: usize = 4;
 /// What is taken from a weight so that it fits a byte.
 pub(super) const WEIGHT_OFFSET: i32 = POWER_OFFSET;
+/// Steps of an octave, in which scores are counted.
+pub(super) const SCORE_STEPS: f32 = STEPS as f32;
 /// Scores this far below the maximum of their group have the code 0.
-const LOWEST_CODED: f32 = -(CODE_MAX as f32) / STEPS as f32;
+const LOWEST_CODED: f32 = -(CODE_MAX as f32);
 /// `2^r` on ±1/2, the largest relative error made smallest; highest power first.
 const EXP2: [f32; 4] = [0.055_171_67, 0.242_611_13, 0.693_260_97, 0.999_928_06];
 
 tiered! {
-    /// Turns scores, `m` rows `stride` apart, into weights `[m, n_keys]` less [`WEIGHT_OFFSET`]:
-    /// `254 · 2^(score - maximum of the group)`, the exponent rounded to 32nds, then the weight. The
+    /// Turns scores in 32nds, `m` rows `stride` apart, into weights `[m, n_keys]` less
+    /// [`WEIGHT_OFFSET`]: `254 · 2^(score - maximum of the group)`, the exponent rounded to 32nds, then the weight. The
     /// maxima of the groups go to `maxima`, the sums of their weights to `sums`, both `[groups, m]`.
     ///
     /// # Safety
@@ -70,7 +72,7 @@ unsafe fn weigh_rows_on<L: Lanes>(
                 maxima.add(g * m + first).cast::<[f32; ROWS]>().write(four);
             }
         }
-        let (steps, lowest) = (L::splat(STEPS as f32), L::splat(LOWEST_CODED));
+        let lowest = L::splat(LOWEST_CODED);
         let highest = L::splat(INTEGER_SHIFT + CODE_MAX as f32);
         for i in 0..m {
             for g in 0..n_keys / GROUP {
@@ -81,7 +83,7 @@ unsafe fn weigh_rows_on<L: Lanes>(
                     let mut four = [maximum; 4];
                     for (j, code) in four.iter_mut().enumerate() {
                         let below = L::load(from.add(k + j * L::N)).sub(maximum).max(lowest);
-                        *code = below.fused_mul_add(steps, highest);
+                        *code = below.add(highest);
                     }
                     L::store_powers(four, to.add(k));
                 }
@@ -121,7 +123,7 @@ unsafe fn largest_lanes<L: Lanes>(from: *const f32) -> L {
 }
 
 tiered! {
-    /// Turns the maxima of `n` rows, `[groups, n]`, into `scales` of the same shape,
+    /// Turns the maxima of `n` rows in 32nds, `[groups, n]`, into `scales` of the same shape,
     /// `2^(maximum - maximum of the row)`, and writes what the weights of each row sum to, `totals`
     /// `[n]`; `sums` are those of [`weigh_rows`].
     ///
@@ -166,7 +168,8 @@ unsafe fn add_groups_on<L: Lanes>(
             for first in (0..n).step_by(L::N) {
                 let at = g * n + first;
                 let below = L::load(maxima.add(at)).sub(L::load(totals.add(first)));
-                exp2_lanes(below, coefficients).store(scales.add(at));
+                let octaves = below.mul(L::splat(1.0 / SCORE_STEPS));
+                exp2_lanes(octaves, coefficients).store(scales.add(at));
             }
         }
         for first in (0..n).step_by(L::N) {
@@ -213,32 +216,34 @@ unsafe fn add_offsets_on<L: Lanes>(
     mean: &[f32],
     out: &mut [f32],
 ) {
-    /// Vectors whose sums run side by side.
-    const VECTORS: usize = 4;
     let len = row.len();
     let n_groups = offsets.len() / len;
-    let (row, offsets, mean) = (row.as_ptr(), offsets.as_ptr(), mean.as_ptr());
-    let (scales, out) = (scales.as_ptr(), out.as_mut_ptr());
+    let sums = OffsetSums {
+        row: row.as_ptr(),
+        scales: scales.as_ptr(),
+        stride,
+        offsets: offsets.as_ptr(),
+        len,
+        n_groups,
+        factor,
+        mean: mean.as_ptr(),
+        out: out.as_mut_ptr(),
+    };
     let mut first = 0;
     // SAFETY: every access is below len, n_groups, or the scale of a group.
     unsafe {
-        let factor = L::splat(factor);
-        while first + VECTORS * L::N <= len {
-            let mut sums = load_vectors::<L, VECTORS>(row.add(first));
-            for g in 0..n_groups {
-                let scale = L::splat(*scales.add(g * stride));
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let offset = L::load(offsets.add(g * len + first + v * L::N));
-                    *sum = offset.fused_mul_add(scale, *sum);
-                }
-            }
-            for (v, sum) in sums.into_iter().enumerate() {
-                let at = first + v * L::N;
-                let value = sum.fused_mul_add(factor, L::load(mean.add(at)));
-                value.store(out.add(at));
-            }
-            first += VECTORS * L::N;
+        // As many sums side by side as hide what each waits for.
+        while first + 16 * L::N <= len {
+            sums.add::<L, 16>(first);
+            first += 16 * L::N;
         }
+        while first + 4 * L::N <= len {
+            sums.add::<L, 4>(first);
+            first += 4 * L::N;
+        }
+        let (row, offsets, mean) = (row.as_ptr(), offsets.as_ptr(), mean.as_ptr());
+        let (scales, out) = (scales.as_ptr(), out.as_mut_ptr());
+        let factor = L::splat(factor);
         while first < len {
             let width = L::N.min(len - first);
             let mut sum = load_first::<L>(row.add(first), width, 0.0);
@@ -249,6 +254,47 @@ unsafe fn add_offsets_on<L: Lanes>(
             let mean = load_first::<L>(mean.add(first), width, 0.0);
             store_first(sum.fused_mul_add(factor, mean), out.add(first), width);
             first += L::N;
+        }
+    }
+}
+
+/// The operands of [`add_offsets`], `len` values or groups of them.
+struct OffsetSums {
+    row: *const f32,
+    scales: *const f32,
+    stride: usize,
+    offsets: *const f32,
+    len: usize,
+    n_groups: usize,
+    factor: f32,
+    mean: *const f32,
+    out: *mut f32,
+}
+
+impl OffsetSums {
+    /// Writes `VECTORS` vectors of the output.
+    ///
+    /// # Safety
+    ///
+    /// * The CPU has the instructions of `L`; so many vectors from `first` on are below `len`.
+    #[inline(always)]
+    unsafe fn add<L: Lanes, const VECTORS: usize>(&self, first: usize) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let factor = L::splat(self.factor);
+            let mut sums = load_vectors::<L, VECTORS>(self.row.add(first));
+            for g in 0..self.n_groups {
+                let scale = L::splat(*self.scales.add(g * self.stride));
+                let offsets = self.offsets.add(g * self.len + first);
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(offsets.add(v * L::N)).fused_mul_add(scale, *sum);
+                }
+            }
+            for (v, sum) in sums.into_iter().enumerate() {
+                let at = first + v * L::N;
+                let value = sum.fused_mul_add(factor, L::load(self.mean.add(at)));
+                value.store(self.out.add(at));
+            }
         }
     }
 }
