@@ -67,7 +67,7 @@ pub struct Global {
     #[arg(long, global = true, value_enum, default_value_t = PrecisionArg::Int8)]
     pub precision: PrecisionArg,
     /// Weights of the decoder: what a model directory, GGUF file or --shape is quantised to
-    /// [default: int8], and what a pack must have
+    /// [default: as the file has them if that is 4 bit, else int8], and what a pack must have
     #[arg(long, global = true, value_enum, value_name = "WEIGHTS")]
     pub weights: Option<WeightsArg>,
     /// Print one JSON object a line instead of text

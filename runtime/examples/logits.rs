@@ -6,7 +6,8 @@
 //! An exception is stored in the other of the two ways (int8 instead of int4, for `head` and `v` int4 instead of int8):
 //! a part of every layer (`down`), every part of a layer (`0`), a part of one (`0.down`) or `head`.
 //! A directory or GGUF file is packed as `ocelli pack` does by default; with the word `nearest`
-//! among the exceptions, also after `int8:`, without calibration.
+//! among the exceptions, also after `int8:`, without calibration; with the word `again` a file whose layers
+//! lie on a 4-bit grid is rotated and rounded again.
 //!
 //! Reads lines from stdin and answers each on stdout:
 //!
@@ -31,6 +32,8 @@ use std::sync::Arc;
 const THREADS: usize = 1;
 /// The exception that leaves calibration out.
 const NEAREST: &str = "nearest";
+/// The exception that rounds again what lies on a 4-bit grid in its file.
+const AGAIN: &str = "again";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -74,14 +77,16 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
     }
     let model = Published::open(&path, None, None)?;
     let layers = model.files.config.text.n_layers;
+    let has = |wanted: &str| exceptions.split(',').any(|word| word == wanted);
     let options = PackOptions {
-        weights,
+        weights: Some(weights),
+        rounds_again: has(AGAIN),
         exceptions: exceptions
             .split(',')
-            .filter(|word| !word.is_empty() && *word != NEAREST)
+            .filter(|word| !["", NEAREST, AGAIN].contains(word))
             .flat_map(|word| matrices(word, weights, layers))
             .collect(),
-        calibration: match exceptions.split(',').any(|word| word == NEAREST) {
+        calibration: match has(NEAREST) {
             true => CalibrationText::None,
             false => CalibrationText::BuiltIn,
         },

@@ -1,11 +1,13 @@
 //! Readers of published model files, and what they have in common.
 
 pub mod gguf;
+mod grid;
 pub mod onnx;
 pub mod safetensors;
 
 use crate::config::{ConfigError, ModelFiles};
 use gguf::{GgufError, GgufModel};
+use ocelli_kernels::int4_groups::Int4Groups;
 use onnx::{OnnxError, OnnxModel, Variant};
 use safetensors::{Checkpoint, CheckpointError};
 use std::borrow::Cow;
@@ -70,6 +72,20 @@ pub trait FloatWeights: fmt::Debug {
     ///
     /// As for the whole tensor, in the strip they are met in.
     fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s>;
+
+    /// The numbers of a matrix `[n, k]` that lies on a symmetric 4-bit grid in its file: integers
+    /// from -8 to 7 and a scale for every 32 of a row. `None` for any other.
+    ///
+    /// # Errors
+    ///
+    /// Missing tensor, other shape.
+    fn int4_groups(
+        &self,
+        _name: &str,
+        _shape: [usize; 2],
+    ) -> Result<Option<Int4Groups>, ImportError> {
+        Ok(None)
+    }
 
     /// The files, with their bytes.
     fn files(&self) -> Vec<(&Path, &[u8])>;

@@ -39,11 +39,14 @@ use std::sync::Arc;
 
 /// First bytes of a pack.
 pub const MAGIC: [u8; 8] = *b"OCELLIPK";
-/// The format this program writes and reads.
+/// The format this program writes, if it can say what a pack is.
 pub const FORMAT_VERSION: u32 = 4;
+/// The format of packs whose residual stream has another basis than [`StreamBasis::Rotated`].
+pub const BASIS_VERSION: u32 = 5;
 /// Name of the decoder's head.
 pub(crate) const HEAD: &str = "text.head";
-/// The oldest format that is read: it has no tensor in two planes, and differs in nothing else.
+/// The oldest format that is read: it has no tensor in two planes, and differs from
+/// [`FORMAT_VERSION`] in nothing else.
 const OLDEST_VERSION: u32 = 3;
 /// Bytes before the header.
 pub const PREFIX_BYTES: usize = 24;
@@ -101,12 +104,57 @@ pub struct Header {
     pub image_seq_len: usize,
     /// Jinja chat template.
     pub chat_template: String,
-    /// Rotation folded into the decoder's residual stream.
+    /// Rotation folded into the decoder's residual stream, or into the head alone.
     pub text_rotation: Rotation,
     /// Files the pack was made from.
     pub sources: Vec<SourceFile>,
     /// The tensor table.
     pub tensors: Vec<TensorEntry>,
+    /// Basis of the decoder's residual stream. Stands behind everything else, in packs of
+    /// [`BASIS_VERSION`] alone.
+    #[serde(skip)]
+    pub basis: StreamBasis,
+}
+
+/// Basis of the decoder's residual stream between its layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamBasis {
+    /// That of [`Header::text_rotation`]; the norms are folded into the matrices behind them.
+    #[default]
+    Rotated,
+    /// That of the published model: the layers' matrices keep the numbers of their file, norms have
+    /// weights (`text.{i}.qkv_norm` and `.gate_up_norm`). The head is rotated, its norm folded.
+    Published,
+}
+
+impl Header {
+    /// The format that says what this header says, and the header's bytes in it.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be encoded.
+    pub fn encode(&self) -> Result<(u32, Vec<u8>), postcard::Error> {
+        let bytes = postcard::to_stdvec(self)?;
+        match self.basis {
+            StreamBasis::Rotated => Ok((FORMAT_VERSION, bytes)),
+            basis => Ok((BASIS_VERSION, postcard::to_extend(&basis, bytes)?)),
+        }
+    }
+
+    /// Reads a header of either format.
+    fn decode(version: u32, bytes: &[u8]) -> Result<Header, String> {
+        let said = |error: postcard::Error| error.to_string();
+        let (mut header, rest) = postcard::take_from_bytes::<Header>(bytes).map_err(said)?;
+        let mut behind = rest.len();
+        if version == BASIS_VERSION {
+            let (basis, rest) = postcard::take_from_bytes(rest).map_err(said)?;
+            (header.basis, behind) = (basis, rest.len());
+        }
+        match behind {
+            0 => Ok(header),
+            _ => Err(format!("{behind} bytes are left behind it")),
+        }
+    }
 }
 
 /// Why a pack cannot be used.
@@ -131,7 +179,7 @@ pub enum OpenError {
     },
     /// Another program version wrote the pack.
     #[error(
-        "{origin} has pack format {found}, this program reads formats {OLDEST_VERSION} to {FORMAT_VERSION}; \
+        "{origin} has pack format {found}, this program reads formats {OLDEST_VERSION} to {BASIS_VERSION}; \
          pack the model again with this version of ocelli"
     )]
     Version {
@@ -509,10 +557,11 @@ fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError>
     if bytes[..8] != MAGIC {
         return Err(damaged("it does not begin with OCELLIPK".to_owned()));
     }
-    if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&word(8)) {
+    let version = word(8);
+    if !(OLDEST_VERSION..=BASIS_VERSION).contains(&version) {
         return Err(OpenError::Version {
             origin: origin.to_owned(),
-            found: word(8),
+            found: version,
         });
     }
     let len = word(12) as usize;
@@ -542,7 +591,7 @@ fn read_prefix(bytes: &[u8], origin: &str) -> Result<(Header, usize), OpenError>
             word(16)
         )));
     }
-    let header = postcard::from_bytes(header)
-        .map_err(|error| damaged(format!("the header cannot be read: {error}")))?;
+    let header = Header::decode(version, header)
+        .map_err(|what| damaged(format!("the header cannot be read: {what}")))?;
     Ok((header, start))
 }

@@ -15,18 +15,24 @@
 //!    weights `v` stays a matrix of its own, in int8.
 //! 5. The decoder's rounding errors are fed back along each row, weighed by what a short text
 //!    shows about the inputs.
+//!
+//! Layers that lie on a symmetric 4-bit grid in their file keep it: neither folded nor rotated nor
+//! rounded ([`crate::pack::StreamBasis::Published`]).
 
 mod arithmetic;
 mod calibration;
 mod feedback;
 mod fold;
+mod layer;
 mod plan;
 mod rounding;
+mod storage;
 
 use crate::config::{ModelFiles, PreprocessConfig, VisionConfig};
 use crate::import::{FloatWeights, ImportError, Published};
 use crate::pack::{
-    HEAD, Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, WeightScheme,
+    HEAD, Header, Layout, PackError, PackWriter, PlannedTensor, SourceFile, StreamBasis,
+    WeightScheme,
 };
 use crate::probe;
 use crate::rotation::Rotation;
@@ -35,11 +41,13 @@ use arithmetic::Arithmetic;
 use calibration::Calibration;
 use feedback::{Feedback, Moments};
 use fold::Linear;
+use layer::{Input, LayerMatrix};
 use ocelli_kernels::{half, int4_panels, panels};
 use plan::check_shapes;
 use sha2::{Digest, Sha256};
 use std::io::{Seek, Write};
 use std::path::Path;
+use storage::Storage;
 
 pub use calibration::CalibrationText;
 pub use plan::{GROUP, pack_bytes, plan, working_bytes};
@@ -100,8 +108,12 @@ pub enum PackModelError {
 /// What a caller may choose about a pack.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackOptions {
-    /// How the decoder's matrices are stored.
-    pub weights: WeightScheme,
+    /// How the decoder's matrices are stored. `None`: as the file has them where that is 4 bit, else
+    /// in int8.
+    pub weights: Option<WeightScheme>,
+    /// Whether weights that lie on a 4-bit grid are rotated and rounded again all the same: for
+    /// measuring what that costs.
+    pub rounds_again: bool,
     /// Decoder matrices stored in the other of the two ways, e.g. `text.0.down` or `text.head`:
     /// for measuring what each of them costs.
     pub exceptions: Vec<String>,
@@ -112,7 +124,7 @@ pub struct PackOptions {
 impl From<WeightScheme> for PackOptions {
     fn from(weights: WeightScheme) -> PackOptions {
         PackOptions {
-            weights,
+            weights: Some(weights),
             ..PackOptions::default()
         }
     }
@@ -145,6 +157,19 @@ pub struct Packed<W> {
     pub out: W,
     /// Why it holds no tables of the tokenizer, if it holds none.
     pub refusal: Option<Refusal>,
+    /// How the decoder's matrices are stored, most of them.
+    pub weights: WeightScheme,
+    /// Which of the layers' matrices keep the 4-bit grid of their file, if most do.
+    pub on_grid: Option<OnGrid>,
+}
+
+/// How many matrices of the decoder's layers keep the 4-bit grid of their file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnGrid {
+    /// Those that do.
+    pub kept: usize,
+    /// All.
+    pub matrices: usize,
 }
 
 /// Packs opened weights under a name.
@@ -161,9 +186,10 @@ pub fn pack_model<W: Write + Seek>(
     progress: Progress<'_>,
 ) -> Result<Packed<W>, PackModelError> {
     let config = &files.config;
-    check_shapes(config, options)?;
+    let storage = Storage::of(&config.text, weights, options)?;
+    check_shapes(config, &storage, options)?;
     let tokenizer = TokenizerBlobs::new(&files.tokenizer_json);
-    let mut plan = plan(config, &tokenizer, options);
+    let mut plan = plan::plan_stored(config, &tokenizer, options, &storage);
     plan::check_exceptions(&plan, options)?;
     plan.push(probe::planned());
     let header = Header {
@@ -179,6 +205,7 @@ pub fn pack_model<W: Write + Seek>(
         text_rotation: Rotation::new(config.text.hidden_size, TEXT_SEED),
         sources: sources(files, weights),
         tensors: Vec::new(),
+        basis: storage.basis(),
     };
     let text = header.text_rotation.clone();
     let writer = PackWriter::new(out, header, &plan)?;
@@ -187,6 +214,7 @@ pub fn pack_model<W: Write + Seek>(
         weights,
         writer,
         text,
+        storage,
         plan,
         done: 0,
         progress,
@@ -201,6 +229,8 @@ pub fn pack_model<W: Write + Seek>(
     // Room for the probes, which are made on the whole pack.
     packer.blob(probe::BLOB, &[0; probe::BLOB_BYTES])?;
     Ok(Packed {
+        weights: packer.storage.scheme(),
+        on_grid: packer.on_grid(),
         out: packer.writer.finish()?,
         refusal: tokenizer.tables.err(),
     })
@@ -256,6 +286,7 @@ struct Packer<'a, W> {
     weights: &'a dyn FloatWeights,
     writer: PackWriter<W>,
     text: Rotation,
+    storage: Storage,
     plan: Vec<PlannedTensor>,
     /// Tensors of the plan that are written.
     done: usize,
@@ -308,6 +339,24 @@ impl<W: Write + Seek> Packer<'_, W> {
             _ => rounding::int8_panels(rows, feedback),
         };
         Ok(self.writer.append(name, &bytes)?)
+    }
+
+    /// What lies on a grid and stays on it.
+    fn on_grid(&self) -> Option<OnGrid> {
+        let t = &self.files.config.text;
+        let matrices = (0..t.n_layers).flat_map(|layer| self.storage.matrices(t, layer));
+        let names: Vec<String> = matrices.map(|matrix| matrix.name).collect();
+        let is_kept = |tensor: &&PlannedTensor| self.storage.keeps(&tensor.name, tensor.layout);
+        (self.storage.basis() == StreamBasis::Published).then(|| OnGrid {
+            kept: self.plan.iter().filter(is_kept).count(),
+            matrices: names.len(),
+        })
+    }
+
+    /// A list of floats, as they are.
+    fn floats(&mut self, name: &str, values: &[f32]) -> Result<(), PackModelError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.blob(name, &bytes)
     }
 
     /// A `[n, k]` linear without bias.
@@ -365,11 +414,7 @@ impl<W: Write + Seek> Packer<'_, W> {
             fold::centre(row);
             rotation.rotate(row);
         }
-        let bytes: Vec<u8> = positions
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
-        self.blob("vision.positions", &bytes)?;
+        self.floats("vision.positions", &positions)?;
 
         for i in 0..v.n_layers {
             let layer = format!("model.vision_model.encoder.layers.{i}");
@@ -410,7 +455,9 @@ impl<W: Write + Seek> Packer<'_, W> {
         )?;
         self.fold_layer_norm(&mut connector, "model.vision_model.post_layernorm", hidden)?;
         connector.rotate_input(&rotation);
-        connector.rotate_output(&self.text.clone());
+        if self.storage.basis() == StreamBasis::Rotated {
+            connector.rotate_output(&self.text);
+        }
         self.matrix("connector", &connector)
     }
 
@@ -432,79 +479,26 @@ impl<W: Write + Seek> Packer<'_, W> {
     fn text(&mut self, options: &PackOptions) -> Result<(), PackModelError> {
         let config = self.files.config.clone();
         let t = &config.text;
-        let hidden = t.hidden_size;
-        let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
         let rotation = self.text.clone();
 
         let embed_name = "model.text_model.embed_tokens.weight";
         let ids = calibration::tokens(self.files, &options.calibration)?;
         let x = self.embedding(embed_name, t.vocab_size, &ids)?;
+        let bases = (self.storage.basis(), &rotation);
         let mut calibration =
-            (!ids.is_empty()).then(|| Calibration::new(t, self.weights, &rotation, x));
+            (!ids.is_empty()).then(|| Calibration::new(t, self.weights, bases, x));
 
         let arithmetic = Arithmetic::new();
         let feedback = |moments: Moments| Feedback::new(&arithmetic, moments);
         for i in 0..t.n_layers {
-            let moments = calibration.as_mut().map(|text| text.layer(&arithmetic, i));
-            let [for_qkv, for_out, for_gate_up, for_down] = match moments.transpose()? {
-                Some(moments) => moments.map(Some),
+            let rounded = self.rounded_inputs(i);
+            let moments = match &mut calibration {
+                Some(text) => text.layer(&arithmetic, i, rounded)?,
                 None => [const { None }; 4],
             };
-            let layer = format!("model.text_model.layers.{i}");
-            let attention = format!("{layer}.self_attn");
-            let norm = self.vector(&format!("{layer}.input_layernorm.weight"), hidden)?;
-            let parts = [
-                self.linear(&format!("{attention}.q_proj"), heads, hidden)?,
-                self.linear(&format!("{attention}.k_proj"), kv, hidden)?,
-                self.linear(&format!("{attention}.v_proj"), kv, hidden)?,
-            ];
-            let for_qkv = for_qkv.map(feedback);
-            let split: &[(&str, &[Linear])] = match options.weights {
-                WeightScheme::Int8 => &[("qkv", &parts)],
-                WeightScheme::Int4 => &[("qk", &parts[..2]), ("v", &parts[2..])],
-            };
-            for (name, parts) in split {
-                let mut stacked = Linear::stack(parts);
-                stacked.fold_input_scale(&norm);
-                stacked.rotate_input(&rotation);
-                self.fed_matrix(&format!("text.{i}.{name}"), &stacked, for_qkv.as_ref())?;
+            for (input, moments) in Input::ALL.into_iter().zip(moments) {
+                self.reading(i, input, moments.map(feedback).as_ref())?;
             }
-
-            let mut out = self.linear(&format!("{attention}.o_proj"), hidden, heads)?;
-            out.rotate_output(&rotation);
-            self.fed_matrix(
-                &format!("text.{i}.out"),
-                &out,
-                for_out.map(feedback).as_ref(),
-            )?;
-
-            let norm = self.vector(&format!("{layer}.post_attention_layernorm.weight"), hidden)?;
-            let gate = self.linear(
-                &format!("{layer}.mlp.gate_proj"),
-                t.intermediate_size,
-                hidden,
-            )?;
-            let up = self.linear(&format!("{layer}.mlp.up_proj"), t.intermediate_size, hidden)?;
-            let mut gate_up = Linear::alternate(&gate, &up, 8);
-            gate_up.fold_input_scale(&norm);
-            gate_up.rotate_input(&rotation);
-            self.fed_matrix(
-                &format!("text.{i}.gate_up"),
-                &gate_up,
-                for_gate_up.map(feedback).as_ref(),
-            )?;
-
-            let mut down = self.linear(
-                &format!("{layer}.mlp.down_proj"),
-                hidden,
-                t.intermediate_size,
-            )?;
-            down.rotate_output(&rotation);
-            self.fed_matrix(
-                &format!("text.{i}.down"),
-                &down,
-                for_down.map(feedback).as_ref(),
-            )?;
         }
         let head = if config.tie_word_embeddings {
             embed_name
@@ -515,7 +509,66 @@ impl<W: Write + Seek> Packer<'_, W> {
         self.head(head, t.vocab_size, moments.map(feedback))
     }
 
-    /// The embedding table, strip by strip: rotated, as f16. Gives the rows of `ids` as they are in
+    /// Which inputs of a layer are read by a matrix that is rounded.
+    fn rounded_inputs(&self, layer: usize) -> [bool; 4] {
+        let matrices = self.storage.matrices(&self.files.config.text, layer);
+        let is_rounded = |matrix: &&LayerMatrix| {
+            let planned = self.plan.iter().find(|tensor| tensor.name == matrix.name);
+            planned.is_none_or(|tensor| !self.storage.keeps(&tensor.name, tensor.layout))
+        };
+        let mut rounded = matrices.iter().filter(is_rounded);
+        let rounded: Vec<Input> = rounded.by_ref().map(|matrix| matrix.input).collect();
+        Input::ALL.map(|input| rounded.contains(&input))
+    }
+
+    /// The matrices of a layer that read one input, and the norm in front of them.
+    fn reading(
+        &mut self,
+        layer: usize,
+        input: Input,
+        feedback: Option<&Feedback<'_>>,
+    ) -> Result<(), PackModelError> {
+        let hidden = self.text.width();
+        let norm = match input.norm(layer) {
+            Some((name, published)) => Some((name, self.vector(&published, hidden)?)),
+            None => None,
+        };
+        let is_rotated = self.storage.basis() == StreamBasis::Rotated;
+        if let (Some((name, weight)), false) = (&norm, is_rotated) {
+            self.floats(name, weight)?;
+        }
+        let matrices = self.storage.matrices(&self.files.config.text, layer);
+        for matrix in matrices.iter().filter(|matrix| matrix.input == input) {
+            if self
+                .layout()
+                .is_some_and(|layout| self.storage.keeps(&matrix.name, layout))
+            {
+                self.kept_matrix(matrix)?;
+                continue;
+            }
+            let mut linear = matrix.floats(self.weights)?;
+            if let (Some((_, weight)), true) = (&norm, is_rotated) {
+                linear.fold_input_scale(weight);
+                linear.rotate_input(&self.text);
+            }
+            if matrix.writes_stream() && is_rotated {
+                linear.rotate_output(&self.text);
+            }
+            self.fed_matrix(&matrix.name, &linear, feedback)?;
+        }
+        Ok(())
+    }
+
+    /// A matrix that keeps the numbers of its file.
+    fn kept_matrix(&mut self, matrix: &LayerMatrix) -> Result<(), PackModelError> {
+        let groups = matrix.int4_groups(self.weights)?;
+        let groups = groups.expect("the storage keeps what was found on a grid");
+        let mut packed = vec![0; int4_panels::int4_byte_len(matrix.n(), matrix.k)];
+        int4_panels::pack_int4_rows_into(&groups, None, 0, &mut packed);
+        self.blob(&matrix.name, &packed)
+    }
+
+    /// The embedding table, strip by strip, in the basis of the stream, as f16. Gives the rows of `ids` as they are in
     /// the file. `[ids, hidden]`
     fn embedding(
         &mut self,
@@ -535,8 +588,10 @@ impl<W: Write + Seek> Packer<'_, W> {
                 }
             }
             first += rows.len() / hidden;
-            for row in rows.chunks_exact_mut(hidden) {
-                self.text.rotate(row);
+            if self.storage.basis() == StreamBasis::Rotated {
+                for row in rows.chunks_exact_mut(hidden) {
+                    self.text.rotate(row);
+                }
             }
             let mut bits = vec![0u16; rows.len()];
             half::f32_to_f16(&rows, &mut bits);

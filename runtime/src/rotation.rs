@@ -80,7 +80,15 @@ impl Rotation {
             return;
         }
         let block = row.len() / self.rest;
-        let mut column = vec![0f32; self.rest];
+        // The widths of the family have odd parts of at most 15, which take no allocation.
+        let (mut few, mut many) = ([0f32; 16], Vec::new());
+        let column = match self.rest <= few.len() {
+            true => &mut few[..self.rest],
+            false => {
+                many.resize(self.rest, 0f32);
+                &mut many[..]
+            }
+        };
         for lane in 0..block {
             for (r, value) in column.iter_mut().enumerate() {
                 *value = row[r * block + lane];

@@ -62,8 +62,8 @@ pub struct LoadOptions {
     pub threads: usize,
     /// Which arithmetic.
     pub precision: Precision,
-    /// How the decoder's matrices are stored: what a directory or GGUF file is packed to, int8 if
-    /// `None`, and what a pack must have.
+    /// How the decoder's matrices are stored: what a directory or GGUF file is packed to, if `None`
+    /// on the 4-bit grid they have there, else int8; and what a pack must have.
     pub weights: Option<WeightScheme>,
     /// Whether every tensor's checksum is compared, which reads the whole pack.
     pub verify: bool,
@@ -138,7 +138,8 @@ impl Vlm {
             // Packing for one run alone is to be quick.
             let pack_options = PackOptions {
                 calibration: CalibrationText::None,
-                ..PackOptions::from(options.weights.unwrap_or_default())
+                weights: options.weights,
+                ..PackOptions::default()
             };
             let out = Cursor::new(Vec::new());
             let packed =

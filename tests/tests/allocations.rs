@@ -4,6 +4,7 @@
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Sampling, Session, Vlm};
 use ocelli_tests::checkpoint::Checkpoint;
+use ocelli_tests::gguf::convert::{Storage, write_fixture};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,7 +113,10 @@ fn nothing_is_allocated_for_a_token() {
         dir
     });
     let int4 = Some(WeightScheme::Int4);
+    let grid = tempfile::tempdir().unwrap();
+    let [on_grid, _] = write_fixture("tiny", Storage::Q4_0, grid.path()).unwrap();
     let models = [
+        ("tiny on its grid", on_grid.as_path(), int4),
         ("tiny", checkpoints[0].path(), None),
         ("tiny in int4", checkpoints[0].path(), int4),
         ("gqa5", checkpoints[1].path(), None),

@@ -6,7 +6,8 @@
     python tools/reference/truth.py chat LOGITS F32.gguf WAY ...
 
 A WAY is `f32`: our f32 path; `int8` or `int4`: a pack of the file made in memory, `int8:nearest`, `int4:nearest`: one
-without calibration; a `.ocelli` file: that pack; or a `.gguf` file: llama.cpp on it. LOGITS is the example program `logits` of the runtime (`cargo build -p ocelli-runtime --example logits`). `measure`
+without calibration; any of these with `@FILE.gguf` behind: the same of another file; a `.ocelli` file: that pack; or a
+`.gguf` file: llama.cpp on it. LOGITS is the example program `logits` of the runtime (`cargo build -p ocelli-runtime --example logits`). `measure`
 compares each way with llama.cpp on the F32 file, token by token (our f32 path gives the same logits to 5e-5, see
 `gguf_peer.py`, but one token at a time), on 4096 tokens: four windows of 256 each from four public-domain
 texts that the source package of Brotli carries for its tests (two plays and books, a government report, a long poem).
@@ -80,7 +81,10 @@ def opened(program: str, model: str, ways: list[str]) -> dict:
     """Each way by its name, as something that scores ids."""
     found = {}
     for way in ways:
-        if way.endswith(".gguf"):
+        if "@" in way:
+            arithmetic, file = way.split("@", 1)
+            found[f"{arithmetic}, here, {Path(file).stem}"] = Ours(program, file, arithmetic)
+        elif way.endswith(".gguf"):
             found[f"llama.cpp {Path(way).stem}"] = Peer(way)
         elif way.endswith(".ocelli"):
             found[f"pack {Path(way).stem}"] = Ours(program, way, "int8")

@@ -9,7 +9,7 @@ use ocelli_kernels::Compute;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
-use ocelli_runtime::packer::{self, CalibrationText, PackModelError, PackOptions, Packed};
+use ocelli_runtime::packer::{self, CalibrationText, OnGrid, PackModelError, PackOptions, Packed};
 use ocelli_runtime::probe;
 use serde_json::json;
 use std::fs::{self, File};
@@ -77,7 +77,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         calibration,
         ..options(global)
     };
-    let len = write(
+    let packed = write(
         global,
         &name,
         &model,
@@ -95,16 +95,17 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
     progress.clear();
     if global.json {
         let report = json!({
-            "pack": args.output.display().to_string(), "name": name, "bytes": len,
-            "weights": options.weights.name(),
+            "pack": args.output.display().to_string(), "name": name, "bytes": packed.out,
+            "weights": packed.weights.name(),
+            "kept_matrices": packed.on_grid.map_or(0, |on_grid| on_grid.kept),
         });
         writeln!(io::stdout(), "{report}")?;
     } else if !global.quiet {
         eprintln!(
             "ocelli: wrote {} ({:.1} MB, {} weights)",
             args.output.display(),
-            len as f64 / 1e6,
-            options.weights.name()
+            packed.out as f64 / 1e6,
+            packed.weights.name()
         );
     }
     Ok(())
@@ -133,8 +134,10 @@ fn calibration(args: &PackArgs) -> Result<CalibrationText, Fault> {
 
 /// How `--weights` wants the decoder's weights to be stored.
 pub fn options(global: &Global) -> PackOptions {
-    let weights = global.weights.map(WeightScheme::from);
-    PackOptions::from(weights.unwrap_or_default())
+    PackOptions {
+        weights: global.weights.map(WeightScheme::from),
+        ..PackOptions::default()
+    }
 }
 
 /// Bytes that the pack of a published model takes.
@@ -143,7 +146,7 @@ pub fn bytes(global: &Global, files: &ModelFiles) -> u64 {
 }
 
 /// Packs a model into an empty file and syncs it; `path` names the file in errors. Says what the
-/// pack does without. Returns its length in bytes.
+/// pack does without, and what it keeps. Returns its length in bytes as what it was written into.
 ///
 /// # Errors
 ///
@@ -155,13 +158,13 @@ pub fn write(
     options: &PackOptions,
     (file, path): (&File, &Path),
     progress: &mut Progress,
-) -> Result<u64, Fault> {
+) -> Result<Packed<u64>, Fault> {
     let file_fault = |source| Fault::File {
         path: path.to_owned(),
         source,
     };
     let (files, weights) = (&model.files, &*model.weights);
-    let Packed { out, refusal } = packer::pack_model(
+    let packed = packer::pack_model(
         name,
         files,
         weights,
@@ -171,14 +174,37 @@ pub fn write(
             progress.show(&format!("quantising {done}/{total} tensors"));
         },
     )?;
-    if let (Some(refusal), false) = (refusal, global.quiet) {
+    if !global.quiet {
         progress.clear();
-        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
+        remark(&packed);
     }
-    out.into_inner()
-        .map_err(|error| file_fault(error.into_error()))?;
+    let flushed = packed.out.into_inner();
+    flushed.map_err(|error| file_fault(error.into_error()))?;
     progress.show("making probes");
     probe::put_into(file, &path.display().to_string(), threads::available())?;
     file.sync_all().map_err(file_fault)?;
-    Ok(file.metadata().map_err(file_fault)?.len())
+    Ok(Packed {
+        out: file.metadata().map_err(file_fault)?.len(),
+        refusal: packed.refusal,
+        weights: packed.weights,
+        on_grid: packed.on_grid,
+    })
+}
+
+/// Says what is not to be expected of a pack.
+fn remark<W>(packed: &Packed<W>) {
+    if let Some(refusal) = &packed.refusal {
+        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
+    }
+    if let Some(OnGrid { kept, matrices }) = packed.on_grid {
+        let rest = if kept < matrices {
+            ", the others are in int8"
+        } else {
+            ""
+        };
+        eprintln!(
+            "ocelli: {kept} of {matrices} matrices of the decoder's layers keep the 4-bit grid of their \
+             file{rest}; --weights int8 packs all to int8"
+        );
+    }
 }

@@ -81,7 +81,7 @@ fn features(
     let mut context = vec![0.0; PATCHES * HIDDEN];
     let mut wide = vec![0.0; PATCHES * INTERMEDIATE];
     for layer in layers {
-        rms_norm_quantize_rows(compute, &x, EPS, rows.reshape(PATCHES, HIDDEN, 0));
+        rms_norm_quantize_rows(compute, &x, None, EPS, rows.reshape(PATCHES, HIDDEN, 0));
         linear_blocks(
             compute,
             rows.rows(),
@@ -92,7 +92,7 @@ fn features(
         attend(compute, &qkv, PATCHES, HEADS, HIDDEN / HEADS, &mut context);
         quantize_rows(compute, &context, rows.reshape(PATCHES, HIDDEN, 0));
         linear(compute, rows.rows(), layer.out.panels(), &mut x, Store::Add);
-        rms_norm_quantize_rows(compute, &x, EPS, rows.reshape(PATCHES, HIDDEN, 0));
+        rms_norm_quantize_rows(compute, &x, None, EPS, rows.reshape(PATCHES, HIDDEN, 0));
         linear(
             compute,
             rows.rows(),
@@ -104,7 +104,7 @@ fn features(
         linear(compute, rows.rows(), layer.fc2.panels(), &mut x, Store::Add);
     }
     let (m, k) = (PATCHES / SHUFFLED, SHUFFLED * HIDDEN);
-    rms_norm_quantize_rows(compute, &x, EPS, rows.reshape(m, k, 0));
+    rms_norm_quantize_rows(compute, &x, None, EPS, rows.reshape(m, k, 0));
     let mut out = vec![0.0; m * FEATURES];
     linear(
         compute,

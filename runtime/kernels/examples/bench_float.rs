@@ -93,7 +93,9 @@ fn main() {
         );
         print(
             "rms_norm_quantize_rows 1024 x 768",
-            best_ms(|| norm::rms_norm_quantize_rows(&compute, &x, 1e-6, rows.reshape(m, k, 0))),
+            best_ms(|| {
+                norm::rms_norm_quantize_rows(&compute, &x, None, 1e-6, rows.reshape(m, k, 0))
+            }),
         );
         print(
             "layer_norm_quantize_rows 1024 x 768",

@@ -47,6 +47,47 @@ impl Int4Groups {
         Int4Groups { values, scales, k }
     }
 
+    /// Stacks rows of equal width.
+    ///
+    /// # Panics
+    ///
+    /// Panics without parts, or if their widths differ.
+    pub fn stack(parts: &[Int4Groups]) -> Int4Groups {
+        let k = parts[0].k;
+        assert!(
+            parts.iter().all(|part| part.k == k),
+            "all rows have k = {k}"
+        );
+        Int4Groups {
+            values: parts
+                .iter()
+                .flat_map(|part| &part.values)
+                .copied()
+                .collect(),
+            scales: parts
+                .iter()
+                .flat_map(|part| &part.scales)
+                .copied()
+                .collect(),
+            k,
+        }
+    }
+
+    /// Alternates the rows of two of equal shape by runs of `run`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the shapes differ.
+    pub fn alternate(first: &Int4Groups, second: &Int4Groups, run: usize) -> Int4Groups {
+        let shape = |groups: &Int4Groups| (groups.values.len(), groups.k);
+        assert_eq!(shape(first), shape(second), "both have one shape");
+        Int4Groups {
+            values: alternated(&first.values, &second.values, run * first.k),
+            scales: alternated(&first.scales, &second.scales, run * first.k / BLOCK),
+            k: first.k,
+        }
+    }
+
     /// Values per row.
     pub fn k(&self) -> usize {
         self.k
@@ -72,6 +113,11 @@ impl Int4Groups {
             .iter()
             .zip(scales.iter().copied())
     }
+}
+
+fn alternated<T: Copy>(first: &[T], second: &[T], run: usize) -> Vec<T> {
+    let runs = first.chunks(run).zip(second.chunks(run));
+    runs.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
 }
 
 /// Quantises `weights` `[r, k]` to int4 with one f16 scale per 32 values of a row.

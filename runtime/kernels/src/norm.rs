@@ -6,22 +6,39 @@ use crate::lanes::{Lanes, map_lanes, sum_lanes, tiered};
 use crate::quantize::{Int8RowsMut, for_each_row_range, quantize_row, quantize_row_on};
 use crate::threads::SyncPtr;
 
-/// Quantises RMS-normalised rows: `y = x · (1 / sqrt(mean(x²) + eps))`, then as
-/// [`crate::quantize::quantize_rows`]. `x` `[m, k]`. No weight: it is folded into the next matrix.
+/// Quantises RMS-normalised rows: `y = x · (1 / sqrt(mean(x²) + eps)) · weight`, then as
+/// [`crate::quantize::quantize_rows`]. `x` `[m, k]`, `weight` `[k]`, or none where it is folded into
+/// the next matrix.
 ///
 /// Gives the bits of [`rms_norm_rows`] followed by `quantize_rows`.
 ///
 /// # Panics
 ///
-/// Panics if `x` has another length than `out`.
-pub fn rms_norm_quantize_rows(compute: &Compute, x: &[f32], eps: f32, out: Int8RowsMut<'_>) {
+/// Panics if a length does not fit `out`.
+pub fn rms_norm_quantize_rows(
+    compute: &Compute,
+    x: &[f32],
+    weight: Option<&[f32]>,
+    eps: f32,
+    out: Int8RowsMut<'_>,
+) {
     let (k, group) = (out.k(), out.group());
     assert_eq!(x.len(), out.m() * k, "x must be [m, k]");
+    check_affine(k, weight, None);
     let tier = compute.float_tier();
     out.for_each_row(compute, &|row, values, scales| {
-        let x = &x[row * k..][..k];
-        // SAFETY: x and values hold k values, scales one scale per group.
-        unsafe { rms_norm_quantize_row(tier, x, eps, group, values.as_mut_ptr(), scales) };
+        let (x, values) = (&x[row * k..][..k], values.as_mut_ptr());
+        match weight {
+            // SAFETY: x and values hold k values, scales one scale per group.
+            None => unsafe { rms_norm_quantize_row(tier, x, eps, group, values, scales) },
+            Some(_) => with_f32_scratch(k, |normal| {
+                // SAFETY: the slices hold k values each, scales one scale per group.
+                unsafe {
+                    rms_norm_row(tier, x, eps, weight, normal);
+                    quantize_row(tier, normal.as_ptr(), k, group, 1.0, values, scales);
+                }
+            }),
+        }
     });
 }
 
@@ -39,7 +56,7 @@ pub fn rms_norm_rows(
     out: &mut [f32],
 ) {
     let m = check_rows(x, k, out);
-    assert!(weight.is_none_or(|w| w.len() == k), "weight must be [k]");
+    check_affine(k, weight, None);
     let tier = compute.float_tier();
     let out = SyncPtr::new(out.as_mut_ptr());
     for_each_row_range(compute, m, k, &|rows| {

@@ -4,10 +4,11 @@
 
 pub(super) mod step;
 
-use super::products::{linear, linear_activated, normed, project_add};
+use super::products::{Norm, linear, linear_activated, project_add};
 use crate::config::TextConfig;
 use crate::kv_cache::KvCache;
-use crate::pack::{HEAD, Layout, Matrix, OpenError, Pack, WeightPanels};
+use crate::pack::{HEAD, Layout, Matrix, OpenError, Pack, StreamBasis, WeightPanels};
+use crate::rotation::Rotation;
 use crate::sampler::{Filter, arg_max};
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
@@ -33,9 +34,12 @@ pub(super) struct NoToken {
     vocab: usize,
 }
 
-/// Places of one decoder layer's matrices.
+/// Places of one decoder layer's matrices, and its norms.
 #[derive(Debug)]
 struct Layer {
+    /// Weights of the norms in front of `qkv` and of `gate_up`, where they are not folded into
+    /// these. `[hidden]` each
+    norms: Option<[Vec<f32>; 2]>,
     /// q, k and v stacked; without v where that is a matrix of its own.
     qkv: Matrix,
     v: Option<Matrix>,
@@ -56,6 +60,55 @@ pub(super) struct DecoderModel {
     rope: RopeTable,
     layers: Vec<Layer>,
     head: Matrix,
+    /// Basis of the hidden states, and the rotation that leads to the head's.
+    basis: StreamBasis,
+    rotation: Rotation,
+}
+
+impl Layer {
+    /// Finds the matrices of layer `i`.
+    fn find(pack: &Pack, t: &TextConfig, i: usize) -> Result<Layer, OpenError> {
+        let (hidden, inter) = (t.hidden_size, t.intermediate_size);
+        let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        let apart = format!("text.{i}.v");
+        let (qkv, v) = match pack.has(&apart) {
+            true => ("qk", Some(pack.matrix(&apart, kv, hidden)?)),
+            false => ("qkv", None),
+        };
+        let rows = heads + 2 * kv - v.map_or(0, |v| v.n);
+        let qkv = pack.matrix(&format!("text.{i}.{qkv}"), rows, hidden)?;
+        if let Some(v) = v.filter(|v| v.group != qkv.group) {
+            return Err(pack.damaged(format!(
+                "tensor {apart} has groups of {}, tensor text.{i}.qk, which reads the same, of {}",
+                v.group, qkv.group
+            )));
+        }
+        let norms = match pack.header().basis {
+            StreamBasis::Rotated => None,
+            StreamBasis::Published => Some([
+                pack.floats(&format!("text.{i}.qkv_norm"), hidden)?,
+                pack.floats(&format!("text.{i}.gate_up_norm"), hidden)?,
+            ]),
+        };
+        Ok(Layer {
+            norms,
+            qkv,
+            v,
+            out: pack.matrix(&format!("text.{i}.out"), hidden, heads)?,
+            gate_up: pack.matrix(&format!("text.{i}.gate_up"), 2 * inter, hidden)?,
+            down: pack.matrix(&format!("text.{i}.down"), hidden, inter)?,
+        })
+    }
+
+    /// The weight of the norm in front of `qkv`.
+    fn qkv_norm(&self) -> Option<&[f32]> {
+        self.norms.as_ref().map(|[norm, _]| &norm[..])
+    }
+
+    /// The weight of the norm in front of `gate_up`.
+    fn gate_up_norm(&self) -> Option<&[f32]> {
+        self.norms.as_ref().map(|[_, norm]| &norm[..])
+    }
 }
 
 impl DecoderModel {
@@ -64,29 +117,15 @@ impl DecoderModel {
         let image_token = pack.header().config.image_token_id();
         let image_token_id = image_token.map_or(-1, i64::from);
         let t = &config;
-        let (hidden, inter) = (t.hidden_size, t.intermediate_size);
-        let (heads, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
         embeddings(&pack, t)?;
-        let layers = (0..t.n_layers)
-            .map(|i| {
-                let v = format!("text.{i}.v");
-                let (qkv, v) = match pack.has(&v) {
-                    true => ("qk", Some(pack.matrix(&v, kv, hidden)?)),
-                    false => ("qkv", None),
-                };
-                let rows = heads + 2 * kv - v.map_or(0, |v| v.n);
-                Ok(Layer {
-                    qkv: pack.matrix(&format!("text.{i}.{qkv}"), rows, hidden)?,
-                    v,
-                    out: pack.matrix(&format!("text.{i}.out"), hidden, heads)?,
-                    gate_up: pack.matrix(&format!("text.{i}.gate_up"), 2 * inter, hidden)?,
-                    down: pack.matrix(&format!("text.{i}.down"), hidden, inter)?,
-                })
-            })
-            .collect::<Result<Vec<Layer>, OpenError>>()?;
-        let head = pack.matrix(HEAD, t.vocab_size, hidden)?;
+        let basis = pack.header().basis;
+        let layers = (0..t.n_layers).map(|i| Layer::find(&pack, t, i));
+        let layers = layers.collect::<Result<Vec<Layer>, OpenError>>()?;
+        let head = pack.matrix(HEAD, t.vocab_size, t.hidden_size)?;
         let rope = RopeTable::new(t.head_dim, f64::from(t.rope_theta), t.max_positions);
         Ok(DecoderModel {
+            basis,
+            rotation: pack.header().text_rotation.clone(),
             pack,
             compute,
             config,
@@ -158,8 +197,8 @@ impl DecoderModel {
     /// Norm and q, k, v projections: `x → out` (`[m, qkv width]`). Those are `m` rows `q|k|v`, or `m`
     /// rows `q|k` and then `m` rows `v` where v is a matrix of its own.
     pub(super) fn qkv(&self, layer: usize, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
-        let rows = self.normed(x, rows);
         let layer = &self.layers[layer];
+        let rows = self.normed(x, layer.qkv_norm(), layer.qkv.group, rows);
         let (stacked, of_v) = out.split_at_mut(rows.m() * layer.qkv.n);
         self.product(rows, &layer.qkv, stacked, Store::Overwrite);
         if let Some(v) = &layer.v {
@@ -222,8 +261,10 @@ impl DecoderModel {
         rows: &mut Int8RowsBuf,
         out: Int8RowsMut<'_>,
     ) {
-        let rows = self.normed(x, rows);
-        let weights = self.pack.panels(&self.layers[layer].gate_up);
+        let Layer { gate_up, .. } = &self.layers[layer];
+        let norm = self.layers[layer].gate_up_norm();
+        let rows = self.normed(x, norm, gate_up.group, rows);
+        let weights = self.pack.panels(gate_up);
         linear_activated(&self.compute, rows, weights, Activation::SwiGlu, out);
     }
 
@@ -232,9 +273,17 @@ impl DecoderModel {
         self.product(inner, &self.layers[layer].down, x, Store::Add);
     }
 
-    /// Final norm and vocabulary projection of one hidden state: `x → out` (`[vocab]`).
+    /// Turns a hidden state into the basis of the head.
+    fn to_head_basis(&self, x: &mut [f32]) {
+        if self.basis == StreamBasis::Published {
+            self.rotation.rotate(x);
+        }
+    }
+
+    /// Final norm and vocabulary projection of one hidden state in the basis of the head: `x → out`
+    /// (`[vocab]`).
     fn head(&self, x: &[f32], rows: &mut Int8RowsBuf, out: &mut [f32]) {
-        let rows = self.normed(x, rows);
+        let rows = self.head_rows(x, rows);
         self.product(rows, &self.head, out, Store::Overwrite);
     }
 
@@ -244,9 +293,13 @@ impl DecoderModel {
         let WeightPanels::Nibbles(head) = self.pack.panels(&self.head) else {
             return self.head(x, rows, out);
         };
-        let rows = self.normed(x, rows);
+        let rows = self.head_rows(x, rows);
         let ids = ids.iter().map(|id| *id as usize);
         linear_nibbles_of(&self.compute, rows, head, ids, out);
+    }
+
+    fn head_rows<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {
+        self.normed(x, None, 0, rows)
     }
 
     /// The token whose logit is largest behind the filters: of a head in two planes, one plane and a
@@ -263,7 +316,7 @@ impl DecoderModel {
             filter.apply(room);
             return arg_max(room);
         };
-        let rows = self.normed(x, rows);
+        let rows = self.head_rows(x, rows);
         linear_upper_bounds(&self.compute, rows, head, room);
         filter.apply(room);
         let logit = |id, logit| filter.of_one(id, logit);
@@ -272,9 +325,28 @@ impl DecoderModel {
         found.map(|found| found.row as u32)
     }
 
-    fn normed<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {
-        let t = &self.config;
-        normed(&self.compute, x, t.hidden_size, t.rms_norm_eps, rows)
+    /// Turns hidden states into the basis of the published model.
+    pub(super) fn to_model_basis(&self, x: &mut [f32]) {
+        if self.basis == StreamBasis::Rotated {
+            let rows = x.chunks_exact_mut(self.config.hidden_size);
+            rows.for_each(|row| self.rotation.unrotate(row));
+        }
+    }
+
+    fn normed<'b>(
+        &self,
+        x: &[f32],
+        weight: Option<&[f32]>,
+        group: usize,
+        rows: &'b mut Int8RowsBuf,
+    ) -> Int8Rows<'b> {
+        let norm = Norm {
+            hidden: self.config.hidden_size,
+            eps: self.config.rms_norm_eps,
+            weight,
+            group,
+        };
+        norm.rows(&self.compute, x, rows)
     }
 
     fn product(&self, rows: Int8Rows<'_>, matrix: &Matrix, out: &mut [f32], store: Store) {

@@ -13,7 +13,6 @@ use crate::error::{LoadError, RunError};
 use crate::kv_cache::KvCache;
 use crate::memory::Shortage;
 use crate::pack::Pack;
-use crate::rotation::Rotation;
 use crate::sampler::Filter;
 use crate::threads::{Crew, Phase};
 use ocelli_kernels::Compute;
@@ -27,7 +26,6 @@ pub struct Int8Model {
     vision: Option<Vision>,
     decoder: Arc<TypedSimplePlan>,
     model: Arc<DecoderModel>,
-    rotation: Rotation,
     /// What conversations that start from now on work with.
     pub(crate) crew: Crew,
 }
@@ -46,7 +44,6 @@ impl Int8Model {
     ///
     /// A tensor that is missing or of another shape; a graph tract refuses.
     pub fn new(pack: Arc<Pack>, compute: Arc<Compute>) -> Result<Int8Model, LoadError> {
-        let rotation = pack.header().text_rotation.clone();
         let crew = Crew::new(compute.clone());
         let vision = match pack.header().config.vision.clone() {
             Some(config) => {
@@ -66,7 +63,6 @@ impl Int8Model {
             vision,
             decoder: plan("decoder", model.typed_model())?,
             model,
-            rotation,
             crew,
         })
     }
@@ -92,7 +88,6 @@ impl Int8Model {
             step: DecodeStep::new(&self.model),
             appended: false,
             model: self.model.clone(),
-            rotation: self.rotation.clone(),
             crew: self.crew.clone(),
         })
     }
@@ -155,7 +150,6 @@ pub struct Int8Engine {
     /// Whether `step` holds the hidden state of the last position.
     appended: bool,
     model: Arc<DecoderModel>,
-    rotation: Rotation,
     crew: Crew,
 }
 
@@ -323,9 +317,7 @@ impl Engine for Int8Engine {
     }
 
     fn to_model_basis(&self, image_rows: &mut [f32]) {
-        for row in image_rows.chunks_exact_mut(self.model.config().hidden_size) {
-            self.rotation.unrotate(row);
-        }
+        self.model.to_model_basis(image_rows);
     }
 
     fn kv_bytes(&self) -> usize {

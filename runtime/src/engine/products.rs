@@ -11,16 +11,29 @@ use ocelli_kernels::{
 /// What opening a pack checks.
 const ONLY_THE_HEAD: &str = "only the head is in two planes";
 
-/// Weightless RMSNorm of `x` (`[m, hidden]`), as int8 rows with one scale each in `rows`.
-pub(super) fn normed<'b>(
-    compute: &Compute,
-    x: &[f32],
-    hidden: usize,
-    eps: f32,
-    rows: &'b mut Int8RowsBuf,
-) -> Int8Rows<'b> {
-    norm::rms_norm_quantize_rows(compute, x, eps, rows.reshape(x.len() / hidden, hidden, 0));
-    rows.rows()
+/// An RMSNorm and how what it gives is quantised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norm<'w> {
+    pub(super) hidden: usize,
+    pub(super) eps: f32,
+    /// `[hidden]`; none where it is folded into the matrix behind.
+    pub(super) weight: Option<&'w [f32]>,
+    /// Values that share a scale; 0 = all of a token.
+    pub(super) group: usize,
+}
+
+impl Norm<'_> {
+    /// The norm of `x` (`[m, hidden]`), as int8 rows in `rows`.
+    pub(super) fn rows<'b>(
+        &self,
+        compute: &Compute,
+        x: &[f32],
+        rows: &'b mut Int8RowsBuf,
+    ) -> Int8Rows<'b> {
+        let room = rows.reshape(x.len() / self.hidden, self.hidden, self.group);
+        norm::rms_norm_quantize_rows(compute, x, self.weight, self.eps, room);
+        rows.rows()
+    }
 }
 
 /// `rows·Wᵀ` with the kernel of the weights' layout. `rows`: `[m, k]`, `out`: `[m, n]`

@@ -26,7 +26,11 @@ pub use file::GgufFile;
 
 use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::{ModelConfig, ModelFiles};
+use blocks::Format;
 use names::{Holder, Place};
+use ocelli_kernels::half::f16_bits_to_f32;
+use ocelli_kernels::int4_groups::Int4Groups;
+use ocelli_kernels::int4_panels::BLOCK;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -126,23 +130,27 @@ impl GgufModel {
         shape: &[usize],
         rows: Range<usize>,
     ) -> Result<Vec<f32>, ImportError> {
+        let (place, file) = self.place(name)?;
+        Ok(self.read_place(&place, file, shape, rows)?)
+    }
+
+    /// Where a weight is.
+    fn place(&self, name: &str) -> Result<(Place, &GgufFile), GgufError> {
         let place = Place::of(name, self.swapped).ok_or_else(|| self.text.missing(name))?;
-        Ok(self.read_place(&place, shape, rows)?)
+        match (place.holder, &self.projector) {
+            (Holder::Text, _) => Ok((place, &self.text)),
+            (Holder::Projector, Some(projector)) => Ok((place, projector)),
+            (Holder::Projector, None) => Err(self.text.missing(&place.name)),
+        }
     }
 
     fn read_place(
         &self,
         place: &Place,
+        file: &GgufFile,
         shape: &[usize],
         rows: Range<usize>,
     ) -> Result<Vec<f32>, GgufError> {
-        let file = match (place.holder, &self.projector) {
-            (Holder::Text, _) => &self.text,
-            (Holder::Projector, Some(projector)) => projector,
-            (Holder::Projector, None) => {
-                return Err(self.text.missing(&place.name));
-            }
-        };
         let Some(heads) = place.heads(&self.config.text) else {
             return file.read_rows(&place.name, shape, rows);
         };
@@ -164,6 +172,26 @@ impl FloatWeights for GgufModel {
     fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
         let rows = row_ranges(shape[0], rows);
         Box::new(rows.map(move |rows| self.read_rows(name, &shape, rows)))
+    }
+
+    fn int4_groups(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Option<Int4Groups>, ImportError> {
+        let (place, file) = self.place(name)?;
+        let (format, bytes) = file.stored(&place.name, &shape)?;
+        if format != Format::Q4_0 || !shape[1].is_multiple_of(BLOCK) {
+            return Ok(None);
+        }
+        let (mut values, mut scales) = blocks::q4_0_grid(bytes);
+        if let Some(heads) = place.heads(&self.config.text) {
+            values = names::rotary_halves(&values, &shape, heads);
+            scales = names::rotary_halves(&scales, &[shape[0], shape[1] / BLOCK], heads);
+        }
+        let is_finite = |bits: &u16| f16_bits_to_f32(*bits).is_finite();
+        let sound = scales.iter().all(is_finite);
+        Ok(sound.then(|| Int4Groups::new(values, scales, shape[1])))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {

@@ -28,9 +28,11 @@ pub use error::OnnxError;
 pub use graph::Graph;
 pub use variant::{Variant, is_export};
 
+use super::grid::on_grid;
 use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::ModelConfig;
 use lift::{Lifted, Weights};
+use ocelli_kernels::int4_groups::Int4Groups;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -193,6 +195,25 @@ fn check_same(
 }
 
 impl OnnxModel {
+    /// A weight of this shape, and the graph that holds it.
+    fn lifted(&self, name: &str, shape: &[usize]) -> Result<(&Graph, &Lifted), OnnxError> {
+        let (number, lifted) = self.weights.get(name).ok_or_else(|| OnnxError::Missing {
+            dir: self.dir.clone(),
+            name: name.to_owned(),
+        })?;
+        let graph = &self.graphs[*number];
+        match lifted.shape() == shape {
+            true => Ok((graph, lifted)),
+            false => Err(OnnxError::Shape {
+                path: graph.path().to_owned(),
+                tensor: lifted.tensor(graph).into(),
+                name: name.into(),
+                found: lifted.shape().into(),
+                expected: shape.into(),
+            }),
+        }
+    }
+
     /// Some rows of a weight of this shape, as f32.
     fn read_rows(
         &self,
@@ -200,28 +221,14 @@ impl OnnxModel {
         shape: &[usize],
         rows: Range<usize>,
     ) -> Result<Vec<f32>, OnnxError> {
-        let (number, lifted) = self.weights.get(name).ok_or_else(|| OnnxError::Missing {
-            dir: self.dir.clone(),
-            name: name.to_owned(),
-        })?;
-        let graph = &self.graphs[*number];
-        let (path, tensor) = (graph.path().to_owned(), lifted.tensor(graph).to_owned());
-        if lifted.shape() != shape {
-            return Err(OnnxError::Shape {
-                path,
-                tensor: tensor.into(),
-                name: name.into(),
-                found: lifted.shape().into(),
-                expected: shape.into(),
-            });
-        }
+        let (graph, lifted) = self.lifted(name, shape)?;
         let before = rows.start * shape.iter().skip(1).product::<usize>();
         let values = lifted.read(graph, rows);
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
             Some(index) => Err(OnnxError::NotFinite {
-                path,
-                tensor,
+                path: graph.path().to_owned(),
+                tensor: lifted.tensor(graph).to_owned(),
                 name: name.to_owned(),
                 index: before + index,
                 value: values[index],
@@ -239,6 +246,16 @@ impl FloatWeights for OnnxModel {
     fn strips<'s>(&'s self, name: &'s str, shape: [usize; 2], rows: usize) -> Strips<'s> {
         let rows = row_ranges(shape[0], rows);
         Box::new(rows.map(move |rows| Ok(self.read_rows(name, &shape, rows)?)))
+    }
+
+    fn int4_groups(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+    ) -> Result<Option<Int4Groups>, ImportError> {
+        let (graph, lifted) = self.lifted(name, &shape)?;
+        let rows = lifted.int4_rows(graph);
+        Ok(rows.and_then(|(values, scales)| on_grid(values, &scales, shape[1])))
     }
 
     fn files(&self) -> Vec<(&Path, &[u8])> {

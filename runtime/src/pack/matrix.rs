@@ -112,6 +112,21 @@ impl Pack {
         })
     }
 
+    /// A list of f32 values, which are finite.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] when it is missing, of another length, or holds something else.
+    pub fn floats(&self, name: &str, len: usize) -> Result<Vec<f32>, OpenError> {
+        let bytes = self.tensor(name, Layout::F32, [1, len])?;
+        let values = bytes.as_chunks::<4>().0.iter();
+        let values: Vec<f32> = values.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(self.damaged(format!("tensor {name} holds {value}"))),
+        }
+    }
+
     /// The panels of a matrix that [`Pack::matrix`] of this same pack returned.
     ///
     /// # Panics

@@ -67,6 +67,7 @@ fn header() -> Header {
             sha256: [7; 32],
         }],
         tensors: Vec::new(),
+        basis: StreamBasis::Rotated,
     }
 }
 
@@ -158,6 +159,24 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
+fn packs_of_another_basis_have_another_format() {
+    let published = Header {
+        basis: StreamBasis::Published,
+        ..header()
+    };
+    for (header, version) in [(header(), 4), (published, 5)] {
+        let bytes = written(header.clone());
+        assert_eq!(bytes[8..12], [version, 0, 0, 0]);
+        assert_eq!(open(bytes.clone()).unwrap().header().basis, header.basis);
+        // Nothing may stand behind the header, in either.
+        let (_, mut encoded) = header.encode().unwrap();
+        encoded.push(0);
+        let error = Header::decode(version.into(), &encoded).unwrap_err();
+        assert_eq!(error, "1 bytes are left behind it");
+    }
+}
+
+#[test]
 fn a_pack_cut_anywhere_is_refused() {
     let bytes = written(header());
     // The last tensor fills its last line.
@@ -191,8 +210,9 @@ fn every_flipped_bit_is_noticed_by_open_or_verify() {
 fn with_header(bytes: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
     let (mut header, data_start) = read_prefix(bytes, "test").unwrap();
     change(&mut header);
-    let encoded = postcard::to_stdvec(&header).unwrap();
-    let mut out = bytes[..12].to_vec();
+    let (version, encoded) = header.encode().unwrap();
+    let mut out = bytes[..8].to_vec();
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
     out.extend_from_slice(&crc32fast::hash(&encoded).to_le_bytes());
     out.extend_from_slice(&[0; 4]);

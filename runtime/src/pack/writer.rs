@@ -1,6 +1,6 @@
 //! Writing a pack: tensors streamed in table order, header last, renamed into place.
 
-use super::{FORMAT_VERSION, Header, Layout, MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, data_start};
+use super::{Header, Layout, MAGIC, MAX_HEADER_BYTES, PREFIX_BYTES, data_start};
 use crate::weights::ALIGNMENT;
 use std::io::{self, Seek, SeekFrom, Write};
 
@@ -85,7 +85,7 @@ impl<W: Write + Seek> PackWriter<W> {
                 entry
             })
             .collect();
-        let header_len = postcard::to_stdvec(&header)?.len();
+        let header_len = header.encode()?.1.len();
         if header_len > MAX_HEADER_BYTES {
             return Err(PackError::HeaderTooLong(header_len));
         }
@@ -187,7 +187,7 @@ fn write_front<W: Write + Seek>(
     header: &Header,
     start: usize,
 ) -> Result<(), PackError> {
-    let header = postcard::to_stdvec(header)?;
+    let (version, header) = header.encode()?;
     assert_eq!(
         data_start(header.len()),
         start,
@@ -195,7 +195,7 @@ fn write_front<W: Write + Seek>(
     );
     let mut prefix = [0u8; PREFIX_BYTES];
     prefix[..8].copy_from_slice(&MAGIC);
-    prefix[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    prefix[8..12].copy_from_slice(&version.to_le_bytes());
     // The length was checked against MAX_HEADER_BYTES.
     prefix[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
     prefix[16..20].copy_from_slice(&crc32fast::hash(&header).to_le_bytes());

@@ -6,6 +6,7 @@ use super::arithmetic::Arithmetic;
 use super::feedback::Moments;
 use crate::config::{ModelFiles, TextConfig};
 use crate::import::FloatWeights;
+use crate::pack::StreamBasis;
 use crate::rotation::Rotation;
 use crate::tokenizer::Tokenizer;
 use ocelli_kernels::FloatTier;
@@ -46,6 +47,8 @@ impl CalibrationText {
 pub(super) struct Calibration<'a> {
     weights: &'a dyn FloatWeights,
     config: &'a TextConfig,
+    /// Basis of the layers' inputs in the pack, and the rotation, in which the head's always is.
+    basis: StreamBasis,
     rotation: &'a Rotation,
     rope: RopeTable,
     /// Tokens of a window; the last one may have fewer.
@@ -77,13 +80,14 @@ impl<'a> Calibration<'a> {
     pub(super) fn new(
         config: &'a TextConfig,
         weights: &'a dyn FloatWeights,
-        rotation: &'a Rotation,
+        (basis, rotation): (StreamBasis, &'a Rotation),
         x: Vec<f32>,
     ) -> Self {
         let window = WINDOW.min(config.max_positions);
         Calibration {
             weights,
             config,
+            basis,
             rotation,
             rope: RopeTable::new(config.head_dim, f64::from(config.rope_theta), window),
             window,
@@ -91,8 +95,8 @@ impl<'a> Calibration<'a> {
         }
     }
 
-    /// Runs the text through the next layer: moments of the inputs of `qkv`, `out`, `gate_up` and
-    /// `down`, in the basis of the pack.
+    /// Runs the text through the next layer: moments of those inputs of `qkv`, `out`, `gate_up` and
+    /// `down` that are wanted, in the basis of the pack.
     ///
     /// # Errors
     ///
@@ -101,7 +105,8 @@ impl<'a> Calibration<'a> {
         &mut self,
         arithmetic: &Arithmetic,
         index: usize,
-    ) -> Result<[Moments; 4], PackModelError> {
+        wanted: [bool; 4],
+    ) -> Result<[Option<Moments>; 4], PackModelError> {
         let t = self.config;
         let layer = format!("model.text_model.layers.{index}");
         let (hidden, heads, kv) = (
@@ -116,9 +121,8 @@ impl<'a> Calibration<'a> {
             Ok::<_, PackModelError>(arithmetic.product(input, &weight, k))
         };
 
-        let mut input = self.normed();
-        let qkv = self.moments(arithmetic, &input);
-        self.scale(&mut input, &format!("{layer}.input_layernorm.weight"))?;
+        let norm = format!("{layer}.input_layernorm.weight");
+        let (input, qkv) = self.normed_input(arithmetic, &norm, wanted[0])?;
         let mut q = product(&input, "self_attn.q_proj", heads, hidden)?;
         let mut k = product(&input, "self_attn.k_proj", kv, hidden)?;
         let v = product(&input, "self_attn.v_proj", kv, hidden)?;
@@ -130,14 +134,12 @@ impl<'a> Calibration<'a> {
         }
         let context = self.attend(arithmetic, &q, &k, &v);
         drop((q, k, v));
-        let out = Moments::of(arithmetic, &context, heads);
+        let out = wanted[1].then(|| Moments::of(arithmetic, &context, heads));
         let projected = product(&context, "self_attn.o_proj", hidden, heads)?;
         add(&mut self.x, &projected);
 
-        let mut input = self.normed();
-        let gate_up = self.moments(arithmetic, &input);
         let norm = format!("{layer}.post_attention_layernorm.weight");
-        self.scale(&mut input, &norm)?;
+        let (input, gate_up) = self.normed_input(arithmetic, &norm, wanted[2])?;
         let inter = t.intermediate_size;
         let gate = product(&input, "mlp.gate_proj", inter, hidden)?;
         let mut inner = product(&input, "mlp.up_proj", inter, hidden)?;
@@ -149,7 +151,7 @@ impl<'a> Calibration<'a> {
             }
         }
         drop(gate);
-        let down = Moments::of(arithmetic, &inner, inter);
+        let down = wanted[3].then(|| Moments::of(arithmetic, &inner, inter));
         let projected = product(&inner, "mlp.down_proj", hidden, inter)?;
         add(&mut self.x, &projected);
         Ok([qkv, out, gate_up, down])
@@ -157,7 +159,24 @@ impl<'a> Calibration<'a> {
 
     /// Moments of the head's input, after the last layer.
     pub(super) fn head(&self, arithmetic: &Arithmetic) -> Moments {
-        self.moments(arithmetic, &self.normed())
+        self.rotated_moments(arithmetic, &self.normed())
+    }
+
+    /// The residual stream through a norm, and its moments if they are wanted: those in front of
+    /// the norm's weight where that is folded.
+    fn normed_input(
+        &self,
+        arithmetic: &Arithmetic,
+        norm: &str,
+        wanted: bool,
+    ) -> Result<(Vec<f32>, Option<Moments>), PackModelError> {
+        let mut input = self.normed();
+        let folded = wanted && self.basis == StreamBasis::Rotated;
+        let folded = folded.then(|| self.rotated_moments(arithmetic, &input));
+        self.scale(&mut input, norm)?;
+        let plain = wanted && self.basis == StreamBasis::Published;
+        let plain = plain.then(|| Moments::of(arithmetic, &input, self.config.hidden_size));
+        Ok((input, folded.or(plain)))
     }
 
     /// Weightless norm of the residual stream. `[tokens, hidden]`
@@ -176,7 +195,7 @@ impl<'a> Calibration<'a> {
     }
 
     /// Moments of normed rows in the rotated basis.
-    fn moments(&self, arithmetic: &Arithmetic, rows: &[f32]) -> Moments {
+    fn rotated_moments(&self, arithmetic: &Arithmetic, rows: &[f32]) -> Moments {
         let width = self.config.hidden_size;
         let mut rotated = rows.to_vec();
         for row in rotated.chunks_exact_mut(width) {
@@ -282,9 +301,10 @@ mod tests {
         let rows = ids
             .iter()
             .flat_map(|id| &embedding[*id as usize * config.hidden_size..][..config.hidden_size]);
-        let mut text = Calibration::new(config, &weights, &rotation, rows.copied().collect());
+        let bases = (StreamBasis::Rotated, &rotation);
+        let mut text = Calibration::new(config, &weights, bases, rows.copied().collect());
         for layer in 0..config.n_layers {
-            text.layer(&arithmetic, layer).unwrap();
+            text.layer(&arithmetic, layer, [true; 4]).unwrap();
         }
         let compute = Arc::new(Compute::new(1).unwrap());
         let model = Arc::new(ReferenceModel::load(&files, &weights, compute).unwrap());

@@ -1,8 +1,12 @@
 //! Which tensors a pack of a shape has, in which layouts.
 
+use super::layer::Input;
+use super::storage::Storage;
 use super::{PackModelError, PackOptions, TokenizerBlobs};
 use crate::config::{ModelConfig, TextConfig};
-use crate::pack::{HEAD, Layout, PlannedTensor, WeightScheme, splits, unfit_for_kernels};
+use crate::pack::{
+    HEAD, Layout, PlannedTensor, StreamBasis, WeightScheme, splits, unfit_for_kernels,
+};
 use crate::weights::ALIGNMENT;
 use ocelli_kernels::int4_panels::BLOCK;
 
@@ -13,6 +17,7 @@ pub const GROUP: usize = 64;
 /// Refuses shapes that the kernels cannot run.
 pub(super) fn check_shapes(
     config: &ModelConfig,
+    storage: &Storage,
     options: &PackOptions,
 ) -> Result<(), PackModelError> {
     if let Some((field, value, multiple)) = unfit_for_kernels(config) {
@@ -22,9 +27,11 @@ pub(super) fn check_shapes(
             multiple,
         });
     }
-    match options.weights == WeightScheme::Int8 && options.exceptions.is_empty() {
-        true => Ok(()),
-        false => check_int4_shapes(&config.text),
+    // What lies on a grid has the shape for it.
+    let rounds_to_int4 = *storage == Storage::Rotated(WeightScheme::Int4);
+    match rounds_to_int4 || !options.exceptions.is_empty() {
+        true => check_int4_shapes(&config.text),
+        false => Ok(()),
     }
 }
 
@@ -74,11 +81,21 @@ fn decoder_layout(options: &PackOptions, name: &str, usual: WeightScheme) -> Lay
     }
 }
 
-/// Every tensor of a pack of this shape, in file order.
+/// Every tensor of a pack of this shape whose weights are rounded here, in file order.
 pub fn plan(
     config: &ModelConfig,
     tokenizer: &TokenizerBlobs<'_>,
     options: &PackOptions,
+) -> Vec<PlannedTensor> {
+    plan_stored(config, tokenizer, options, &Storage::asked(options))
+}
+
+/// Every tensor of a pack whose layers are stored so, in file order.
+pub(super) fn plan_stored(
+    config: &ModelConfig,
+    tokenizer: &TokenizerBlobs<'_>,
+    options: &PackOptions,
+    storage: &Storage,
 ) -> Vec<PlannedTensor> {
     let blob = |(name, bytes): (&str, &[u8])| PlannedTensor {
         name: name.to_owned(),
@@ -86,12 +103,12 @@ pub fn plan(
         shape: [1, bytes.len()],
         group: 0,
     };
-    let weights = weights(config, options);
+    let weights = weights(config, options, storage);
     tokenizer.iter().map(blob).chain(weights).collect()
 }
 
 /// The tensors that hold weights.
-fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
+fn weights(config: &ModelConfig, options: &PackOptions, storage: &Storage) -> Vec<PlannedTensor> {
     let tensor = |name: String, layout, rows, columns, group| PlannedTensor {
         name,
         layout,
@@ -143,34 +160,26 @@ fn weights(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
         th,
         0,
     ));
-    let kv = t.n_kv_heads * t.head_dim;
-    let heads = t.n_heads * t.head_dim;
     for i in 0..t.n_layers {
-        let matrix = |part: &str, n: usize, k: usize| {
-            let name = format!("text.{i}.{part}");
-            let usual = match part {
-                "v" => WeightScheme::Int8,
-                _ => options.weights,
-            };
-            let layout = decoder_layout(options, &name, usual);
-            let group = match (part, layout) {
-                ("down", _) if k.is_multiple_of(GROUP) => GROUP,
-                ("down", Layout::Int4Panels) => BLOCK,
-                ("down", _) => 16,
-                _ => 0,
-            };
-            tensor(name, layout, n, k, group)
-        };
-        // v loses the most for its size in int4 (docs/quantization.md).
-        match options.weights {
-            WeightScheme::Int8 => plan.push(matrix("qkv", heads + 2 * kv, th)),
-            WeightScheme::Int4 => plan.extend([matrix("qk", heads + kv, th), matrix("v", kv, th)]),
+        let mut matrices = storage.matrices(t, i).into_iter().peekable();
+        for input in Input::ALL {
+            let norm = input.norm(i).map(|(name, _)| name);
+            let is_folded = storage.basis() == StreamBasis::Rotated;
+            if let Some(name) = norm.filter(|_| !is_folded) {
+                plan.push(tensor(name, Layout::F32, 1, th, 0));
+            }
+            while let Some(matrix) = matrices.next_if(|matrix| matrix.input == input) {
+                let layout = decoder_layout(options, &matrix.name, storage.usual(&matrix));
+                let group = storage.group(&matrix, layout);
+                plan.push(tensor(
+                    matrix.name.clone(),
+                    layout,
+                    matrix.n(),
+                    matrix.k,
+                    group,
+                ));
+            }
         }
-        plan.extend([
-            matrix("out", th, heads),
-            matrix("gate_up", 2 * t.intermediate_size, th),
-            matrix("down", th, t.intermediate_size),
-        ]);
     }
     let head = match decoder_layout(options, HEAD, WeightScheme::Int8) {
         Layout::Panels if splits(th) => Layout::NibblePanels,
@@ -189,7 +198,7 @@ pub fn pack_bytes(config: &ModelConfig, tokenizer_len: usize, options: &PackOpti
         len.checked_next_multiple_of(ALIGNMENT as u64)
             .unwrap_or(u64::MAX)
     };
-    let weights = weights(config, options);
+    let weights = weights(config, options, &Storage::asked(options));
     let tokenizer = 2 * tokenizer_len as u64;
     weights
         .iter()
@@ -201,7 +210,8 @@ pub fn pack_bytes(config: &ModelConfig, tokenizer_len: usize, options: &PackOpti
 /// largest tensor as f32, three tenths more, and 150 MB.
 pub fn working_bytes(config: &ModelConfig) -> u64 {
     let elements = |tensor: &PlannedTensor| tensor.shape[0].saturating_mul(tensor.shape[1]) as u64;
-    let largest = weights(config, &PackOptions::default())
+    let options = PackOptions::default();
+    let largest = weights(config, &options, &Storage::asked(&options))
         .iter()
         .map(elements)
         .max()
@@ -232,6 +242,15 @@ mod tests {
         }
     }
 
+    fn checked(config: &ModelConfig, weights: WeightScheme) -> Result<(), PackModelError> {
+        let options = weights.into();
+        check_shapes(config, &Storage::asked(&options), &options)
+    }
+
+    fn planned(config: &ModelConfig, options: &PackOptions) -> Vec<PlannedTensor> {
+        weights(config, options, &Storage::asked(options))
+    }
+
     #[test]
     fn a_shape_that_int4_weights_cannot_hold_is_refused_by_name_value_and_limit() {
         let cases = [
@@ -243,14 +262,14 @@ mod tests {
             (config(64, 2, 80), "text_config.intermediate_size is 80"),
         ];
         for (config, expected) in cases {
-            check_shapes(&config, &WeightScheme::Int8.into()).unwrap();
-            let error = check_shapes(&config, &WeightScheme::Int4.into()).unwrap_err();
+            checked(&config, WeightScheme::Int8).unwrap();
+            let error = checked(&config, WeightScheme::Int4).unwrap_err();
             let text = error.to_string();
             for part in [expected, "a multiple of 32", "--weights int8"] {
                 assert!(text.contains(part), "{part:?} is not in {text:?}");
             }
         }
-        check_shapes(&config(64, 2, 96), &WeightScheme::Int4.into()).unwrap();
+        checked(&config(64, 2, 96), WeightScheme::Int4).unwrap();
     }
 
     #[test]
@@ -261,7 +280,7 @@ mod tests {
             (96, WeightScheme::Int8, 16),
             (96, WeightScheme::Int4, 32),
         ] {
-            let plan = self::weights(&config(64, 2, inter), &weights.into());
+            let plan = planned(&config(64, 2, inter), &weights.into());
             let down = plan.iter().find(|t| t.name == "text.0.down").unwrap();
             assert_eq!(down.group, group, "{inter} {weights:?}");
         }
@@ -274,7 +293,7 @@ mod tests {
                 exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
                 ..PackOptions::default()
             };
-            let plan = self::weights(&config(hidden, 2, 128), &options);
+            let plan = planned(&config(hidden, 2, 128), &options);
             plan.last().map(|t| (t.name.clone(), t.layout)).unwrap()
         };
         let named = |layout| (HEAD.to_owned(), layout);
@@ -287,11 +306,11 @@ mod tests {
     fn an_exception_is_stored_the_other_way_and_must_name_a_decoder_matrix() {
         let layouts = |weights, exceptions: &[&str]| {
             let options = PackOptions {
-                weights,
+                weights: Some(weights),
                 exceptions: exceptions.iter().map(|name| (*name).to_owned()).collect(),
                 ..PackOptions::default()
             };
-            let plan = self::weights(&config(64, 2, 128), &options);
+            let plan = planned(&config(64, 2, 128), &options);
             check_exceptions(&plan, &options).map(|()| {
                 let int4 = plan.iter().filter(|t| t.layout == Layout::Int4Panels);
                 int4.map(|t| t.name.clone()).collect::<Vec<_>>()

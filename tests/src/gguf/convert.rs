@@ -2,11 +2,13 @@
 //! converter. Weights come from a closure, so that this crate needs no reader of its own.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::GgufBuilder;
+use crate::checkpoint::Checkpoint;
 
 /// How matrices are stored. Vectors, patches and positions stay F32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Storage {
     Bf16,
     /// Bytes with one scale for 32.
     Q8_0,
+    /// Half a byte each, with one scale for 32.
+    Q4_0,
 }
 
 impl Storage {
@@ -25,6 +29,7 @@ impl Storage {
             Storage::F32 => 0,
             Storage::Bf16 => 30,
             Storage::Q8_0 => 8,
+            Storage::Q4_0 => 2,
         }
     }
 
@@ -36,6 +41,7 @@ impl Storage {
                 .flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes())
                 .collect(),
             Storage::Q8_0 => values.chunks(32).flat_map(q8_0).collect(),
+            Storage::Q4_0 => values.chunks(32).flat_map(q4_0).collect(),
         }
     }
 }
@@ -50,6 +56,54 @@ fn q8_0(values: &[f32]) -> Vec<u8> {
     let mut block = half.to_le_bytes().to_vec();
     block.extend(values.iter().map(quant));
     block
+}
+
+/// One block: three quarters of a power of two as the scale, negative where the largest value is
+/// positive, then 32 values from 0 to 15, the second half of them in the upper halves of the bytes.
+fn q4_0(values: &[f32]) -> Vec<u8> {
+    let by_size = |a: &f32, b: &f32| a.abs().total_cmp(&b.abs());
+    let most = values.iter().copied().max_by(by_size).unwrap_or(0.0);
+    let exponent = ((most.abs() / 6.0).log2().ceil() as i32).clamp(-13, 14);
+    let size = 0.75 * 2f32.powi(exponent);
+    let (scale, sign) = if most > 0.0 {
+        (-size, 1 << 15)
+    } else {
+        (size, 0)
+    };
+    // 1.5 · 2^(exponent - 1)
+    let half: u16 = sign | ((exponent + 14) as u16) << 10 | 1 << 9;
+    let quant = |v: &f32| ((v / scale).round().clamp(-8.0, 7.0) as i8 + 8) as u8;
+    let (low, high) = values.split_at(16);
+    let mut block = half.to_le_bytes().to_vec();
+    let pairs = low.iter().zip(high);
+    block.extend(pairs.map(|(low, high)| quant(low) | quant(high) << 4));
+    block
+}
+
+/// Writes text model and projector of a fixture's random checkpoint into a folder: `model.gguf` and
+/// `mmproj.gguf`, beside the small files of the checkpoint.
+///
+/// # Errors
+///
+/// Whatever writing reports.
+///
+/// # Panics
+///
+/// Panics if there is no such fixture.
+pub fn write_fixture(name: &str, storage: Storage, dir: &Path) -> io::Result<[PathBuf; 2]> {
+    let checkpoint = Checkpoint::of_fixture(name);
+    checkpoint.write(dir)?;
+    let tensors = checkpoint.tensors();
+    let read = |name: &str, shape: &[usize]| -> Vec<f32> {
+        let tensor = tensors.iter().find(|t| t.name == name && t.shape == shape);
+        let tensor = tensor.unwrap_or_else(|| panic!("{name} is a weight"));
+        tensor.values(checkpoint.seed).collect()
+    };
+    let source = Source::new(dir, &read, storage);
+    let paths = ["model.gguf", "mmproj.gguf"].map(|name| dir.join(name));
+    fs::write(&paths[0], source.text().build())?;
+    fs::write(&paths[1], source.projector().build())?;
+    Ok(paths)
 }
 
 /// A model directory whose weights `read` gives by published name and shape, row-major.

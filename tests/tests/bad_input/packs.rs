@@ -3,12 +3,15 @@
 use std::fs;
 
 use ocelli_runtime::config::{PreprocessConfig, VisionConfig};
-use ocelli_runtime::pack::{Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack, TensorEntry};
+use ocelli_runtime::pack::{
+    BASIS_VERSION, FORMAT_VERSION, Header, Layout, MAGIC, OpenError, PREFIX_BYTES, Pack,
+    TensorEntry,
+};
 use ocelli_runtime::rotation::Rotation;
 use ocelli_runtime::weights::Region;
 use ocelli_runtime::{GenerateOptions, LoadError, LoadOptions, ModelSource, Precision, Vlm};
 
-use crate::ruin::{chain, load, sound_int4_pack, sound_pack};
+use crate::ruin::{chain, load, sound_grid_pack, sound_int4_pack, sound_pack};
 
 fn open(bytes: &[u8]) -> Result<Pack, OpenError> {
     Pack::from_region(Region::from_vec(bytes.to_vec()), "the test pack")
@@ -50,9 +53,9 @@ fn forged_from(sound: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
     let mut header = pack.header().clone();
     let data = &sound[(PREFIX_BYTES + header_length_of(sound)).next_multiple_of(64)..];
     change(&mut header);
-    let header = postcard::to_stdvec(&header).expect("a header can be written");
+    let (version, header) = header.encode().expect("a header can be written");
     let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&sound[8..12]);
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
@@ -144,7 +147,7 @@ fn every_flipped_tensor_bit_is_found_by_verify() {
 /// A model on flipped weights may say anything, but it says it.
 #[test]
 fn flipped_tensor_bits_do_not_panic() {
-    for sound in [sound_pack(), sound_int4_pack()] {
+    for sound in [sound_pack(), sound_int4_pack(), sound_grid_pack()] {
         let pack = open(sound).expect("the sound pack opens");
         let data = (PREFIX_BYTES + header_length_of(sound)).next_multiple_of(64);
         let mut bytes = sound.to_vec();
@@ -256,6 +259,60 @@ fn int4_headers_that_lie_are_refused_with_tensor_and_reason() {
         let text = chain(&error);
         assert!(text.contains(wanted), "{wanted:?} is not in {text:?}");
     }
+}
+
+#[test]
+fn headers_of_packs_on_a_grid_that_lie_are_refused_with_tensor_and_reason() {
+    type Change = fn(&mut Header);
+    fn tensor<'h>(header: &'h mut Header, name: &str) -> &'h mut TensorEntry {
+        let entry = header.tensors.iter_mut().find(|t| t.name == name);
+        entry.expect("the pack has it")
+    }
+    let cases: &[(&str, Change)] = &[
+        ("text.1.gate_up_norm is missing", |h| {
+            rename(h, "text.1.gate_up_norm", "text.1.norm")
+        }),
+        ("text.0.qkv_norm is", |h| {
+            tensor(h, "text.0.qkv_norm").layout = Layout::F16;
+            tensor(h, "text.0.qkv_norm").shape[1] *= 2;
+        }),
+        ("tensor text.0.v has groups of 32", |h| {
+            tensor(h, "text.0.v").group = 32
+        }),
+    ];
+    start(&forged_from(sound_grid_pack(), |_| ())).expect("the sound pack starts");
+    for (wanted, change) in cases {
+        let Err(error) = start(&forged_from(sound_grid_pack(), change)) else {
+            panic!("{wanted}: it is believed")
+        };
+        let text = chain(&error);
+        assert!(text.contains(wanted), "{wanted:?} is not in {text:?}");
+    }
+    // A header of one format under the number of the other.
+    for (sound, version) in [
+        (sound_grid_pack(), FORMAT_VERSION),
+        (sound_pack(), BASIS_VERSION),
+    ] {
+        let mut bytes = sound.to_vec();
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let error = open(&bytes).expect_err("it is another format").to_string();
+        assert!(error.contains("the header cannot be read"), "{error}");
+    }
+}
+
+#[test]
+fn a_norm_of_no_numbers_is_refused() {
+    let mut bytes = sound_grid_pack().to_vec();
+    let pack = open(&bytes).expect("the sound pack opens");
+    let norm = pack
+        .header()
+        .tensors
+        .iter()
+        .find(|t| t.name == "text.1.qkv_norm");
+    let at = pack.data_start() + norm.expect("norms have weights").offset as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = chain(&start(&bytes).expect_err("NaN is no weight"));
+    assert!(error.contains("text.1.qkv_norm holds NaN"), "{error}");
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::packer::PackOptions;
 use ocelli_runtime::{LoadError, LoadOptions, ModelSource, Precision, Vlm, packer};
 use ocelli_tests::checkpoint::Checkpoint;
+use ocelli_tests::gguf::convert::{Storage, write_fixture};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -39,6 +41,23 @@ pub(crate) fn sound_pack() -> &'static [u8] {
 pub(crate) fn sound_int4_pack() -> &'static [u8] {
     static PACK: OnceLock<Vec<u8>> = OnceLock::new();
     PACK.get_or_init(|| packed(WeightScheme::Int4))
+}
+
+/// The same from files whose layers lie on a 4-bit grid.
+pub(crate) fn sound_grid_pack() -> &'static [u8] {
+    static PACK: OnceLock<Vec<u8>> = OnceLock::new();
+    PACK.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let files = write_fixture("tiny", Storage::Q4_0, dir.path());
+        let [text, projector] = files.expect("the folder can be written");
+        let model = Published::open(&text, Some(&projector), None).expect("sound files");
+        let (options, out) = (PackOptions::default(), Cursor::new(Vec::new()));
+        let (files, weights) = (&model.files, &*model.weights);
+        let pack = packer::pack_model("x", files, weights, &options, out, &mut |_, _| {});
+        pack.expect("the sound files can be packed")
+            .out
+            .into_inner()
+    })
 }
 
 fn packed(weights: WeightScheme) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 
+use ocelli_kernels::half::f16_bits_to_f32;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::FloatWeights;
 use ocelli_runtime::import::Published;
@@ -172,6 +173,84 @@ fn lossless_files_hold_exactly_the_weights_of_the_checkpoint() {
                 "{name}: {weight}"
             );
         }
+    }
+}
+
+/// Names of the decoder's layer matrices.
+fn layer_matrices(model: &OnnxModel) -> Vec<(String, [usize; 2])> {
+    let layers = model.weights().filter_map(|(name, shape)| {
+        let shape: [usize; 2] = shape.try_into().ok()?;
+        let is_layer = name.starts_with("model.text_model.layers.");
+        is_layer.then(|| (name.to_owned(), shape))
+    });
+    layers.collect()
+}
+
+/// Half a step of f16 for each scale is all that differs.
+#[test]
+fn numbers_on_a_4_bit_grid_are_those_the_floats_are_made_of() {
+    let expected = Expected::load();
+    let config = ModelFiles::read(checkpoint().path())
+        .expect("sound files")
+        .config;
+    let mut on_grid = BTreeMap::new();
+    for (name, case) in &expected.cases {
+        let model = OnnxModel::of(graphs(&case.files), &config);
+        let model = model.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let matrices = layer_matrices(&model);
+        assert_eq!(matrices.len(), 2 * 7);
+        let mut found = 0;
+        for (weight, shape) in matrices {
+            let groups = model.int4_groups(&weight, shape).expect("a weight");
+            let Some(groups) = groups else { continue };
+            found += 1;
+            let floats = FloatWeights::read(&model, &weight, &shape).expect("a weight");
+            for (i, (value, float)) in groups.values().iter().zip(&floats).enumerate() {
+                let kept = f32::from(*value) * f16_bits_to_f32(groups.scales()[i / 32]);
+                let error = (kept - float).abs();
+                assert!(
+                    error <= float.abs() / 2000.0,
+                    "{name} {weight} {i}: {kept} {float}"
+                );
+            }
+        }
+        on_grid
+            .entry(case.scheme.as_str())
+            .or_insert_with(Vec::new)
+            .push(found);
+    }
+    for (scheme, found) in on_grid {
+        let all = match scheme {
+            "q4" | "q4f16" | "qdq4" => 14,
+            _ => 0,
+        };
+        assert!(
+            found.iter().all(|found| *found == all),
+            "{scheme}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_4_bit_export_keeps_its_grid() {
+    let expected = Expected::load();
+    for name in [
+        "plain_q4",
+        "fused_q4f16",
+        "interleaved_q4",
+        "packed_q4",
+        "fused_q4_zero",
+    ] {
+        let dir = export(expected.case(name), "");
+        let source = ModelSource::Path(dir.path().into());
+        let exact = look(&load(&source, Precision::F32), &expected);
+        let kept = load(&source, Precision::Int8);
+        let is_kept = name != "fused_q4_zero";
+        assert_eq!(kept.weights_name() == "int4", is_kept, "{name}");
+        let kept = look(&kept, &expected);
+        let rows = kept.logits.iter().zip(&exact.logits);
+        let least = rows.map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
+        assert!(least > 0.998, "{name}: {least}");
     }
 }
 

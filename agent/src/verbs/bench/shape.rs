@@ -9,7 +9,9 @@ use ocelli_runtime::config::{
     GenerationConfig, ModelConfig, PreprocessConfig, ResampleFilter, SamplingDefaults, TextConfig,
     VisionConfig,
 };
-use ocelli_runtime::pack::{Header, Layout, PackError, PackWriter, PlannedTensor, WeightScheme};
+use ocelli_runtime::pack::{
+    Header, Layout, PackError, PackWriter, PlannedTensor, StreamBasis, WeightScheme,
+};
 use ocelli_runtime::packer::{self, TokenizerBlobs};
 use ocelli_runtime::rotation::Rotation;
 use std::io::{Seek, Write};
@@ -202,6 +204,7 @@ fn header(name: &str, config: &ModelConfig) -> Header {
         text_rotation: Rotation::new(config.text.hidden_size, SEED),
         sources: Vec::new(),
         tensors: Vec::new(),
+        basis: StreamBasis::Rotated,
     }
 }
 

@@ -100,21 +100,14 @@ fn fused_norms_give_the_bits_of_norm_then_quantise() {
             let (mut normal, mut want, mut got) =
                 (vec![0.0; m * k], Int8RowsBuf::new(), Int8RowsBuf::new());
 
-            rms_norm_rows(&compute, &x, k, EPS, None, &mut normal);
-            quantize_rows(&compute, &normal, want.reshape(m, k, group));
-            rms_norm_quantize_rows(&compute, &x, EPS, got.reshape(m, k, group));
-            assert_eq!(
-                got.rows().data(),
-                want.rows().data(),
-                "{}",
-                compute.kernel_name()
-            );
-            assert_eq!(
-                got.rows().scales(),
-                want.rows().scales(),
-                "{}",
-                compute.kernel_name()
-            );
+            for weight in [None, Some(w.as_slice())] {
+                rms_norm_rows(&compute, &x, k, EPS, weight, &mut normal);
+                quantize_rows(&compute, &normal, want.reshape(m, k, group));
+                rms_norm_quantize_rows(&compute, &x, weight, EPS, got.reshape(m, k, group));
+                let (got, want) = (got.rows(), want.rows());
+                assert_eq!(got.data(), want.data(), "{}", compute.kernel_name());
+                assert_eq!(got.scales(), want.scales(), "{}", compute.kernel_name());
+            }
 
             layer_norm_rows(&compute, &x, k, Some(&w), Some(&b), EPS, &mut normal);
             quantize_rows(&compute, &normal, want.reshape(m, k, group));

@@ -12,6 +12,8 @@ pub(in crate::engine) struct DecodeStep {
     /// `[hidden]` each: embedding as stored, hidden state.
     bits: Vec<u16>,
     x: Vec<f32>,
+    /// `x` in the basis of the head.
+    last: Vec<f32>,
     /// Cosines and sines of the position. `[head_dim]`
     angles: Vec<f32>,
     qkv: Vec<f32>,
@@ -34,10 +36,11 @@ impl DecodeStep {
         DecodeStep {
             bits: vec![0; t.hidden_size],
             x: vec![0.0; t.hidden_size],
+            last: vec![0.0; t.hidden_size],
             angles: vec![0.0; t.head_dim],
             qkv: vec![0.0; model.qkv_width()],
             ctx: vec![0.0; model.ctx_width()],
-            rows: one_row(t.hidden_size, 0),
+            rows: one_row(t.hidden_size, first.map_or(0, |layer| layer.qkv.group)),
             ctx_rows: one_row(model.ctx_width(), first.map_or(0, |layer| layer.out.group)),
             inner_rows: one_row(
                 t.intermediate_size,
@@ -78,9 +81,16 @@ impl DecodeStep {
         self.x.copy_from_slice(x);
     }
 
+    /// Brings the hidden state into the basis of the head.
+    fn turn(&mut self, model: &DecoderModel) {
+        self.last.copy_from_slice(&self.x);
+        model.to_head_basis(&mut self.last);
+    }
+
     /// Logits after the last token. `out`: `[vocab]`
     pub(in crate::engine) fn logits(&mut self, model: &DecoderModel, out: &mut [f32]) {
-        model.head(&self.x, &mut self.rows, out);
+        self.turn(model);
+        model.head(&self.last, &mut self.rows, out);
     }
 
     /// Logits of some tokens of the vocabulary after the last token, at their places. `out`: `[vocab]`
@@ -90,7 +100,8 @@ impl DecodeStep {
         ids: &[u32],
         out: &mut [f32],
     ) {
-        model.logits_of(&self.x, &mut self.rows, ids, out);
+        self.turn(model);
+        model.logits_of(&self.last, &mut self.rows, ids, out);
     }
 
     /// The token whose logit is largest behind the filters. `room`: `[vocab]`, overwritten
@@ -100,12 +111,13 @@ impl DecodeStep {
         room: &mut [f32],
         filter: &mut Filter<'_>,
     ) -> Option<u32> {
-        model.likeliest(&self.x, &mut self.rows, room, filter)
+        self.turn(model);
+        model.likeliest(&self.last, &mut self.rows, room, filter)
     }
 
     /// Bytes of all that is written to.
     pub(in crate::engine) fn byte_len(&self) -> usize {
-        let floats = [&self.x, &self.angles, &self.qkv, &self.ctx];
+        let floats = [&self.x, &self.last, &self.angles, &self.qkv, &self.ctx];
         let rows = [&self.rows, &self.ctx_rows, &self.inner_rows].map(|rows| {
             let rows = rows.rows();
             size_of_val(rows.data()) + size_of_val(rows.scales())

@@ -8,7 +8,7 @@
 
 use super::{add_f32_le, f32s, fill, fill_int8, fused_op, i8s, inputs, to_tract, update};
 use crate::config::VisionConfig;
-use crate::engine::products::{linear, linear_activated, linear_blocks, normed, project_add};
+use crate::engine::products::{Norm, linear, linear_activated, linear_blocks, project_add};
 use crate::pack::{Layout, Matrix, OpenError, Pack};
 use ocelli_kernels::quantize::k_padded;
 use ocelli_kernels::{Activation, Compute, Int8Rows, Int8RowsBuf, Store, attention};
@@ -133,8 +133,13 @@ impl VisionModel {
 
     /// Weightless norm of `x` (`[m, hidden]`), as int8 rows.
     fn normed<'b>(&self, x: &[f32], rows: &'b mut Int8RowsBuf) -> Int8Rows<'b> {
-        let eps = self.config.layer_norm_eps;
-        normed(&self.compute, x, self.hidden(), eps, rows)
+        let norm = Norm {
+            hidden: self.hidden(),
+            eps: self.config.layer_norm_eps,
+            weight: None,
+            group: 0,
+        };
+        norm.rows(&self.compute, x, rows)
     }
 
     /// Full softmax attention over all patches, added to the residual stream: `x → x`.

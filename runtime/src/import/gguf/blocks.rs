@@ -150,6 +150,14 @@ impl Format {
     }
 }
 
+/// Integers (`q − 8`) and f16 scales of [`Format::Q4_0`] blocks, in order.
+pub(super) fn q4_0_grid(bytes: &[u8]) -> (Vec<i8>, Vec<u16>) {
+    let blocks = bytes.as_chunks::<18>().0;
+    let values = blocks.iter().flat_map(|b| nibbles(&b[2..]));
+    let scales = blocks.iter().map(|b| u16::from_le_bytes([b[0], b[1]]));
+    (values.map(|q| q as i8 - 8).collect(), scales.collect())
+}
+
 /// Runs `block` over every block of `N` bytes.
 fn each<const N: usize>(bytes: &[u8], out: &mut Vec<f32>, block: fn(&[u8; N], &mut Vec<f32>)) {
     for bytes in bytes.as_chunks::<N>().0 {

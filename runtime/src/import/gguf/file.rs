@@ -147,15 +147,7 @@ impl GgufFile {
         shape: &[usize],
         rows: Range<usize>,
     ) -> Result<Vec<f32>, GgufError> {
-        let info = self.tensor(name).ok_or_else(|| self.missing(name))?;
-        if info.shape != shape {
-            return Err(GgufError::Shape {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                found: info.shape.clone(),
-                expected: shape.to_vec(),
-            });
-        }
+        let info = self.shaped(name, shape)?;
         let row: usize = shape.iter().skip(1).product();
         let first = rows.start;
         let mut values = Vec::with_capacity(rows.len() * row);
@@ -176,6 +168,29 @@ impl GgufFile {
                 name: name.to_owned(),
                 index: first * row + index,
                 value: *value,
+            }),
+        }
+    }
+
+    /// Format and bytes of a tensor of this shape.
+    ///
+    /// # Errors
+    ///
+    /// Missing tensor, other shape.
+    pub(super) fn stored(&self, name: &str, shape: &[usize]) -> Result<(Format, &[u8]), GgufError> {
+        let info = self.shaped(name, shape)?;
+        Ok((info.format, &self.region[info.at.clone()]))
+    }
+
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, GgufError> {
+        let info = self.tensor(name).ok_or_else(|| self.missing(name))?;
+        match info.shape == shape {
+            true => Ok(info),
+            false => Err(GgufError::Shape {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                found: info.shape.clone(),
+                expected: shape.to_vec(),
             }),
         }
     }

@@ -255,7 +255,7 @@ pub(super) fn feed_forward_is_swapped(file: &GgufFile, vision: &VisionConfig) ->
 /// together are neighbours: row `2·j + a` of each head becomes row `a·(head size / 2) + j`.
 ///
 /// `values`: `[rows, columns]`; the rows of a head are `rows / heads`, an even number.
-pub fn rotary_halves(values: &[f32], shape: &[usize], heads: usize) -> Vec<f32> {
+pub fn rotary_halves<T: Copy>(values: &[T], shape: &[usize], heads: usize) -> Vec<T> {
     let [rows, columns] = *shape else {
         return values.to_vec();
     };

@@ -49,11 +49,19 @@ impl Lifted {
 
     /// Some of its rows as f32, row-major.
     pub(super) fn read(&self, graph: &Graph, rows: Range<usize>) -> Vec<f32> {
+        self.stored.read(graph, self.rows_in_file(rows))
+    }
+
+    /// All of its rows as int4 values and a scale for every 32 of a row; `None` if its numbers are
+    /// no such.
+    pub(super) fn int4_rows(&self, graph: &Graph) -> Option<(Vec<i8>, Vec<f32>)> {
+        let rows = 0..*self.shape.first().unwrap_or(&1);
+        self.stored.int4_rows(graph, self.rows_in_file(rows))
+    }
+
+    fn rows_in_file(&self, rows: Range<usize>) -> impl Iterator<Item = usize> {
         let n_rows = *self.shape.first().unwrap_or(&1);
-        self.stored.read(
-            graph,
-            rows.map(|row| self.start + self.row_in_file(row, n_rows)),
-        )
+        rows.map(move |row| self.start + self.row_in_file(row, n_rows))
     }
 
     /// Where row `row` of `rows` is: undoes neighbours that are turned against each other.

@@ -12,6 +12,7 @@ mod values;
 use super::error::OnnxError;
 use super::graph::{Graph, Node, ValueId};
 use super::tensor::{DataType, Tensor};
+use ocelli_kernels::int4_panels::BLOCK;
 use values::{FP4, Grid, NF4, Numbers, Values, Zeros};
 
 /// How the numbers of a weight are stored.
@@ -506,6 +507,42 @@ impl Stored {
             true => [columns, rows],
             false => [rows, columns],
         }
+    }
+
+    /// The rows of the matrix in the order of `rows` as int4 values and a scale for every 32 of a
+    /// row; `None` if its numbers are no such.
+    pub(super) fn int4_rows(
+        &self,
+        graph: &Graph,
+        rows: impl Iterator<Item = usize>,
+    ) -> Option<(Vec<i8>, Vec<f32>)> {
+        let [n_rows, width] = *self.dims.as_slice() else {
+            return None;
+        };
+        if !width.is_multiple_of(BLOCK) {
+            return None;
+        }
+        let (row_step, column_step) = if self.is_transposed {
+            (1, n_rows)
+        } else {
+            (width, 1)
+        };
+        let values = self.values(graph);
+        let (mut integers, mut scales) = (Vec::new(), Vec::new());
+        for row in rows {
+            for column in 0..width {
+                let step = values.step(row * row_step + column * column_step)?;
+                if column % BLOCK == 0 {
+                    scales.push(step.scale);
+                }
+                let is_int4 = step.integer.fract() == 0.0 && (-8.0..=7.0).contains(&step.integer);
+                if !is_int4 || scales.last() != Some(&step.scale) {
+                    return None;
+                }
+                integers.push(step.integer as i8);
+            }
+        }
+        Some((integers, scales))
     }
 
     /// The rows of the weight in the order of `rows`, each as f32. A list is one row; dimensions

@@ -96,7 +96,7 @@ impl Kind {
                 let x = wave(m * k);
                 let mut rows = Int8RowsBuf::new();
                 between_marks(|| {
-                    norm::rms_norm_quantize_rows(compute, &x, 1e-6, rows.reshape(m, k, 0));
+                    norm::rms_norm_quantize_rows(compute, &x, None, 1e-6, rows.reshape(m, k, 0));
                 });
             }
             Kind::GeluQuantize(m, k) => {

@@ -149,6 +149,13 @@ impl Zeros<'_> {
     }
 }
 
+/// A value as its integer, relative to its zero point, and its scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) integer: f32,
+    pub(super) scale: f32,
+}
+
 /// Reads single values of a weight.
 pub(super) enum Values<'g> {
     Plain(Numbers<'g>),
@@ -179,15 +186,28 @@ impl Values<'_> {
     pub(super) fn at(&self, index: usize) -> f32 {
         match self {
             Values::Plain(values) => values.at(index),
+            Values::Integers { .. } | Values::Blocks { .. } => {
+                let step = self.step(index);
+                step.map_or(0.0, |step| step.integer * step.scale)
+            }
+            Values::Bnb4 {
+                bytes,
+                scales,
+                block,
+                table,
+            } => table[usize::from(nibble(bytes, index ^ 1))] * scales.at(index / block),
+        }
+    }
+
+    /// A value of a scheme of integers with scales; `None` for any other scheme.
+    pub(super) fn step(&self, index: usize) -> Option<Step> {
+        let (q, scale, zeros, scales) = match self {
             Values::Integers {
                 values,
                 scales,
                 zeros,
                 grid,
-            } => {
-                let scale = grid.scale(index);
-                (values.at(index) - zeros.at(scale)) * scales.at(scale)
-            }
+            } => (values.at(index), grid.scale(index), zeros, scales),
             Values::Blocks {
                 bytes,
                 row_bytes,
@@ -198,17 +218,16 @@ impl Values<'_> {
                 columns,
             } => {
                 let (row, column) = (index / columns, index % columns);
-                let scale = row * columns.div_ceil(*block) + column / block;
                 let q = part(&bytes[row * row_bytes..], *bits, column);
-                (f32::from(q) - zeros.at(scale)) * scales.at(scale)
+                let scale = row * columns.div_ceil(*block) + column / block;
+                (f32::from(q), scale, zeros, scales)
             }
-            Values::Bnb4 {
-                bytes,
-                scales,
-                block,
-                table,
-            } => table[usize::from(nibble(bytes, index ^ 1))] * scales.at(index / block),
-        }
+            Values::Plain(_) | Values::Bnb4 { .. } => return None,
+        };
+        Some(Step {
+            integer: q - zeros.at(scale),
+            scale: scales.at(scale),
+        })
     }
 }
 

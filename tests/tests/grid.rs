@@ -1,0 +1,327 @@
+//! Files whose layers lie on a symmetric 4-bit grid keep it, from the file to the answer.
+
+use ocelli_kernels::{Compute, int8_gemm};
+use ocelli_runtime::import::Published;
+use ocelli_runtime::pack::{
+    BASIS_VERSION, FORMAT_VERSION, Layout, Pack, StreamBasis, WeightScheme,
+};
+use ocelli_runtime::packer::{self, CalibrationText, OnGrid, PackOptions, Packed};
+use ocelli_runtime::probe::{Depth, Probes};
+use ocelli_runtime::weights::Region;
+use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, Session, Vlm};
+use ocelli_tests::checkpoint::Checkpoint;
+use ocelli_tests::closeness::cosine;
+use ocelli_tests::command::ocelli;
+use ocelli_tests::fixture::frame;
+use ocelli_tests::gguf::convert::{Storage, write_fixture};
+use serde_json::Value;
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const IDS: [u32; 9] = [1, 17, 240, 33, 8, 399, 120, 121, 77];
+
+/// GGUF files of a fixture's checkpoint.
+struct Files {
+    dir: TempDir,
+    text: PathBuf,
+    projector: PathBuf,
+}
+
+impl Files {
+    fn new(fixture: &str, storage: Storage) -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        let [text, projector] = write_fixture(fixture, storage, dir.path()).unwrap();
+        Files {
+            dir,
+            text,
+            projector,
+        }
+    }
+
+    fn packed(&self, options: &PackOptions) -> Packed<Vec<u8>> {
+        let model = Published::open(&self.text, Some(&self.projector), None).unwrap();
+        let (files, weights) = (&model.files, &*model.weights);
+        let out = Cursor::new(Vec::new());
+        let packed = packer::pack_model("x", files, weights, options, out, &mut |_, _| {});
+        let packed = packed.unwrap();
+        Packed {
+            out: packed.out.into_inner(),
+            refusal: packed.refusal,
+            weights: packed.weights,
+            on_grid: packed.on_grid,
+        }
+    }
+
+    fn pack(&self, options: &PackOptions) -> Arc<Pack> {
+        open(self.packed(options).out)
+    }
+
+    fn f32(&self) -> Vlm {
+        let source = ModelSource::WithProjector(self.text.clone(), self.projector.clone());
+        let options = LoadOptions {
+            precision: Precision::F32,
+            ..LoadOptions::default()
+        };
+        Vlm::load(&source, &options, &mut |_, _| {}).unwrap()
+    }
+}
+
+fn open(bytes: Vec<u8>) -> Arc<Pack> {
+    Arc::new(Pack::from_region(Region::from_vec(bytes), "test").unwrap())
+}
+
+fn started(pack: &Arc<Pack>) -> Vlm {
+    Vlm::from_pack(pack.clone(), Arc::new(Compute::new(1).unwrap())).unwrap()
+}
+
+/// Greedy tokens after the ids.
+fn greedy(session: &mut Session) -> Vec<u32> {
+    let options = GenerateOptions {
+        max_tokens: 12,
+        ..GenerateOptions::default()
+    };
+    let mut generation = session.generate(options).unwrap();
+    generation.rest().unwrap();
+    generation.tokens().to_vec()
+}
+
+/// Logits after the ids, and the greedy tokens that follow.
+fn answer(vlm: &Vlm) -> (Vec<f32>, Vec<u32>) {
+    let mut session = vlm.session().unwrap();
+    session.extend(&IDS).unwrap();
+    let logits = session.logits().unwrap();
+    (logits, greedy(&mut session))
+}
+
+#[test]
+fn layers_on_a_4_bit_grid_keep_it_unless_int8_is_asked_for() {
+    let tiny = Files::new("tiny", Storage::Q4_0);
+    let layouts = |options: &PackOptions| {
+        let packed = tiny.packed(options);
+        let version = packed.out[8];
+        let pack = open(packed.out);
+        let layers = pack.header().tensors.iter().filter(|tensor| {
+            tensor.layout.is_panels()
+                && tensor.name.starts_with("text.")
+                && tensor.name != "text.head"
+        });
+        let int4 = layers.clone().filter(|t| t.layout == Layout::Int4Panels);
+        let grouped = layers.clone().filter(|t| t.group > 0).count();
+        assert_eq!(packed.weights, pack.weights());
+        let counts = [layers.clone().count(), int4.count(), grouped];
+        (
+            u32::from(version),
+            pack.header().basis,
+            counts,
+            packed.on_grid,
+        )
+    };
+    let kept = OnGrid {
+        kept: 10,
+        matrices: 10,
+    };
+    for weights in [None, Some(WeightScheme::Int4)] {
+        let options = PackOptions {
+            weights,
+            calibration: CalibrationText::None,
+            ..PackOptions::default()
+        };
+        let found = layouts(&options);
+        let published = StreamBasis::Published;
+        assert_eq!(found, (BASIS_VERSION, published, [10; 3], Some(kept)));
+    }
+    let rotated = StreamBasis::Rotated;
+    let int8 = layouts(&WeightScheme::Int8.into());
+    assert_eq!(int8, (FORMAT_VERSION, rotated, [8, 0, 2], None));
+    let again = PackOptions {
+        rounds_again: true,
+        ..WeightScheme::Int4.into()
+    };
+    assert_eq!(layouts(&again), (FORMAT_VERSION, rotated, [10, 8, 2], None));
+    // The same numbers on no grid.
+    let floats = Files::new("tiny", Storage::Q8_0).pack(&PackOptions::default());
+    assert_eq!(floats.header().basis, StreamBasis::Rotated);
+    assert_eq!(floats.weights(), WeightScheme::Int8);
+}
+
+#[test]
+fn a_kept_grid_stays_near_the_f32_path_of_its_file() {
+    for fixture in ["tiny", "gqa5"] {
+        let files = Files::new(fixture, Storage::Q4_0);
+        let (exact, _) = answer(&files.f32());
+        let closeness = |options: &PackOptions| {
+            let (logits, _) = answer(&started(&files.pack(options)));
+            cosine(&logits, &exact)
+        };
+        let kept = closeness(&PackOptions::default());
+        let again = closeness(&PackOptions {
+            rounds_again: true,
+            ..WeightScheme::Int4.into()
+        });
+        println!("{fixture}: {kept:.6}, rounded again {again:.6}");
+        assert!(kept > 0.9995 && again < kept, "{fixture}: {kept} {again}");
+    }
+}
+
+#[test]
+fn every_kernel_gives_the_tokens_of_the_scalar_one() {
+    let pack = Files::new("tiny", Storage::Q4_0).pack(&PackOptions::default());
+    let run = |kernel: &str, threads| {
+        let compute = Compute::with_kernel(threads, kernel).unwrap();
+        let vlm = Vlm::from_pack(pack.clone(), Arc::new(compute)).unwrap();
+        assert_eq!(vlm.weights_name(), "int4");
+        answer(&vlm)
+    };
+    let (expected, tokens) = run("scalar-qd8qc8w-1x8", 1);
+    assert!(expected.iter().any(|logit| *logit != 0.0));
+    for kernels in int8_gemm::available() {
+        for threads in [1, 2] {
+            let name = kernels.gemm.name();
+            let (logits, found) = run(name, threads);
+            assert_eq!(found, tokens, "{name}, {threads} threads");
+            let closeness = cosine(&logits, &expected);
+            assert!(closeness > 0.9999, "{name}, {threads} threads: {closeness}");
+        }
+    }
+}
+
+/// Logits after tokens whose decode steps go between prompts, twice from the same state.
+#[test]
+fn one_token_at_a_time_gives_the_logits_of_all_at_once() {
+    let vlm = started(&Files::new("gqa5", Storage::Q4_0).pack(&PackOptions::default()));
+    let (expected, _) = answer(&vlm);
+    let mut session = vlm.session().unwrap();
+    for id in IDS {
+        session.extend(&[id]).unwrap();
+    }
+    let found = session.logits().unwrap();
+    let closeness = cosine(&found, &expected);
+    assert!(closeness > 0.9999, "{closeness}");
+    assert_eq!(session.logits().unwrap(), found, "asking changes nothing");
+    // The likeliest token is found without most logits.
+    let best = (0..found.len()).max_by(|a, b| found[*a].total_cmp(&found[*b]));
+    assert_eq!(greedy(&mut session)[0] as usize, best.unwrap());
+}
+
+#[test]
+fn pictures_reach_the_decoder_in_the_basis_of_the_published_model() {
+    let files = Files::new("tiny", Storage::Q4_0);
+    let look = |vlm: &Vlm| {
+        let size = vlm.config().vision.as_ref().unwrap().image_size;
+        let token = vlm.config().image_token_id().unwrap();
+        let n_tokens = vlm.config().image_tokens_per_tile();
+        let ids = [&[1][..], &vec![token; n_tokens], &IDS[1..]].concat();
+        let mut session = vlm.session().unwrap();
+        let stages = session.prompt_ids(&ids, &[frame(size, 0)]).unwrap();
+        (stages.image_features, stages.logits)
+    };
+    let (features, logits) = look(&files.f32());
+    let kept = look(&started(&files.pack(&PackOptions::default())));
+    let int8 = look(&started(&files.pack(&WeightScheme::Int8.into())));
+    // The vision side is the same, but for the basis it writes to.
+    assert!(cosine(&kept.0, &int8.0) > 0.9999);
+    assert!(cosine(&kept.0, &features) > 0.999);
+    let closeness = cosine(&kept.1, &logits);
+    assert!(closeness > 0.999, "{closeness}");
+}
+
+#[test]
+fn a_matrix_off_the_grid_is_rounded_to_int8_where_it_stands() {
+    let files = Files::new("tiny", Storage::Q4_0);
+    let mut bytes = std::fs::read(&files.text).unwrap();
+    let (exact, _) = answer(&files.f32());
+    for calibration in [CalibrationText::None, CalibrationText::BuiltIn] {
+        let options = PackOptions {
+            exceptions: vec!["text.1.down".to_owned(), "text.0.v".to_owned()],
+            calibration,
+            ..PackOptions::default()
+        };
+        let packed = files.packed(&options);
+        let kept = OnGrid {
+            kept: 8,
+            matrices: 10,
+        };
+        assert_eq!(packed.on_grid, Some(kept));
+        let pack = open(packed.out);
+        let layout = |name: &str| {
+            let tensor = pack.header().tensors.iter().find(|t| t.name == name);
+            tensor.unwrap().layout
+        };
+        assert_eq!(layout("text.1.down"), Layout::Panels);
+        assert_eq!(layout("text.0.down"), Layout::Int4Panels);
+        let closeness = cosine(&answer(&started(&pack)).0, &exact);
+        assert!(closeness > 0.9995, "{closeness}");
+    }
+    // A scale that is no number is an error of the file, as with any other pack.
+    let at = bytes.len() - 18 * 4;
+    bytes[at..at + 2].copy_from_slice(&0x7E00u16.to_le_bytes());
+    std::fs::write(&files.text, bytes).unwrap();
+    let model = Published::open(&files.text, Some(&files.projector), None).unwrap();
+    let out = Cursor::new(Vec::new());
+    let (small, weights) = (&model.files, &*model.weights);
+    let options = PackOptions::default();
+    let error = packer::pack_model("x", small, weights, &options, out, &mut |_, _| {});
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("NaN"), "{error}");
+}
+
+#[test]
+fn probes_hold_on_every_kernel() {
+    let pack = Files::new("tiny", Storage::Q4_0).pack(&PackOptions::default());
+    let scalar = Probes::make(&pack, 1).unwrap();
+    let products = scalar.products.iter().map(|probe| probe.tensor.as_str());
+    assert!(products.into_iter().any(|tensor| tensor == "text.0.qk"));
+    for kernels in int8_gemm::available() {
+        let compute = Compute::with_kernel(1, kernels.gemm.name()).unwrap();
+        let checked = scalar.check(&pack, &Arc::new(compute), Depth::Whole);
+        checked.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn a_file_is_packed_shown_and_asked_by_command() {
+    let files = Files::new("tiny", Storage::Q4_0);
+    let pack = files.dir.path().join("kept.ocelli").display().to_string();
+    let source = files.text.display().to_string();
+    let projector = files.projector.display().to_string();
+    let run = |args: &[&str], code| {
+        let outcome = ocelli(args);
+        assert_eq!(outcome.code, Some(code), "{args:?}: {}", outcome.stderr);
+        outcome
+    };
+    let line =
+        |text: &str| -> Value { serde_json::from_str(text.lines().last().unwrap()).unwrap() };
+    let from = ["pack", &source, "--mmproj", &projector, "-o", &pack];
+    let packed = run(&[&from[..], &["--json"]].concat(), 0);
+    let report = line(&packed.stdout);
+    assert_eq!(
+        (&report["weights"], &report["kept_matrices"]),
+        (&"int4".into(), &10.into())
+    );
+    let remark = "10 of 10 matrices of the decoder's layers keep the 4-bit grid of their file;";
+    assert!(packed.stderr.contains(remark), "{}", packed.stderr);
+    run(&["models", "verify", &pack], 0);
+
+    let question = ["ask", "--text", "Who?", "--max-tokens", "4", "--json"];
+    let ask = |model: &[&str]| line(&run(&[&question[..], model].concat(), 0).stdout);
+    let from_pack = ask(&["-m", &pack]);
+    let in_memory = ask(&["-m", &source, "--mmproj", &projector]);
+    assert_eq!(in_memory["weights"], "int4");
+    assert_eq!(in_memory["prompt_tokens"], from_pack["prompt_tokens"]);
+    let int8 = ask(&["-m", &source, "--mmproj", &projector, "--weights", "int8"]);
+    assert_eq!(int8["weights"], "int8");
+}
+
+#[test]
+fn a_directory_of_floats_is_packed_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::of_fixture("tiny").write(dir.path()).unwrap();
+    let out = Cursor::new(Vec::new());
+    let options = PackOptions::default();
+    let bytes = packer::pack_directory(dir.path(), &options, out, &mut |_, _| {}).unwrap();
+    let bytes = bytes.into_inner();
+    assert_eq!(u32::from(bytes[8]), FORMAT_VERSION);
+    assert_eq!(open(bytes).header().basis, StreamBasis::Rotated);
+}
