@@ -5,8 +5,9 @@
 `model*.onnx`: `input_ids`, `attention_mask`, `position_ids`, `past_key_values.*` -> `logits`, `present.*`; the
 embedding table is inside. `decoder_model_merged*.onnx`: the same as exporters wrote it earlier, two graphs under an
 `If` that the input `use_cache_branch` decides: with a cache in front, and without; initialisers that both have are
-the outer graph's. Each is run by onnxruntime, the prompt and then token by token, and held against `smolvlm.py` on
-the weights it holds. Needs the packages of requirements.txt.
+the outer graph's. `decoder_model*.onnx` and `decoder_with_past_model*.onnx`: the same two graphs in files of their
+own. Each is run by onnxruntime, the prompt and then token by token, and held against `smolvlm.py` on the weights it
+holds. Needs the packages of requirements.txt.
 """
 
 import json
@@ -32,6 +33,7 @@ FOLDER = onnx_files.FIXTURES / "text"
 PROMPT = [1, *range(20, 44)]
 STEPS = 12
 CONDITION = "use_cache_branch"
+FIRST, LATER = "decoder_model", "decoder_with_past_model"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Case:
     scheme: str
     merged: bool = False
 
+    def later(self) -> str | None:
+        """The file of the steps behind a cache, where that is another."""
+        is_first = self.file.startswith(f"{FIRST}_") and not self.merged
+        return self.file.replace(FIRST, LATER) if is_first else None
+
 
 CASES = (
     Case("model_fp16.onnx", "plain", "fp16"),
@@ -50,6 +57,7 @@ CASES = (
     Case("model_q4.onnx", "fused", "q4"),
     Case("decoder_model_merged_fp16.onnx", "plain", "fp16", True),
     Case("decoder_model_merged_int8.onnx", "plain", "int8", True),
+    Case("decoder_model_fp16.onnx", "plain", "fp16"),
 )
 
 
@@ -94,20 +102,27 @@ def merged(with_past: onnx.ModelProto, without: onnx.ModelProto) -> onnx.ModelPr
 
 
 class Runner:
-    """A text model with its cache."""
+    """A text model with its cache; `later` is the file of what comes behind the prompt."""
 
-    def __init__(self, path: Path):
-        self.session = session(path)
-        self.names = [entry.name for entry in self.session.get_outputs()]
-        self.inputs = {entry.name: entry for entry in self.session.get_inputs()}
-        self.cache, self.length = {}, 0
+    def __init__(self, path: Path, later: Path | None):
+        self.length, self.later, self.cache = 0, later, {}
+        self.open(path)
         for name, entry in self.inputs.items():
             if name.startswith("past"):
                 dtype = np.float16 if "float16" in entry.type else np.float32
                 self.cache[name] = np.zeros((1, entry.shape[1], 0, entry.shape[3]), dtype)
 
+    def open(self, path: Path) -> None:
+        """Goes on with a file."""
+        self.session = session(path)
+        self.names = [entry.name for entry in self.session.get_outputs()]
+        self.inputs = {entry.name: entry for entry in self.session.get_inputs()}
+
     def step(self, ids: list[int]) -> np.ndarray:
         """Logits of the last of some more tokens."""
+        if self.length > 0 and self.later:
+            self.open(self.later)
+            self.later = None
         before, self.length = self.length, self.length + len(ids)
         feeds = {
             "input_ids": np.array([ids], np.int64),
@@ -121,9 +136,9 @@ class Runner:
         return out["logits"][0, -1].astype(np.float32)
 
 
-def onnxruntime_rows(path: Path, steps: list[int]) -> np.ndarray:
+def onnxruntime_rows(path: Path, later: Path | None, steps: list[int]) -> np.ndarray:
     """Logits after the prompt and after each step."""
-    runner = Runner(path)
+    runner = Runner(path, later)
     return np.stack([runner.step(PROMPT), *(runner.step([token]) for token in steps)])
 
 
@@ -161,14 +176,18 @@ def write_text(folder: Path) -> None:
     cases = {}
     for case in CASES:
         path = folder / case.file
+        later = case.later() and folder / case.later()
         model, tensors = build(export, case, True)
+        if later:
+            later.write_bytes(model.SerializeToString(deterministic=True))
+            model, tensors = build(export, case, False)
         if case.merged:
             model = merged(model, build(export, case, False)[0])
         if case.scheme == "fp16":
             onnx.checker.check_model(model)
         path.write_bytes(model.SerializeToString(deterministic=True))
         found, own = (
-            onnxruntime_rows(path, steps),
+            onnxruntime_rows(path, later, steps),
             reference_rows(export.config, export.tensors | tensors, steps),
         )
         apart = distance(found, own)

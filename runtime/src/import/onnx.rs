@@ -52,7 +52,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// What the names of its files begin with.
+    /// What the names of its files begin with; a decoder may also be two files ([`UNMERGED`]).
     pub fn stem(self) -> &'static str {
         match self {
             Part::Vision => "vision_encoder",
@@ -63,6 +63,10 @@ impl Part {
     }
 }
 
+/// Names of a decoder in two files, as exporters write it before they merge them: without a cache in
+/// front, and behind one. Either holds every weight.
+const UNMERGED: [&str; 2] = ["decoder_model", "decoder_with_past_model"];
+
 /// A model in ONNX files, its weights known by the names of `docs/model.md`.
 #[derive(Debug)]
 pub struct OnnxModel {
@@ -70,7 +74,8 @@ pub struct OnnxModel {
     graphs: Vec<Graph>,
     /// Number of the graph, and the weight in it.
     weights: BTreeMap<String, (usize, Lifted)>,
-    variants: Vec<(Part, Variant)>,
+    /// What the names of the files begin with, and their variants.
+    variants: Vec<(&'static str, Variant)>,
 }
 
 impl OnnxModel {
@@ -86,20 +91,33 @@ impl OnnxModel {
         variant: Option<Variant>,
     ) -> Result<OnnxModel, OnnxError> {
         let mut parts = Vec::new();
-        let mut stems = vec![Part::Decoder.stem()];
-        match config.vision {
-            Some(_) => parts.push(file(dir, Part::Vision, &[Part::Vision.stem()], variant)?),
-            None => stems.push(Part::Text.stem()),
-        }
-        let mut decoder = file(dir, Part::Decoder, &stems, variant)?;
+        let stems: &[&'static str] = match config.vision {
+            Some(_) => {
+                parts.push(file(dir, Part::Vision, &[Part::Vision.stem()], variant)?);
+                &[Part::Decoder.stem()]
+            }
+            None => &[Part::Decoder.stem(), Part::Text.stem()],
+        };
+        let mut decoder = match file(dir, Part::Decoder, stems, variant) {
+            Err(none @ OnnxError::NoFile { .. }) => {
+                // What is asked for is the usual one.
+                let first = file(dir, Part::Decoder, &UNMERGED, variant);
+                first.map_err(|error| match error {
+                    OnnxError::NoFile { .. } => none,
+                    other => other,
+                })?
+            }
+            other => other?,
+        };
         if config.vision.is_none() && decoder.graph.input("inputs_embeds").is_none() {
             decoder.part = Part::Text;
         } else {
             let stem = Part::Embedding.stem();
             parts.push(file(dir, Part::Embedding, &[stem], variant)?);
         }
+        decoder.check_behind_cache(config)?;
         parts.push(decoder);
-        let variants = parts.iter().map(|file| (file.part, file.variant)).collect();
+        let variants = parts.iter().map(|file| (file.stem, file.variant)).collect();
         let graphs = parts.into_iter().map(|file| (file.part, file.graph));
         let mut model = OnnxModel::of(graphs.collect(), config)?;
         model.dir = dir.to_owned();
@@ -117,7 +135,14 @@ impl OnnxModel {
         for (number, (part, graph)) in graphs.iter().enumerate() {
             let lifted = lifted(*part, graph, config)?;
             if let Some(others) = graph.other_branch()? {
-                check_same(graph, &lifted, &others, *part, config)?;
+                let same = same(graph, &lifted, &others, *part, config)?;
+                same.map_err(|odd| OnnxError::Branches {
+                    path: graph.path().to_owned(),
+                    name: odd.name,
+                    then: odd.first,
+                    otherwise: odd.second,
+                    condition: graph.condition().into(),
+                })?;
             }
             let numbered = |(name, weight)| (name, (number, weight));
             weights.extend(lifted.into_iter().map(numbered));
@@ -140,20 +165,51 @@ impl OnnxModel {
 /// An opened file of a directory.
 struct File {
     part: Part,
+    stem: &'static str,
     graph: Graph,
     variant: Variant,
+}
+
+impl File {
+    /// Where this is a decoder without a cache and the one behind a cache lies beside it: both hold
+    /// the same weights, or are not of one model.
+    fn check_behind_cache(&self, config: &ModelConfig) -> Result<(), OnnxError> {
+        let path = self
+            .graph
+            .path()
+            .with_file_name(self.variant.file_name(UNMERGED[1]));
+        if self.stem != UNMERGED[0] || !path.is_file() {
+            return Ok(());
+        }
+        let lifted = lifted(self.part, &self.graph, config)?;
+        let same = same(
+            &self.graph,
+            &lifted,
+            &Graph::open(&path)?,
+            self.part,
+            config,
+        )?;
+        same.map_err(|odd| OnnxError::Pair {
+            path: self.graph.path().to_owned(),
+            name: odd.name,
+            first: odd.first,
+            other: path,
+            second: odd.second,
+        })
+    }
 }
 
 /// Opens a part under one of these names.
 fn file(
     dir: &Path,
     part: Part,
-    stems: &[&str],
+    stems: &[&'static str],
     variant: Option<Variant>,
 ) -> Result<File, OnnxError> {
     let chosen = choose(dir, stems, variant)?;
     Ok(File {
         part,
+        stem: chosen.stem,
         graph: Graph::open(&chosen.path)?,
         variant: chosen.variant,
     })
@@ -170,28 +226,33 @@ fn lifted(part: Part, graph: &Graph, config: &ModelConfig) -> Result<Weights, On
     }
 }
 
-/// Compares the weights of one branch with those of the other.
-fn check_same(
+/// A weight that two graphs of one model have differently, and what it is in either.
+struct Odd {
+    name: Box<str>,
+    first: Box<str>,
+    second: Box<str>,
+}
+
+/// Compares the weights of a graph with those of another that is the same part of the model.
+fn same(
     graph: &Graph,
     weights: &Weights,
     others: &Graph,
     part: Part,
     config: &ModelConfig,
-) -> Result<(), OnnxError> {
+) -> Result<Result<(), Odd>, OnnxError> {
     let again = lifted(part, others, config)?;
     for (name, weight) in weights {
         let other = again.get(name);
         if other.is_none_or(|other| !weight.is_same(graph, other, others)) {
-            return Err(OnnxError::Branches {
-                path: graph.path().to_owned(),
+            return Ok(Err(Odd {
                 name: name.as_str().into(),
-                then: weight.tensor(graph).into(),
-                otherwise: other.map_or("", |other| other.tensor(others)).into(),
-                condition: graph.condition().into(),
-            });
+                first: weight.tensor(graph).into(),
+                second: other.map_or("", |other| other.tensor(others)).into(),
+            }));
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 impl OnnxModel {
@@ -272,7 +333,7 @@ impl FloatWeights for OnnxModel {
                 let files = self
                     .variants
                     .iter()
-                    .map(|(part, variant)| format!("{} {variant}", part.stem()));
+                    .map(|(stem, variant)| format!("{stem} {variant}"));
                 format!("ONNX files: {}", files.collect::<Vec<_>>().join(", "))
             }
         })

@@ -127,6 +127,58 @@ fn lossless_files_of_a_text_model_are_the_same_pack_as_its_safetensors() {
     }
 }
 
+/// Adds another file to a directory of [`export`].
+fn put(dir: &TempDir, file: &str) {
+    let from = folder().join("text").join(file);
+    fs::copy(from, dir.path().join("onnx").join(file)).expect("the fixture is there");
+}
+
+#[test]
+fn a_decoder_in_two_files_is_read_from_either_and_both_must_agree() {
+    let (first, later) = (
+        "decoder_model_fp16.onnx",
+        "decoder_with_past_model_fp16.onnx",
+    );
+    let sums = |dir: &TempDir| -> (Vec<String>, Vec<[u8; 4]>) {
+        let (pack, said) = packed(dir.path());
+        assert_eq!(said.as_deref(), Some("ONNX files, variant fp16"));
+        let sources = pack.header().sources.iter();
+        let tensors = pack.header().tensors.iter();
+        (
+            sources.map(|source| source.name.clone()).collect(),
+            tensors.map(|tensor| tensor.crc32).collect(),
+        )
+    };
+    let (_, expected) = sums(&export("model_fp16.onnx"));
+    let pair = export(first);
+    put(&pair, later);
+    for (dir, taken) in [(&pair, first), (&export(later), later)] {
+        let (sources, found) = sums(dir);
+        assert!(sources.iter().any(|source| source == taken), "{sources:?}");
+        assert!(found == expected, "{taken}");
+    }
+    // One file of both is taken before two.
+    put(&pair, "decoder_model_merged_fp16.onnx");
+    let (sources, _) = sums(&pair);
+    assert!(
+        sources
+            .iter()
+            .any(|name| name == "decoder_model_merged_fp16.onnx")
+    );
+    fs::remove_file(pair.path().join("onnx/decoder_model_merged_fp16.onnx")).expect("it is there");
+
+    let path = pair.path().join("onnx").join(later);
+    let mut bytes = fs::read(&path).expect("the fixture");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("the folder can be written");
+    let error = Published::open(pair.path(), None, None);
+    let error = error.expect_err("a byte differs").to_string();
+    for part in [first, later, "weight ", "which is not the same"] {
+        assert!(error.contains(part), "{error:?}: {part:?}");
+    }
+}
+
 #[test]
 fn of_a_text_models_files_the_one_asked_for_is_taken_or_the_most_exact() {
     let dir = export("model_q4.onnx");

@@ -87,6 +87,23 @@ pub enum OnnxError {
         /// The input that decides between them.
         condition: Box<str>,
     },
+    /// A weight is not the same in the two files of a decoder.
+    #[error(
+        "weight {name} is {first} in {} and {second} in {}, which is not the same; take both files from one export",
+        path.display(), other.display()
+    )]
+    Pair {
+        /// The file of the decoder without a cache.
+        path: PathBuf,
+        /// Published name of the weight.
+        name: Box<str>,
+        /// The initialiser or value in that file.
+        first: Box<str>,
+        /// The file of the decoder behind a cache.
+        other: PathBuf,
+        /// The initialiser or value in this one.
+        second: Box<str>,
+    },
     /// A weight has another shape than the configuration says.
     #[error(
         "{}: {tensor} ({name}) has shape {found:?}, config.json asks for {expected:?}; \

@@ -1,7 +1,7 @@
 //! Which of the published files to take.
 
-use super::Part;
 use super::error::OnnxError;
+use super::{Part, UNMERGED};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -36,7 +36,7 @@ impl Variant {
         SUFFIXES[self.0].0
     }
 
-    fn file_name(self, stem: &str) -> String {
+    pub(super) fn file_name(self, stem: &str) -> String {
         format!("{stem}{}.onnx", SUFFIXES[self.0].1)
     }
 }
@@ -70,20 +70,28 @@ impl FromStr for Variant {
 /// One of the three files, in the variant that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
+    pub(super) stem: &'static str,
     pub(super) path: PathBuf,
     pub(super) variant: Variant,
 }
 
-/// Whether the directory holds the decoder of an export, or a text model in one file.
+/// Whether the directory holds the decoder of an export, in one file or two, or a text model in one
+/// file.
 pub fn is_export(dir: &Path) -> bool {
-    choose(dir, &[Part::Decoder.stem(), Part::Text.stem()], None).is_ok()
+    let [first, later] = UNMERGED;
+    choose(
+        dir,
+        &[Part::Decoder.stem(), Part::Text.stem(), first, later],
+        None,
+    )
+    .is_ok()
 }
 
 /// The file of one of these names in the variant asked for, otherwise in the most exact one there
 /// is.
 pub(super) fn choose(
     dir: &Path,
-    stems: &[&str],
+    stems: &[&'static str],
     variant: Option<Variant>,
 ) -> Result<Chosen, OnnxError> {
     let candidates = Variant::all().filter(|candidate| variant.is_none_or(|v| v == *candidate));
@@ -94,7 +102,11 @@ pub(super) fn choose(
         {
             let path = dir.join(folder).join(variant.file_name(stem));
             if path.is_file() {
-                return Ok(Chosen { path, variant });
+                return Ok(Chosen {
+                    stem,
+                    path,
+                    variant,
+                });
             }
         }
     }
