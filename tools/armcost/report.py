@@ -13,8 +13,11 @@ TILE_MACS = 107.36e9
 VISION_LAYER_MACS = 8.859e9
 PREFILL_MACS = 9.073e9
 STEP_MACS = 134.55e6 + 2 * 9 * 64 * PREFILL * DECODER_LAYERS
-# Weights, 16 bytes of scale, sum and bias for each of 204 800 rows, keys and values of 84 positions.
-STEP_BYTES = 134.55e6 + 204_800 * 16 + 84 * 23_040
+# Weights, 16 bytes of scale, sum and bias for each of 155 520 rows of the layers, the high plane of the
+# head with 8 bytes for each of its rows, keys and values of 84 positions.
+HEAD_ROWS, HIDDEN = 49_280, 576
+LAYER_WEIGHTS = 134.55e6 - HEAD_ROWS * HIDDEN
+STEP_BYTES = LAYER_WEIGHTS + 155_520 * 16 + HEAD_ROWS * (HIDDEN / 2 + 8) + 84 * 23_040
 # A decode step of llama.cpp's Q8_0 reads 34 bytes for 32 weights.
 LLAMA_STEP_BYTES = 134.55e6 * 34 / 32
 
