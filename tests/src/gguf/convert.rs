@@ -91,13 +91,29 @@ fn q4_0(values: &[f32]) -> Vec<u8> {
 ///
 /// Panics if there is no such fixture.
 pub fn write_fixture(name: &str, storage: Storage, dir: &Path) -> io::Result<[PathBuf; 2]> {
+    write_changed_fixture(name, storage, dir, &|_, _| ())
+}
+
+/// [`write_fixture`] with weights that `change` has seen by their published names.
+///
+/// # Errors
+///
+/// Whatever the file system reports.
+pub fn write_changed_fixture(
+    name: &str,
+    storage: Storage,
+    dir: &Path,
+    change: &dyn Fn(&str, &mut [f32]),
+) -> io::Result<[PathBuf; 2]> {
     let checkpoint = Checkpoint::of_fixture(name);
     checkpoint.write(dir)?;
     let tensors = checkpoint.tensors();
     let read = |name: &str, shape: &[usize]| -> Vec<f32> {
         let tensor = tensors.iter().find(|t| t.name == name && t.shape == shape);
         let tensor = tensor.unwrap_or_else(|| panic!("{name} is a weight"));
-        tensor.values(checkpoint.seed).collect()
+        let mut values: Vec<f32> = tensor.values(checkpoint.seed).collect();
+        change(name, &mut values);
+        values
     };
     let source = Source::new(dir, &read, storage);
     let paths = ["model.gguf", "mmproj.gguf"].map(|name| dir.join(name));
