@@ -51,8 +51,7 @@ pub trait Engine: Send {
     /// # Errors
     ///
     /// As [`Engine::logits`].
-    fn logits_of(&mut self, ids: &[u32], out: &mut Vec<f32>) -> Result<(), RunError> {
-        let _ = ids;
+    fn logits_of(&mut self, _ids: &[u32], out: &mut Vec<f32>) -> Result<(), RunError> {
         self.logits(out)
     }
 

@@ -261,10 +261,9 @@ impl DecoderModel {
         rows: &mut Int8RowsBuf,
         out: Int8RowsMut<'_>,
     ) {
-        let Layer { gate_up, .. } = &self.layers[layer];
-        let norm = self.layers[layer].gate_up_norm();
-        let rows = self.normed(x, norm, gate_up.group, rows);
-        let weights = self.pack.panels(gate_up);
+        let layer = &self.layers[layer];
+        let rows = self.normed(x, layer.gate_up_norm(), layer.gate_up.group, rows);
+        let weights = self.pack.panels(&layer.gate_up);
         linear_activated(&self.compute, rows, weights, Activation::SwiGlu, out);
     }
 

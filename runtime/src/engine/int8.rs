@@ -211,6 +211,21 @@ impl Int8Engine {
         })
     }
 
+    /// What `compute` makes of the last token's hidden state and room for its logits. `room`: as long
+    /// as the vocabulary from then on
+    fn after_last<R>(
+        &mut self,
+        room: &mut Vec<f32>,
+        compute: impl FnOnce(&mut DecodeStep, &DecoderModel, &mut [f32]) -> R,
+    ) -> Result<R, RunError> {
+        if !self.appended {
+            return Err(RunError::NothingAppended);
+        }
+        room.resize(self.model.config().vocab_size, 0.0);
+        let (step, model) = (&mut self.step, &self.model);
+        Ok(self.crew.work(Phase::Decode, || compute(step, model, room)))
+    }
+
     /// Tokens of a prompt through the decoder's plan.
     fn append_many(&mut self, ids: &[u32], image_rows: &[f32]) -> Result<(), RunError> {
         let stage = "decoder";
@@ -266,24 +281,11 @@ impl Engine for Int8Engine {
     }
 
     fn logits(&mut self, out: &mut Vec<f32>) -> Result<(), RunError> {
-        if !self.appended {
-            return Err(RunError::NothingAppended);
-        }
-        out.resize(self.model.config().vocab_size, 0.0);
-        let (step, model) = (&mut self.step, &self.model);
-        self.crew.work(Phase::Decode, || step.logits(model, out));
-        Ok(())
+        self.after_last(out, |step, model, out| step.logits(model, out))
     }
 
     fn logits_of(&mut self, ids: &[u32], out: &mut Vec<f32>) -> Result<(), RunError> {
-        if !self.appended {
-            return Err(RunError::NothingAppended);
-        }
-        out.resize(self.model.config().vocab_size, 0.0);
-        let (step, model) = (&mut self.step, &self.model);
-        let compute = || step.logits_of(model, ids, out);
-        self.crew.work(Phase::Decode, compute);
-        Ok(())
+        self.after_last(out, |step, model, out| step.logits_of(model, ids, out))
     }
 
     fn likeliest(
@@ -291,13 +293,9 @@ impl Engine for Int8Engine {
         room: &mut Vec<f32>,
         filter: &mut Filter<'_>,
     ) -> Result<Option<u32>, RunError> {
-        if !self.appended {
-            return Err(RunError::NothingAppended);
-        }
-        room.resize(self.model.config().vocab_size, 0.0);
-        let (step, model) = (&mut self.step, &self.model);
-        let find = || step.likeliest(model, room, filter);
-        Ok(self.crew.work(Phase::Decode, find))
+        self.after_last(room, |step, model, room| {
+            step.likeliest(model, room, filter)
+        })
     }
 
     fn reserve(&mut self, additional: usize) {

@@ -8,6 +8,8 @@
 //! if they are distributed evenly (a uniform distribution is strictly sub-Gaussian). Nor is it ever
 //! beyond `√k` of them (Cauchy-Schwarz).
 
+use std::ops::Range;
+
 use crate::compute::Compute;
 use crate::linear::{Store, run_panels, sum};
 use crate::nibble_gemv::NibbleGemv;
@@ -75,6 +77,19 @@ impl<'a> Token<'a> {
     }
 }
 
+/// Some panels, at most [`BATCH`] at a time, beside where their values go.
+fn batches<'r, 'o>(
+    rhs: &NibblePanels<'r>,
+    panels: Range<usize>,
+    out: &'o mut [f32],
+) -> impl Iterator<Item = (NibblePanels<'r>, &'o mut [[f32; PANEL_ROWS]])> {
+    let out = out.as_chunks_mut().0.chunks_mut(BATCH);
+    panels
+        .step_by(BATCH)
+        .zip(out)
+        .map(|(first, out)| (rhs.panel_range(first, out.len()), out))
+}
+
 fn check(lhs: &Int8Rows<'_>, rhs: &NibblePanels<'_>) {
     assert_eq!(lhs.k(), rhs.k(), "lhs and rhs must agree on k");
     assert_eq!(lhs.group(), 0, "a token must have one scale");
@@ -99,13 +114,10 @@ pub fn linear_nibbles(
     for (i, out) in out.chunks_exact_mut(rhs.n().max(1)).enumerate() {
         let token = Token::of(compute, lhs, i);
         run_panels(compute, stride, out, store, &|panels, out, store| {
-            let mut first = panels.start;
-            for out in out.chunks_mut(BATCH * PANEL_ROWS) {
-                let out = out.as_chunks_mut::<PANEL_ROWS>().0;
+            for (some, out) in batches(&rhs, panels, out) {
                 let mut values = [[0.0; PANEL_ROWS]; BATCH];
                 let values = &mut values[..out.len()];
-                token.products(&rhs.panel_range(first, out.len()), values);
-                first += out.len();
+                token.products(&some, values);
                 for (out, values) in out.iter_mut().zip(values) {
                     super::store_edge(values, out, store);
                 }
@@ -165,11 +177,7 @@ pub fn linear_upper_bounds(
     let reach = REACH.min((rhs.k() as f32).sqrt()) * (squares as f32).sqrt();
     let stride = high_stride(rhs.k());
     run_panels(compute, stride, out, Store::Overwrite, &|panels, out, _| {
-        let mut first = panels.start;
-        for out in out.chunks_mut(BATCH * PANEL_ROWS) {
-            let out = out.as_chunks_mut::<PANEL_ROWS>().0;
-            let some = rhs.panel_range(first, out.len());
-            first += out.len();
+        for (some, out) in batches(&rhs, panels, out) {
             let mut sums = [Sums::default(); BATCH];
             token.high_sums(&some, &mut sums[..out.len()]);
             let panels = some.high().chunks_exact(stride);
