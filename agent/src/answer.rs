@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::mind::spelling;
 use crate::npy;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::threads;
 use nix::sys::resource::{UsageWho, getrusage};
 use ocelli_runtime::image::{ImageError, PixelValues, Rgb8};
@@ -222,7 +223,7 @@ impl<'a> Asker<'a> {
     pub fn remark(&self, stats: &PromptStats, answer: &Answer) {
         if self.global.verbose {
             let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-            eprintln!(
+            remark!(
                 "ocelli: {} frames encoded in {:.0} ms, {} prompt tokens in {:.0} ms, \
                  {} tokens decoded at {:.1} a second, peak {:.0} MB",
                 stats.frames,

@@ -2,6 +2,7 @@
 
 use crate::hub::HubError;
 use crate::link::mqtt::MqttError;
+use crate::remark::remark;
 use crate::room::RoomError;
 use crate::run::recorder::RecorderError;
 use crate::run::settings::SettingsError;
@@ -204,7 +205,7 @@ impl Fault {
 
     /// Writes the message and its causes to stderr.
     pub fn report(&self) {
-        eprintln!("ocelli: {}", with_causes(self));
+        remark!("ocelli: {}", with_causes(self));
     }
 }
 

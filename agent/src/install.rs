@@ -7,6 +7,7 @@ use crate::hub::cache::{Lock, replace};
 use crate::hub::digest::ContentId;
 use crate::model::{self, DEFAULT};
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::signature::{self, Keys, SignatureError, Signed};
 use crate::verbs::pack;
 use ocelli_runtime::LoadError;
@@ -167,7 +168,7 @@ impl Slot {
         sweep(&dir);
         let lock = Lock::take(&lock_path(&dir, name), &mut |_| {
             if !global.quiet {
-                eprintln!("ocelli: another process installs {name}; waiting for it");
+                remark!("ocelli: another process installs {name}; waiting for it");
             }
         });
         let lock = lock.map_err(|(path, source)| file_fault(path, source))?;

@@ -25,9 +25,12 @@
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`wall_clock`] | wall clock readings as text |
-//! | [`progress`], [`npy`] | the line on stderr, arrays on disk |
+//! | [`progress`], `remark` | the line on stderr that is rewritten, lines that stay |
+//! | [`npy`] | arrays on disk |
 
 #![forbid(unsafe_code)]
+// They panic where nothing can be written.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod answer;
 pub mod authorities;
@@ -50,6 +53,7 @@ pub mod npy;
 pub mod page;
 pub mod progress;
 pub mod refusal;
+mod remark;
 pub mod remote;
 pub mod replay;
 pub mod room;

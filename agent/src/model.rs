@@ -4,6 +4,7 @@ use crate::cli::Global;
 use crate::fault::Fault;
 use crate::gate;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::threads::{self, ThreadSettings, heat};
 use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::{LoadOptions, ModelSource, Vlm};
@@ -166,7 +167,7 @@ pub fn load_with(
     if !global.quiet
         && let Some(shortage) = shortage
     {
-        eprintln!(
+        remark!(
             "ocelli: the model has {:.0} MB and {:.0} MB of memory are free: its pages are read \
              from storage again and again, which is slow; end other programs or take a smaller model",
             shortage.pack as f64 / 1e6,
@@ -174,10 +175,10 @@ pub fn load_with(
         );
     }
     if global.verbose && !vlm.tokenizer().is_prepared() {
-        eprintln!("ocelli: the model holds no prepared tokenizer, tokenizer.json was parsed");
+        remark!("ocelli: the model holds no prepared tokenizer, tokenizer.json was parsed");
     }
     if global.verbose {
-        eprintln!(
+        remark!(
             "ocelli: model {}, {} weights, kernel {}, {} threads, loaded in {:.0} ms",
             vlm.name(),
             vlm.weights_name(),
@@ -185,7 +186,7 @@ pub fn load_with(
             vlm.n_threads(),
             elapsed.as_secs_f64() * 1e3
         );
-        eprintln!("ocelli: threads: {}", vlm.thread_plan());
+        remark!("ocelli: threads: {}", vlm.thread_plan());
     }
     Ok((vlm, elapsed))
 }

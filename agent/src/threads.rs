@@ -11,6 +11,7 @@ pub mod remembered;
 
 use crate::cli::Global;
 use crate::fault::Fault;
+use crate::remark::remark;
 use crate::user_cache::cache_folder;
 use ocelli_boards::{Board, Cores, Tree, n_runnable};
 use ocelli_runtime::Vlm;
@@ -80,7 +81,7 @@ pub fn arrange(global: &Global, settings: &ThreadSettings, vlm: &mut Vlm) -> Res
                 && let Err(error) = remembered::remember(&folder, &circumstances, &trials)
                 && !global.quiet
             {
-                eprintln!(
+                remark!(
                     "ocelli: how many threads are best cannot be kept in {} ({error}) and is \
                      measured at every start; make it writable, or give --threads",
                     folder.display()

@@ -28,6 +28,7 @@ use crate::link::mqtt::payload::Sight;
 use crate::mind::Thinker;
 use crate::notify::{Notify, NotifyError};
 use crate::page::{AnswerShown, Page, Picture};
+use crate::remark::remark;
 use crate::remote::Remote;
 use ask::Asked;
 use ocelli_boards::{Board, PinId, PinPlan, Watchdog};
@@ -459,7 +460,7 @@ impl Agent {
 
     /// Something for the journal, and for who watches.
     pub fn remark(&mut self, about: &str, text: &str) {
-        eprintln!("ocelli: {about}: {text}");
+        remark!("ocelli: {about}: {text}");
         self.parts.recorder.remark(about, text);
     }
 
@@ -497,7 +498,7 @@ impl Agent {
             broker.stop();
         }
         if let Some(Err(error)) = watchdog.map(Watchdog::disarm) {
-            eprintln!("ocelli: watchdog: {error}");
+            remark!("ocelli: watchdog: {error}");
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::model;
 use crate::notify::Notify;
 use crate::page::Page;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::remote::{Remote, Spent};
 use crate::threads::ThreadSettings;
 use ocelli_boards::{
@@ -81,7 +82,7 @@ impl Plan {
         let rules = rules(&settings, &board, overrides.dry_run)?;
         let pins = pin_plans(&settings, &board, &rules.policy)?;
         for warning in warnings(&settings, &rules.policy) {
-            eprintln!("ocelli: {}: {warning}", path.display());
+            remark!("ocelli: {}: {warning}", path.display());
         }
         Ok(Plan {
             settings,
@@ -302,7 +303,7 @@ fn rules(settings: &Settings, board: &Board, dry_run: bool) -> Result<Rules, Fau
         rejected,
     })?;
     for warning in &loaded.warnings {
-        eprintln!("ocelli: {}: {warning}", path.display());
+        remark!("ocelli: {}: {warning}", path.display());
     }
     let mut policy = loaded.policy;
     wiring_is_known(settings, &policy)?;

@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::mind::Judgement;
 use crate::model;
 use crate::progress::Progress;
+use crate::remark::remark;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::time::Instant;
@@ -110,7 +111,7 @@ fn choose(
         writeln!(io::stdout(), "{text}")?;
         if asker.global.verbose {
             for ((choice, probability), _) in choices {
-                eprintln!("ocelli: {probability:.3} {choice}");
+                remark!("ocelli: {probability:.3} {choice}");
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::gate;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::threads;
 use ocelli_kernels::Compute;
 use ocelli_runtime::config::ModelFiles;
@@ -55,7 +56,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     if let (Some(taken), false) = (model.weights.description(), global.quiet) {
         progress.clear();
-        eprintln!("ocelli: weights from {taken}");
+        remark!("ocelli: weights from {taken}");
     }
     let file_fault = |source| Fault::File {
         path: args.output.clone(),
@@ -101,7 +102,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         });
         writeln!(io::stdout(), "{report}")?;
     } else if !global.quiet {
-        eprintln!(
+        remark!(
             "ocelli: wrote {} ({:.1} MB, {} weights)",
             args.output.display(),
             packed.out as f64 / 1e6,
@@ -194,7 +195,7 @@ pub fn write(
 /// Says what is not to be expected of a pack.
 fn remark<W>(packed: &Packed<W>) {
     if let Some(refusal) = &packed.refusal {
-        eprintln!("ocelli: {refusal}; tokenizer.json is parsed at every start");
+        remark!("ocelli: {refusal}; tokenizer.json is parsed at every start");
     }
     if let Some(OnGrid { kept, matrices }) = packed.on_grid {
         let rest = if kept < matrices {
@@ -202,7 +203,7 @@ fn remark<W>(packed: &Packed<W>) {
         } else {
             ""
         };
-        eprintln!(
+        remark!(
             "ocelli: {kept} of {matrices} matrices of the decoder's layers keep the 4-bit grid of their \
              file{rest}; --weights int8 packs all to int8"
         );

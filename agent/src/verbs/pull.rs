@@ -20,6 +20,7 @@ use crate::hub::{Hub, Watcher};
 use crate::install::{Installed, Record, Slot, check_name};
 use crate::model;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::room::{check_disks, check_memory};
 use crate::signature::{self, Keys};
 use crate::verbs::models::catalogue;
@@ -320,7 +321,7 @@ impl Pull<'_> {
                 true => "is installed already",
                 false => "installed",
             };
-            eprintln!(
+            remark!(
                 "ocelli: {name} {done} ({:.1} MB, {}); try: ocelli caption photo.jpg -m {name}",
                 installed.bytes as f64 / 1e6,
                 model::installed_dir().display(),

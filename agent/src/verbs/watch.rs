@@ -5,6 +5,7 @@ use crate::cli::{Global, WatchArgs};
 use crate::fault::Fault;
 use crate::model;
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::watch::{Album, EyeSettings, Eyes, News, START, Sight, Told, Watch};
 use ocelli_camera::camera::{Camera, CameraOptions};
 use ocelli_camera::change::ChangeSettings;
@@ -53,7 +54,7 @@ pub fn run(global: &Global, args: &WatchArgs) -> Result<(), Fault> {
     let (vlm, load) = model::load(global, &mut progress)?;
     let asker = Asker::new(global, &args.answer, &vlm, load)?;
     if global.verbose {
-        eprintln!("ocelli: watching {source}");
+        remark!("ocelli: watching {source}");
     }
     let watch = Watch::start(eyes)?;
     let mut teller = Teller {
@@ -233,7 +234,7 @@ impl Teller<'_> {
 
     fn remark(&self, text: &str) {
         if !self.asker.global.quiet {
-            eprintln!("ocelli: {} {text}", now());
+            remark!("ocelli: {} {text}", now());
         }
     }
 }

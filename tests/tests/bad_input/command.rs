@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use ocelli_tests::command::{Outcome, ocelli};
+use ocelli_tests::command::{Outcome, binary, ocelli};
 use tempfile::TempDir;
 
 use crate::pictures::{declared_40000, file, png};
@@ -346,6 +347,34 @@ fn failed_packing_leaves_no_file() {
     ]);
     assert!(matches!(outcome.code, Some(2 | 3)), "{outcome:?}");
     assert_eq!(desk.left(), before);
+}
+
+/// A log on a full disk, or a terminal that is gone, changes neither the answer nor the exit code.
+#[test]
+fn messages_that_cannot_be_written_end_nothing() {
+    let desk = Desk::new();
+    let (good, bad) = (desk.path("sound.png"), desk.path("nowhere.png"));
+    let model = desk.model();
+    for (pictures, code) in [(&[&good][..], 0), (&[&bad], 2), (&[&bad, &good], 2)] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let outcome = Command::new(binary())
+            .args([
+                "caption",
+                "--max-tokens",
+                "2",
+                "--max-tiles",
+                "0",
+                "-v",
+                "--model",
+            ])
+            .arg(&model)
+            .args(pictures)
+            .stderr(full.expect("a device that is full"))
+            .output()
+            .expect("the program starts");
+        assert_eq!(outcome.status.code(), Some(code), "{pictures:?}");
+        assert_eq!(outcome.stdout.is_empty(), !pictures.contains(&&good));
+    }
 }
 
 /// Without `--force` an existing file is not replaced.

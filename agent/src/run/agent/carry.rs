@@ -4,6 +4,7 @@ use super::Agent;
 use crate::hook::{HookId, HookJob};
 use crate::link::mqtt::message::{Outgoing, State as BrokerState};
 use crate::link::mqtt::{command::PinValue, payload::PendingAction};
+use crate::remark::remark;
 use ocelli_reflex::action::{Command, PinValue as ActionValue};
 use ocelli_reflex::observation::{HookVerdict, Link, Outcome, Value};
 use ocelli_reflex::output::{
@@ -33,7 +34,7 @@ impl Agent {
                 Output::Act(act) => self.act(act),
                 Output::WouldAct(act) => {
                     let action = self.action_words(act.action);
-                    eprintln!("ocelli: dry run, would do: {action}");
+                    remark!("ocelli: dry run, would do: {action}");
                 }
                 Output::RequestApproval(request) => self.request_approval(request),
                 Output::CallHook(call) => self.call_hook(call),
@@ -46,7 +47,7 @@ impl Agent {
         }
         if self.is_verbose {
             for line in ocelli_reflex::explain::describe(&self.parts.rules.policy, outputs) {
-                eprintln!("ocelli: {line}");
+                remark!("ocelli: {line}");
             }
         }
     }

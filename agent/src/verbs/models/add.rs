@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::install::{Record, Slot};
 use crate::model::{self, EXTENSION};
 use crate::progress::Progress;
+use crate::remark::remark;
 use crate::room::check_disks;
 use crate::signature;
 use crate::verbs::pack;
@@ -75,7 +76,7 @@ pub fn run(global: &Global, args: &AddArgs) -> Result<(), Fault> {
     }
     writeln!(io::stdout(), "{}", installed.name)?;
     if !global.quiet {
-        eprintln!(
+        remark!(
             "ocelli: {name} installed ({:.1} MB)",
             installed.bytes as f64 / 1e6
         );

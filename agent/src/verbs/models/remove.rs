@@ -4,6 +4,7 @@ use crate::cli::Global;
 use crate::fault::Fault;
 use crate::install;
 use crate::model::{self, DEFAULT};
+use crate::remark::{self, remark};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -40,7 +41,7 @@ pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
                 json!({ "event": "removed", "name": name })
             )?;
         } else if !global.quiet {
-            eprintln!("ocelli: {name} removed");
+            remark!("ocelli: {name} removed");
         }
     }
     Ok(())
@@ -54,7 +55,7 @@ fn confirmed(names: &[String]) -> Result<bool, Fault> {
             "there is nobody to ask; give --yes to remove without asking".to_owned(),
         ));
     }
-    eprint!("remove {}? [y/N] ", names.join(", "));
+    remark::write(format_args!("remove {}? [y/N] ", names.join(", ")));
     let mut answer = String::new();
     input.lock().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))

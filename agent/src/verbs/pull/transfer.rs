@@ -6,6 +6,7 @@ use crate::hub::Watcher;
 use crate::hub::download::Fetched;
 use crate::hub::listing::RemoteFile;
 use crate::progress::Progress;
+use crate::remark::remark;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
@@ -105,7 +106,7 @@ impl Watcher for Transfer {
         if self.json {
             self.tell(&json!({ "event": "retry", "reason": what, "pause_s": pause.as_secs_f64() }));
         } else if !self.quiet {
-            eprintln!("ocelli: {what}; trying again in {} s", pause.as_secs());
+            remark!("ocelli: {what}; trying again in {} s", pause.as_secs());
         }
     }
 
@@ -114,7 +115,7 @@ impl Watcher for Transfer {
         if self.json {
             self.tell(&json!({ "event": "waiting", "lock": lock.display().to_string() }));
         } else if !self.quiet {
-            eprintln!(
+            remark!(
                 "ocelli: another process pulls this ({}); waiting for it",
                 lock.display()
             );

@@ -5,6 +5,7 @@ use super::sentence::{Sentence, SentenceError};
 use crate::cli::{ExplainArgs, Global};
 use crate::fault::Fault;
 use crate::inventory;
+use crate::remark::remark;
 use crate::wall_clock;
 use ocelli_reflex::explain::outline;
 use ocelli_reflex::{Loaded, LocalTime, Policy, explain, load};
@@ -70,7 +71,7 @@ fn tell(
     ));
     print(global, &mut out, "now", words, &lines)?;
     if local.is_none() && !global.quiet && policy.permissions.iter().any(|l| l.during.is_some()) {
-        eprintln!("the wall clock is not known, so time windows refuse; give it with --at");
+        remark!("the wall clock is not known, so time windows refuse; give it with --at");
     }
     Ok(())
 }
