@@ -23,6 +23,7 @@
 //! | [`install`], [`room`], [`signature`] | packs put in place: whole, with room, from whom |
 //! | [`inventory`] | what a rule file is held against |
 //! | [`replay`] | a journal done again: bit for bit, under other rules, answers by the model |
+//! | `leftover` | what a signal must not leave behind |
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`wall_clock`] | wall clock readings as text |
 //! | [`progress`], `remark` | the line on stderr that is rewritten, lines that stay |
@@ -44,6 +45,7 @@ pub mod hub;
 pub mod install;
 pub mod inventory;
 pub mod journal;
+mod leftover;
 pub mod link;
 pub mod mailbox;
 pub mod mind;

@@ -24,6 +24,7 @@ pub use shape::{Depth, Shape};
 use crate::answer::peak_rss_bytes;
 use crate::cli::{BenchArgs, Global};
 use crate::fault::Fault;
+use crate::leftover::Leftover;
 use crate::model;
 use crate::progress::Progress;
 use memory::AnonymousPeak;
@@ -90,6 +91,7 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
         .prefix("ocelli-bench-")
         .tempdir()
         .map_err(fault)?;
+    let _leftover = Leftover::guard(dir.path()).map_err(fault)?;
     let path = dir.path().join("synthetic.ocelli");
     write_pack(global, args, shape, &path)?;
     let mut child = itself(global, &path.display().to_string())?;

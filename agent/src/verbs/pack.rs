@@ -3,6 +3,8 @@
 use crate::cli::{Global, PackArgs};
 use crate::fault::Fault;
 use crate::gate;
+use crate::leftover::Leftover;
+use crate::model;
 use crate::progress::Progress;
 use crate::remark::remark;
 use crate::threads;
@@ -15,8 +17,8 @@ use ocelli_runtime::probe;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Runs the verb.
@@ -48,11 +50,18 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
             args.source.display()
         )));
     }
+    if args.output.is_dir() {
+        return Err(Fault::Argument(format!(
+            "{} is a folder; name the pack's file in it",
+            args.output.display()
+        )));
+    }
     let calibration = calibration(args)?;
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
     let model = Published::open(&args.source, global.mmproj.as_deref(), global.variant)
         .map_err(PackModelError::from)?;
+    refuse_inputs(args, &model)?;
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
     if let (Some(taken), false) = (model.weights.description(), global.quiet) {
         progress.clear();
@@ -74,6 +83,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         .permissions(fs::Permissions::from_mode(0o644))
         .tempfile_in(parent)
         .map_err(file_fault)?;
+    let _leftover = Leftover::guard(partial.path()).map_err(file_fault)?;
     let options = PackOptions {
         calibration,
         ..options(global)
@@ -112,6 +122,36 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
     Ok(())
 }
 
+/// Refuses to replace a file that the pack is made of.
+fn refuse_inputs(args: &PackArgs, model: &Published) -> Result<(), Fault> {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    // A link is replaced, not what it leads to.
+    let Ok(output) = fs::symlink_metadata(&args.output).map(identity) else {
+        return Ok(());
+    };
+    let beside = fs::read_dir(&args.source).into_iter().flatten();
+    let beside = beside.filter_map(|entry| Some(entry.ok()?.path()));
+    let weights = model.weights.files();
+    let mut inputs = (weights.iter().map(|(path, _)| path.to_path_buf()))
+        .chain(beside.filter(|path| !model::is_pack(path)))
+        .chain(args.calibration.clone());
+    let is_output = |path: &PathBuf| {
+        let found = [fs::metadata(path), fs::symlink_metadata(path)];
+        found
+            .into_iter()
+            .flatten()
+            .any(|meta| identity(meta) == output)
+    };
+    match inputs.find(is_output) {
+        None => Ok(()),
+        Some(input) => Err(Fault::Argument(format!(
+            "{} is what the pack is made of ({}) and is not replaced; name another file with -o",
+            args.output.display(),
+            input.display()
+        ))),
+    }
+}
+
 /// The text of `--calibration`.
 fn calibration(args: &PackArgs) -> Result<CalibrationText, Fault> {
     match &args.calibration {
@@ -128,6 +168,12 @@ fn calibration(args: &PackArgs) -> Result<CalibrationText, Fault> {
                     path.display()
                 ))
             })?;
+            if text.trim().is_empty() {
+                return Err(Fault::Argument(format!(
+                    "{} holds no text; give --calibration a text file or `none`",
+                    path.display()
+                )));
+            }
             Ok(CalibrationText::Own(text))
         }
     }

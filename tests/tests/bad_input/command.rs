@@ -1,10 +1,14 @@
 //! Exit codes, streams and left-over files of the `ocelli` command on bad input.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use ocelli_tests::command::{Outcome, binary, ocelli};
+use ocelli_tests::gguf::convert::{Storage, write_fixture};
 use tempfile::TempDir;
 
 use crate::pictures::{declared_40000, file, png};
@@ -347,6 +351,86 @@ fn failed_packing_leaves_no_file() {
     ]);
     assert!(matches!(outcome.code, Some(2 | 3)), "{outcome:?}");
     assert_eq!(desk.left(), before);
+}
+
+/// `--force` replaces an older pack, not the files that the new one is made of.
+#[test]
+fn a_pack_does_not_replace_what_it_is_made_of() {
+    let desk = Desk::new();
+    let (dir, files) = (desk.model.path(), desk.files.path());
+    let [text, projector] = write_fixture("tiny", Storage::F32, files).expect("written");
+    let path = |path: &Path| path.display().to_string();
+    let (text, projector) = (path(&text), path(&projector));
+    let link = path(&files.join("link.gguf"));
+    std::os::unix::fs::symlink(&text, &link).expect("the folder can be written");
+    let calibration = desk.put("text.txt", b"Two bells.");
+    let weights = path(&dir.join(WEIGHTS));
+    let config = path(&dir.join("config.json"));
+    let model = desk.model();
+    let cases: [(&[&str], &str); 7] = [
+        (&[&text], &text),
+        (&[&link], &text),
+        (&[&link], &link),
+        (&[&text, "--mmproj", &projector], &projector),
+        (&[&text, "--calibration", &calibration], &calibration),
+        (&[&model], &weights),
+        (&[&model], &config),
+    ];
+    for (args, output) in cases {
+        let before = fs::read(output).expect("it is there");
+        let args = [&["pack"], args, &["-o", output, "--force"]].concat();
+        assert_fails(&ocelli(&args), 2, &[output, "made of"]);
+        assert!(before == fs::read(output).expect("it is there"), "{args:?}");
+    }
+    let folder = path(files);
+    let outcome = ocelli(["pack", &model, "-o", &folder, "--force"]);
+    assert_fails(&outcome, 2, &[&folder, "is a folder"]);
+    // A pack in the model's folder is no part of the model.
+    let pack = path(&dir.join("older.ocelli"));
+    fs::write(&pack, b"older").expect("the folder can be written");
+    let outcome = ocelli(["pack", &model, "-o", &pack, "--force"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+}
+
+/// Ctrl-C and a stopped service leave no partial pack.
+#[test]
+fn a_signal_while_packing_leaves_no_file() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
+    for signal in ["-INT", "-TERM"] {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let left = || {
+            fs::read_dir(dir.path())
+                .expect("the folder is there")
+                .count()
+        };
+        let mut packing = Command::new(binary())
+            .args([OsStr::new("pack"), model.as_os_str(), OsStr::new("-o")])
+            .arg(dir.path().join("new.ocelli"))
+            .spawn()
+            .expect("the program starts");
+        while left() == 0 {
+            let ended = packing.try_wait().expect("a child can be waited for");
+            assert_eq!(ended, None, "no partial file was seen");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let id = packing.id().to_string();
+        let killed = Command::new("kill").args([signal, &id]).status();
+        assert!(killed.expect("kill runs").success());
+        let status = packing.wait().expect("a child can be waited for");
+        assert_eq!(status.code(), None, "{status}");
+        assert_eq!(left(), 0, "{signal}");
+    }
+}
+
+#[test]
+fn a_calibration_text_without_text_is_refused() {
+    let desk = Desk::new();
+    let output = desk.path("new.ocelli");
+    for (bytes, expected) in [(&b" \n"[..], "holds no text"), (&[0xff], "not UTF-8")] {
+        let text = desk.put("text.txt", bytes);
+        let outcome = ocelli(["pack", &desk.model(), "-o", &output, "--calibration", &text]);
+        assert_fails(&outcome, 2, &[&text, expected]);
+    }
 }
 
 /// A log on a full disk, or a terminal that is gone, changes neither the answer nor the exit code.
