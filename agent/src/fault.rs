@@ -152,6 +152,9 @@ pub enum Fault {
         /// What is wrong.
         what: String,
     },
+    /// Something cannot be measured.
+    #[error("the measurement failed: {0}")]
+    Measurement(String),
     /// Standard output cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -199,7 +202,7 @@ impl Fault {
             Fault::NoCamera { .. } => 4,
             #[cfg(feature = "onnx")]
             Fault::Detector(_) => 2,
-            Fault::File { .. } | Fault::Output(_) => 1,
+            Fault::File { .. } | Fault::Output(_) | Fault::Measurement(_) => 1,
         }
     }
 

@@ -20,15 +20,19 @@ impl Shortage {
     }
 
     fn within(root: &Path, pack: u64) -> Option<Shortage> {
-        let available = available_bytes(root)?;
+        let available = available_within(root)?;
         (pack > available).then_some(Shortage { pack, available })
     }
 }
 
 /// Bytes that can be had without taking them from another program: the least of what the machine
 /// has and of what every control group above this process leaves. Pages of files count as
-/// available, the kernel drops them for others.
-fn available_bytes(root: &Path) -> Option<u64> {
+/// available, the kernel drops them for others. `None` where the kernel does not tell.
+pub fn available_bytes() -> Option<u64> {
+    available_within(Path::new("/"))
+}
+
+fn available_within(root: &Path) -> Option<u64> {
     let machine = machine_bytes(root);
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let of_groups = groups.lines().filter_map(|line| group_bytes(root, line));
@@ -145,7 +149,7 @@ mod tests {
             (vec![("proc/meminfo", "MemAvailable: lots\n")], None),
         ] {
             let root = tree(&files);
-            assert_eq!(available_bytes(root.path()), expected, "{files:?}");
+            assert_eq!(available_within(root.path()), expected, "{files:?}");
         }
     }
 

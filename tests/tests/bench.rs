@@ -1,7 +1,11 @@
 //! `ocelli bench` as a user runs it: figures beside the machine's limits, without any file.
 
-use ocelli_tests::command::ocelli;
+use ocelli_tests::command::{binary, ocelli};
 use serde_json::Value;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 #[test]
 fn a_shape_is_measured_without_files_and_every_promised_figure_is_there() {
@@ -87,4 +91,42 @@ fn what_cannot_be_measured_is_an_argument_error_that_says_so() {
             outcome.stderr
         );
     }
+}
+
+/// The process of the synthetic weights, which the system may kill for its memory.
+#[test]
+fn a_measurement_that_is_killed_says_so() {
+    let args = "bench --shape smolvlm-256m --depth 1,1 --runs 1000000 --threads 1";
+    let mut bench = Command::new(binary())
+        .args(args.split(' '))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let measuring = loop {
+        let ended = bench.try_wait().expect("a child can be waited for");
+        assert_eq!(ended, None, "it never ends by itself");
+        if let Some(id) = child_of(bench.id()) {
+            break id;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let killed = Command::new("kill").args(["-KILL", &measuring]).status();
+    assert!(killed.expect("kill runs").success());
+    let outcome = bench.wait_with_output().expect("a child can be waited for");
+    let said = String::from_utf8_lossy(&outcome.stderr);
+    assert_eq!(outcome.status.code(), Some(1), "{said}");
+    assert!(said.contains("ended by signal: 9"), "{said}");
+}
+
+/// Id of a process that this one has started.
+fn child_of(id: u32) -> Option<String> {
+    let parent = |stat: &str| -> Option<u32> {
+        // Name in brackets, state, parent.
+        stat.rsplit_once(')')?.1.split(' ').nth(2)?.parse().ok()
+    };
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        (parent(&stat)? == id).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
 }

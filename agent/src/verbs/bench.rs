@@ -36,7 +36,7 @@ use rounds::{Lengths, Series};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use work::Work;
 
@@ -110,7 +110,8 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
     match status.code() {
         Some(0) => Ok(()),
         // It has said why.
-        code => std::process::exit(code.unwrap_or(1)),
+        Some(code) => std::process::exit(code),
+        None => Err(killed(status)),
     }
 }
 
@@ -136,6 +137,14 @@ fn write_pack(global: &Global, args: &BenchArgs, shape: Shape, path: &Path) -> R
     file.sync_all().map_err(fault)?;
     progress.clear();
     Ok(())
+}
+
+/// What to say of a process that a signal ended.
+fn killed(status: ExitStatus) -> Fault {
+    Fault::Measurement(format!(
+        "its process was ended by {status}; where memory is short, that is the system's way to get some: \
+         stop other programs, or raise the limit of the control group"
+    ))
 }
 
 /// This program again, on a model, with the flags that matter to a measurement.
@@ -275,8 +284,13 @@ fn time_first_token(global: &Global, vlm: &Vlm, runs: usize) -> Result<Option<Se
         }
         times.push(start.elapsed().as_secs_f64());
         let status = child.wait()?;
-        if !status.success() {
-            return Err(io::Error::other(format!("starting again ended with {status}")).into());
+        match status.code() {
+            Some(0) => {}
+            Some(_) => {
+                let what = format!("starting again ended with {status}");
+                return Err(Fault::Measurement(what));
+            }
+            None => return Err(killed(status)),
         }
     }
     Ok(Some(Series::new(times)))

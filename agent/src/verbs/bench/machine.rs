@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use ocelli_kernels::Compute;
 use ocelli_kernels::limits::{self, DotProduct};
-use ocelli_runtime::LoadError;
+use ocelli_runtime::{LoadError, memory};
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
@@ -34,9 +34,16 @@ pub(super) struct Limits {
 /// Measures both limits.
 pub(super) fn measure(n_threads: usize) -> Result<Limits, Fault> {
     let compute = Compute::new(n_threads).map_err(LoadError::from)?;
-    let buffer_bytes = buffer_bytes(last_cache_bytes(), available_bytes());
+    let buffer_bytes = buffer_bytes(last_cache_bytes(), memory::available_bytes());
+    let mut buffer: Vec<u64> = Vec::new();
+    let reserved = usize::try_from(buffer_bytes / 8).map(|len| buffer.try_reserve_exact(len));
+    if !matches!(reserved, Ok(Ok(()))) {
+        return Err(Fault::Measurement(format!(
+            "{buffer_bytes} bytes of memory to read cannot be had; raise the limit of the address space (ulimit -v)"
+        )));
+    }
     // Written, because pages of zeros that nobody wrote are one and the same page.
-    let buffer: Vec<u64> = (1..=buffer_bytes / 8).collect();
+    buffer.extend(1..=buffer_bytes / 8);
     let read = best_rate(|| {
         black_box(limits::read_all(&compute, &buffer));
         buffer_bytes
@@ -88,14 +95,6 @@ fn last_cache_bytes() -> Option<u64> {
     caches
         .filter_map(|cache| size(&cache.ok()?.path().join("size")))
         .max()
-}
-
-fn available_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("MemAvailable:"))?;
-    kilobytes(line.split_whitespace().nth(1)?)
 }
 
 /// `32768K` or `32768` in bytes.
