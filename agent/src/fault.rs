@@ -184,11 +184,15 @@ impl Fault {
                 LoadError::Compute(_)
                 | LoadError::NoFloatWeights { .. }
                 | LoadError::OtherWeights { .. }
-                | LoadError::Import(ImportError::LoneProjector { .. }),
+                | LoadError::Import(
+                    ImportError::LoneProjector { .. } | ImportError::LoneVariant { .. },
+                ),
             ) => 2,
             Fault::Load(_) => 3,
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
-            Fault::Packer(PackModelError::Import(ImportError::LoneProjector { .. })) => 2,
+            Fault::Packer(PackModelError::Import(
+                ImportError::LoneProjector { .. } | ImportError::LoneVariant { .. },
+            )) => 2,
             Fault::Packer(_) => 3,
             Fault::Probe(ProbeError::Write(_)) => 1,
             Fault::Probe(_) => 3,

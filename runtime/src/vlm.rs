@@ -361,9 +361,13 @@ fn published(source: &ModelSource) -> Result<Option<Published>, LoadError> {
         ModelSource::WithVariant(path, variant) => (path, None, Some(*variant)),
     };
     if !path.is_dir() && !path.is_file() {
+        let what = match path.exists() {
+            true => "it is a device or a pipe, which cannot be mapped; name a file",
+            false => "no such file or directory",
+        };
         return Err(LoadError::NotAModel {
             path: path.clone(),
-            what: "no such file or directory".to_owned(),
+            what: what.to_owned(),
         });
     }
     if Published::is_at(path) {

@@ -170,6 +170,8 @@ fn bad_arguments_exit_with_2() {
             "NaN",
         ],
         &["pack", &model],
+        &["caption", &picture, "--model", &picture, "--variant", "q4"],
+        &["caption", &picture, "--model", &picture, "--mmproj", &model],
     ];
     for args in cases {
         let outcome = ocelli(*args);
@@ -258,6 +260,8 @@ fn missing_and_unusable_models_exit_with_3() {
         3,
         &["config.json"],
     );
+
+    assert_fails(&caption(&picture, "/dev/null"), 3, &["a device or a pipe"]);
 
     let pack = desk.put("cut.ocelli", &sound_pack()[..sound_pack().len() / 2]);
     assert_fails(&caption(&picture, &pack), 3, &["cut.ocelli"]);
