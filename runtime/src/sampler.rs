@@ -138,11 +138,9 @@ impl Sampler {
             candidates.truncate(k);
         }
         candidates.sort_unstable_by(likelier);
-        let scaled = candidates
-            .iter()
-            .map(|id| logits[*id as usize] / temperature);
+        let kept = candidates.iter().map(|id| logits[*id as usize]);
         let weights = &mut self.weights;
-        softmax(scaled, weights);
+        softmax(kept, temperature, weights);
         let kept = nucleus(weights, f64::from(self.sampling.top_p));
         weights.truncate(kept);
         let total: f64 = weights.iter().sum();
@@ -213,11 +211,12 @@ pub fn arg_max(logits: &[f32]) -> Option<u32> {
     best.0.filter(|_| best.1.is_finite())
 }
 
-/// `exp(x_i)/Σ exp(x_j)`, in f64, in place of what `out` holds.
-fn softmax(logits: impl Iterator<Item = f32> + Clone, out: &mut Vec<f64>) {
+/// `exp(x_i/t)/Σ exp(x_j/t)`, in f64, in place of what `out` holds. The largest logit is taken away
+/// before the division, or a very small temperature would make it infinite.
+fn softmax(logits: impl Iterator<Item = f32> + Clone, temperature: f32, out: &mut Vec<f64>) {
     let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     out.clear();
-    out.extend(logits.map(|v| f64::from(v - max).exp()));
+    out.extend(logits.map(|v| (f64::from(v - max) / f64::from(temperature)).exp()));
     let sum: f64 = out.iter().sum();
     out.iter_mut().for_each(|v| *v /= sum);
 }
@@ -293,12 +292,24 @@ mod tests {
         };
         let counts = draw(sampling, &logits, 20_000);
         let mut weights = Vec::new();
-        softmax(logits.into_iter(), &mut weights);
+        softmax(logits.into_iter(), 1.0, &mut weights);
         for (count, expected) in counts.iter().zip(weights) {
             assert!(
                 (*count as f64 / 20_000.0 - expected).abs() < 0.015,
                 "{count} {expected}"
             );
+        }
+    }
+
+    #[test]
+    fn the_smallest_temperatures_choose_the_likeliest_token() {
+        for temperature in [1e-3, 1e-37, f32::MIN_POSITIVE, f32::from_bits(1)] {
+            let sampling = Sampling {
+                temperature,
+                ..Sampling::default()
+            };
+            let counts = draw(sampling, &[1.0, 40.0, -30.0, 39.0], 20);
+            assert_eq!(counts, [0, 20, 0, 0], "{temperature}");
         }
     }
 
