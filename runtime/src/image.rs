@@ -367,18 +367,14 @@ fn scaled_size((width, height): (usize, usize), longest_edge: usize) -> (usize, 
 /// Both edges rounded up to multiples of `tile`, the shorter one after following the longer.
 fn grid_size((width, height): (usize, usize), tile: usize) -> (usize, usize) {
     let aspect = width as f64 / height as f64;
+    // An edge of one pixel may have come out a little smaller.
+    let whole = |edge: f64| (edge as usize).max(1).next_multiple_of(tile);
     if width >= height {
         let width = width.next_multiple_of(tile);
-        (
-            width,
-            ((width as f64 / aspect) as usize).next_multiple_of(tile),
-        )
+        (width, whole(width as f64 / aspect))
     } else {
         let height = height.next_multiple_of(tile);
-        (
-            ((height as f64 * aspect) as usize).next_multiple_of(tile),
-            height,
-        )
+        (whole(height as f64 * aspect), height)
     }
 }
 

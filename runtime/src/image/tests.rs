@@ -269,6 +269,8 @@ fn layouts_hold_for_extreme_sizes() {
         (64, 64),
         (100, 7),
         (512, 16_384),
+        // 1568 · (1/1568) is less than 1 in f64.
+        (224, 1568),
     ] {
         for (width, height) in sides.iter().flat_map(|&w| sides.map(|h| (w, h))) {
             let config = config(tile, longest_edge, true);
