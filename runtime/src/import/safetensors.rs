@@ -387,17 +387,23 @@ fn check_entry(name: &str, raw: RawEntry, data: usize, file: usize) -> Result<En
             "tensor {name} claims bytes {start}..{end}, the file has {data} bytes of data"
         ));
     }
-    let size = match raw.dtype.as_str() {
-        "F64" | "I64" | "U64" | "C64" => 8u64,
-        "F32" | "I32" | "U32" => 4,
-        "BF16" | "F16" | "I16" | "U16" => 2,
-        "I8" | "U8" | "BOOL" | "F8_E4M3" | "F8_E5M2" => 1,
+    let bits = match raw.dtype.as_str() {
+        "F64" | "I64" | "U64" | "C64" => 64u64,
+        "F32" | "I32" | "U32" => 32,
+        "BF16" | "F16" | "I16" | "U16" => 16,
+        "I8" | "U8" | "BOOL" => 8,
+        eight if eight.starts_with("F8_") => 8,
+        "F6_E2M3" | "F6_E3M2" => 6,
+        "F4" => 4,
         other => return Err(format!("tensor {name} has unknown dtype {other:?}")),
     };
-    let bytes = raw
+    let bits = raw
         .shape
         .iter()
-        .try_fold(size, |product, d| product.checked_mul(*d));
+        .try_fold(bits, |product, d| product.checked_mul(*d));
+    let bytes = bits
+        .filter(|bits| bits.is_multiple_of(8))
+        .map(|bits| bits / 8);
     if bytes != Some(end - start) {
         return Err(format!(
             "tensor {name} of shape {:?} and dtype {} does not fill its {} bytes",
@@ -467,6 +473,29 @@ mod tests {
                 "{error:?} should contain {expected:?}"
             );
         }
+    }
+
+    /// A sound file is not called damaged because its numbers are of a kind that is not read.
+    #[test]
+    fn every_dtype_of_the_format_is_told_apart_from_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        for (dtype, bytes) in [
+            ("F8_E4M3", 4),
+            ("F8_E8M0", 4),
+            ("F8_E5M2FNUZ", 4),
+            ("F6_E2M3", 3),
+            ("F4", 2),
+        ] {
+            let offsets = format!("0,{bytes}");
+            let path = dir.path().join("model.safetensors");
+            std::fs::write(path, one(dtype, "2,2", &offsets, bytes)).unwrap();
+            let checkpoint = Checkpoint::open(dir.path()).unwrap();
+            let error = checkpoint.read("a", &[2, 2]).unwrap_err().to_string();
+            assert!(error.contains("supported are BF16"), "{error}");
+        }
+        // Four bits of three values fill no bytes.
+        let error = read_header(&one("F4", "3", "0,1", 1), 0).unwrap_err();
+        assert!(error.contains("does not fill"), "{error}");
     }
 
     #[test]
