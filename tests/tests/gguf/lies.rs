@@ -177,7 +177,7 @@ fn no_changed_byte_makes_the_reader_panic() {
 
 #[test]
 fn keys_that_cannot_be_used_are_named_with_their_value() {
-    let cases: [Lie; 23] = [
+    let cases: [Lie; 25] = [
         (|f| f.text("general.architecture", "qwen2"), "qwen2"),
         (|f| f.text("general.architecture", "clip"), "--mmproj"),
         (
@@ -208,6 +208,15 @@ fn keys_that_cannot_be_used_are_named_with_their_value() {
         (
             |f| f.text("llama.rope.scaling.type", "linear"),
             "llama.rope.scaling.type is linear",
+        ),
+        // Without a type they are scaled all the same.
+        (
+            |f| f.float("llama.rope.scaling.factor", 2.0),
+            "llama.rope.scaling.factor is 2",
+        ),
+        (
+            |f| f.float("llama.rope.scale_linear", 4.0),
+            "llama.rope.scale_linear is 4",
         ),
         (
             |f| f.size("llama.expert_count", 8),

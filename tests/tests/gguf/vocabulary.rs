@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use ocelli_runtime::packer::TokenizerBlobs;
 use ocelli_tests::gguf::convert;
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -72,8 +73,13 @@ fn texts(n: usize) -> Vec<String> {
         .collect()
 }
 
-/// The tokenizer rebuilt from the keys of `original`, in a model that has room for it.
+/// The tokenizer rebuilt from the keys of `original`.
 fn rebuilt(original: &Value) -> Tokenizer {
+    Tokenizer::from_bytes(rebuilt_json(original)).expect("a good tokenizer")
+}
+
+/// The bytes of the tokenizer rebuilt from the keys of `original`, in a model that has room for it.
+fn rebuilt_json(original: &Value) -> Vec<u8> {
     let (mut text, _) = tiny();
     convert::vocabulary(&mut text, original);
     let tokens = original["model"]["vocab"]
@@ -84,8 +90,7 @@ fn rebuilt(original: &Value) -> Tokenizer {
     text.size("llama.vocab_size", (tokens + added) as u32);
     text.size("tokenizer.ggml.eos_token_id", 2);
     let files = model(&text, None).expect("good shapes").model_files();
-    let json = files.expect("a good vocabulary").tokenizer_json;
-    Tokenizer::from_bytes(json).expect("a good tokenizer")
+    files.expect("a good vocabulary").tokenizer_json
 }
 
 fn check(path: &Path, n: usize) {
@@ -117,6 +122,35 @@ fn a_rebuilt_tokenizer_gives_the_ids_of_the_original() {
         check(&folder.join("fixtures/preprocess").join(name), 3000);
     }
     check(&folder.join("../models/default/tokenizer.json"), 3000);
+}
+
+/// Converters name an unknown token whether tokenizer.json has one or not. llama.cpp drops bytes that
+/// have no token, and so does the published tokenizer.
+#[test]
+fn bytes_without_a_token_are_dropped_whatever_token_is_called_unknown() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/preprocess/tokenizer.json");
+    let json = fs::read(path).expect("a readable tokenizer");
+    let mut original: Value = serde_json::from_slice(&json).expect("JSON");
+    let vocabulary = original["model"]["vocab"]
+        .as_object_mut()
+        .expect("a vocabulary");
+    // The byte 4 in the alphabet of byte-level BPE.
+    let id = vocabulary.remove("Ą").expect("every byte has a token");
+    vocabulary.insert("<|filler|>".to_owned(), id);
+    original["model"]["unk_token"] = "<|endoftext|>".into();
+    let json = rebuilt_json(&original);
+    let rebuilt = Tokenizer::from_bytes(&json).expect("a good tokenizer");
+    let ids = |text| {
+        rebuilt
+            .encode(text, false)
+            .expect("encoded")
+            .get_ids()
+            .to_vec()
+    };
+    assert_eq!(ids("a\u{4}b"), [ids("a"), ids("b")].concat());
+    let blobs = TokenizerBlobs::new(&json);
+    let names: Vec<&str> = blobs.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["tokenizer.json", "tokenizer.tables"]);
 }
 
 #[test]

@@ -151,10 +151,7 @@ fn decoder(file: &GgufFile) -> Result<TextConfig, GgufError> {
         0,
         "there is one feed-forward layer for all tokens",
     )?;
-    let key = "llama.rope.scaling.type";
-    if let Some(kind) = file.text(key)?.filter(|kind| *kind != "none") {
-        return Err(file.wrong(key, kind, "positions are not scaled here"));
-    }
+    refuse_scaled_positions(file)?;
     let hidden_size = file.required_size("llama.embedding_length")?;
     let n_heads = file.required_size("llama.attention.head_count")?;
     let head_dim = match file.size("llama.attention.key_length")? {
@@ -181,6 +178,25 @@ fn decoder(file: &GgufFile) -> Result<TextConfig, GgufError> {
         rms_norm_eps: file.float(eps)?.ok_or_else(|| file.missing_key(eps))? as f32,
         max_positions: file.required_size("llama.context_length")?,
     })
+}
+
+/// Refuses rotary positions that are scaled. A factor without a type scales them too; 0 and 1 are no
+/// factor.
+fn refuse_scaled_positions(file: &GgufFile) -> Result<(), GgufError> {
+    let rule = "positions are not scaled here";
+    let key = "llama.rope.scaling.type";
+    match file.text(key)? {
+        Some("none") => return Ok(()),
+        Some(kind) => return Err(file.wrong(key, kind, rule)),
+        None => {}
+    }
+    for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
+        let factor = file.float(key)?;
+        if let Some(factor) = factor.filter(|factor| ![0.0, 1.0].contains(factor)) {
+            return Err(file.wrong(key, &factor.to_string(), rule));
+        }
+    }
+    Ok(())
 }
 
 /// The texts of all tokens, in order of their ids.

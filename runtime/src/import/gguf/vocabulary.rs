@@ -100,7 +100,9 @@ pub(super) fn tokenizer_json(file: &GgufFile, vocab_size: usize) -> Result<Vec<u
             return Err(file.wrong(MERGES, merge, rule));
         }
     }
+    // Converters take it from tokenizer_config.json; byte-level BPE itself has none.
     let unknown = file.size("tokenizer.ggml.unknown_token_id")?;
+    let unknown = unknown.filter(|_| merges.is_empty());
     let unknown = unknown.and_then(|id| tokens.get(id));
     let tokenizer = json!({
         "version": "1.0",
