@@ -3,6 +3,8 @@
 //! Narrowing rounds to nearest, ties to even; subnormals and infinities are kept; NaN stays NaN,
 //! becomes quiet and keeps the upper bits of its payload, as the hardware conversions do.
 
+use std::sync::OnceLock;
+
 use crate::lanes::{FloatTier, Lanes, load_first, store_first, tiered};
 
 /// Widens one f16.
@@ -103,9 +105,13 @@ pub fn bf16_to_f32(src: &[u16], dst: &mut [f32]) {
 
 /// All tiers give the same bits here, so the widest is taken.
 fn widest() -> FloatTier {
-    FloatTier::available()
-        .next()
-        .expect("the scalar tier runs everywhere")
+    // Keys and values come in rows so short that asking for features by name would cost more.
+    static WIDEST: OnceLock<FloatTier> = OnceLock::new();
+    *WIDEST.get_or_init(|| {
+        FloatTier::available()
+            .next()
+            .expect("the scalar tier runs everywhere")
+    })
 }
 
 tiered! {
