@@ -130,6 +130,12 @@ impl Compute {
         self.kernels.gemm
     }
 
+    /// The kernel for so many tokens, more than one.
+    pub(crate) fn gemm_for(&self, tokens: usize) -> &'static dyn Microkernel {
+        let kernel = self.gemm();
+        kernel.for_few(tokens).unwrap_or(kernel)
+    }
+
     /// The kernel for one token.
     pub fn gemv(&self) -> &'static dyn GemvKernel {
         self.kernels.gemv

@@ -86,6 +86,26 @@ unsafe impl Microkernel for WrongGemm {
         self.0.asks_ahead()
     }
 
+    fn lhs_block_bytes(&self) -> usize {
+        self.0.lhs_block_bytes()
+    }
+
+    fn takes_pairs(&self) -> bool {
+        self.0.takes_pairs()
+    }
+
+    fn pair(&self, panels: [&[u8]; 2], k_padded: usize, out: &mut [u8]) {
+        self.0.pair(panels, k_padded, out);
+    }
+
+    fn pair_int4(&self, panels: [&[u8]; 2], k: usize, out: &mut [u8], scales: &mut [f32]) {
+        self.0.pair_int4(panels, k, out, scales);
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
     fn takes_int4(&self) -> bool {
         self.0.takes_int4()
     }
@@ -95,6 +115,18 @@ unsafe impl Microkernel for WrongGemm {
         unsafe {
             self.0.tile(tile, out, out_stride, store);
             spoil_last(tile, out, out_stride);
+        }
+    }
+
+    unsafe fn tiles(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if self.takes_pairs() {
+                self.0.tiles(tile, out, out_stride, store);
+                spoil_last(tile, out, out_stride);
+            } else {
+                self.one_by_one(tile, out, out_stride, store);
+            }
         }
     }
 

@@ -25,6 +25,8 @@ use crate::panels::{K_GROUP, PANEL_ROWS};
 
 pub(crate) use scalar::dot as scalar_dot;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -39,7 +41,11 @@ mod scalar;
 mod tests;
 
 /// Most values of a tile of any kernel.
-pub const MAX_TILE: usize = 12 * 32;
+pub const MAX_TILE: usize = if cfg!(target_arch = "x86_64") {
+    96 * 32
+} else {
+    12 * 32
+};
 
 /// One operand set of [`Microkernel::tile`].
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +59,12 @@ pub struct Tile<'a> {
     /// Sums of the int8 values of each group, `[n_groups, rows]`, or with block scales of each
     /// block; empty unless the kernel asks.
     pub lhs_sums: &'a [i32],
-    /// Whole panels, between one and `nr / 8`. A kernel that wants more repeats the last.
+    /// Whole panels, between one and `nr / 8`, or their pairs for a kernel that
+    /// [takes them so](Microkernel::takes_pairs). A kernel that wants more repeats the last.
     pub panels: &'a [u8],
-    /// Scales of blocks of 32 weights, `[n_panels, k / 32, 8]`: the weights were int4 ones, and the
-    /// float steps are those of [`crate::int4_gemv`]. Empty for int8 weights.
+    /// Scales of blocks of 32 weights, `[n_panels, k / 32, 8]`, in pairs `[n_pairs, k / 32, 16]`: the
+    /// weights were int4 ones, and the float steps are those of [`crate::int4_gemv`]. Empty for int8
+    /// weights.
     pub block_scales: &'a [f32],
     /// Number of panels.
     pub n_panels: usize,
@@ -86,6 +94,12 @@ pub unsafe trait Microkernel: Sync {
     /// how many products that were: what the CPU could do at best.
     fn run_in_registers(&self, turns: u64) -> u64;
 
+    /// Most bytes of packed tokens that should meet the same panels before the next ones come: a
+    /// share of the second cache level of a small core.
+    fn lhs_block_bytes(&self) -> usize {
+        160 * 1024
+    }
+
     /// Bytes of `rows` packed tokens; proportional to `k_padded`.
     fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
         rows * k_padded
@@ -102,8 +116,8 @@ pub unsafe trait Microkernel: Sync {
     }
 
     /// Packs the tokens `[rows, k_padded]`, one to `mr` of them, into `out`,
-    /// [`Microkernel::lhs_bytes`] long. The order is k-major: ranges of k packed one after the
-    /// other give the packing of the whole.
+    /// [`Microkernel::lhs_bytes`] long. The order is k-major: ranges of k, multiples of 64 but for
+    /// the last, packed one after the other give the packing of the whole.
     fn pack_lhs(&self, rows: &[i8], k_padded: usize, out: &mut [i8]) {
         pack_interleaved(rows, k_padded, rows.len() / k_padded, out);
     }
@@ -156,6 +170,41 @@ pub unsafe trait Microkernel: Sync {
         }
     }
 
+    /// True for a kernel that takes panels in pairs, laid out by [`Microkernel::pair`] or
+    /// [`Microkernel::pair_int4`], [`pair_bytes`] each; [`Microkernel::tiles`] takes them as they are
+    /// stored nevertheless.
+    fn takes_pairs(&self) -> bool {
+        false
+    }
+
+    /// Lays out two int8 panels as a kernel that [takes pairs](Microkernel::takes_pairs) wants them.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a length does not fit.
+    fn pair(&self, _panels: [&[u8]; 2], k_padded: usize, _out: &mut [u8]) {
+        unreachable!("{} takes no pairs, here of {k_padded} values", self.name())
+    }
+
+    /// [`Microkernel::pair`] of two int4 panels, which are widened, and the scales of their blocks,
+    /// `[k / 32, 16]`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a length does not fit.
+    fn pair_int4(&self, _panels: [&[u8]; 2], k: usize, _out: &mut [u8], _scales: &mut [f32]) {
+        unreachable!("{} takes no pairs, here of {k} values", self.name())
+    }
+
+    /// The kernel to take instead of this one for so few tokens, if there is a faster one.
+    fn for_few(&self, _tokens: usize) -> Option<&'static dyn Microkernel> {
+        None
+    }
+
+    /// Gives back what [`Microkernel::tile`] has set up for the calling thread, which has computed
+    /// its last one for now.
+    fn finish(&self) {}
+
     /// True for a kernel that takes int4 panels as they are stored; for others they are widened,
     /// with their scales in [`Tile::block_scales`].
     fn takes_int4(&self) -> bool {
@@ -175,6 +224,12 @@ pub unsafe trait Microkernel: Sync {
             tile.n_panels
         )
     }
+}
+
+/// Bytes of a pair of panels for a kernel that [takes them](Microkernel::takes_pairs): all steps, 16
+/// scales, 16 biases.
+pub(crate) const fn pair_bytes(k_padded: usize) -> usize {
+    2 * PANEL_ROWS * (k_padded + 2 * size_of::<f32>())
 }
 
 /// `with_rows!(rows, R in [1, 2, …] => f::<R>(…))`: calls with the number of tokens as a constant.
@@ -213,6 +268,16 @@ type Probe = fn() -> Option<Kernels>;
 
 /// Every kernel of this build, best first. The only list: dispatch, tests, benches and logs read it.
 static PREFERENCE: &[Probe] = &[
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    || {
+        Some(Kernels {
+            gemm: amx::probe()?,
+            gemv: int8_gemv::avx512_vnni::probe()?,
+            int4_gemv: int4_gemv::avx512_vnni::probe()?,
+            nibble_gemv: nibble_gemv::avx512_vnni::probe()?,
+            float_tier: FloatTier::by_name("avx512")?,
+        })
+    },
     #[cfg(target_arch = "x86_64")]
     || {
         Some(Kernels {
@@ -318,6 +383,16 @@ impl Tile<'_> {
         debug_assert!(self.block_scales.is_empty() && self.group_len.is_multiple_of(BLOCK));
         let stride = crate::int4_panels::int4_panel_stride(self.k_padded);
         debug_assert_eq!(self.panels.len(), self.n_panels * stride);
+    }
+
+    /// Debug check of the lengths that [`Microkernel::tile`] of a kernel requires that takes pairs.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn debug_check_pairs(&self, kernel: &dyn Microkernel) {
+        self.debug_check_lhs(kernel, self.group_len);
+        let n_pairs = self.n_panels.div_ceil(2);
+        let n_scales = n_pairs * self.k_padded / BLOCK * 2 * PANEL_ROWS;
+        debug_assert!(self.block_scales.is_empty() || self.block_scales.len() == n_scales);
+        debug_assert_eq!(self.panels.len(), n_pairs * pair_bytes(self.k_padded));
     }
 
     fn debug_check_lhs(&self, kernel: &dyn Microkernel, sum_len: usize) {

@@ -11,7 +11,7 @@ pub struct Isa {
     features: [(&'static str, bool); N_FEATURES],
 }
 
-const N_FEATURES: usize = 11;
+const N_FEATURES: usize = 12;
 
 impl Isa {
     /// Returns what the running CPU has.
@@ -62,6 +62,7 @@ impl Isa {
             ("avx512bw", detected!("avx512bw")),
             ("avx512vl", detected!("avx512vl")),
             ("avx512vnni", detected!("avx512vnni")),
+            ("amx_int8", has_amx_int8()),
         ];
         isa.features[..found.len()].copy_from_slice(&found);
         isa
@@ -85,6 +86,56 @@ impl Isa {
     fn detect() -> Isa {
         Isa::default()
     }
+}
+
+/// Whether there are tile registers with products of int8, and the system lets this process use them.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn has_amx_int8() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    // Leaf 7: tile registers, products of int8. Leaf 1: XGETBV, by the system's leave.
+    const AMX_TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const OSXSAVE: u32 = 1 << 27;
+    const TILE_STATE: u32 = 1 << 17 | 1 << 18;
+    let has = |register: u32, bits: u32| register & bits == bits;
+    if __cpuid(0).eax < 7
+        || !has(__cpuid_count(7, 0).edx, AMX_TILE_AND_INT8)
+        || !has(__cpuid(1).ecx, OSXSAVE)
+    {
+        return false;
+    }
+    let states: u32;
+    // SAFETY: the instruction exists where the system sets OSXSAVE.
+    unsafe {
+        std::arch::asm!("xgetbv", in("ecx") 0, out("eax") states, out("edx") _, options(nomem, nostack));
+    }
+    has(states, TILE_STATE) && tile_data_is_permitted()
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn has_amx_int8() -> bool {
+    false
+}
+
+/// Asks Linux for the tile registers' 8 kB of state, for all threads of the process: a process has to.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tile_data_is_permitted() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    let status: isize;
+    // SAFETY: a system call that reads and writes no memory of the process.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => status,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack)
+        );
+    }
+    status == 0
 }
 
 /// Prints the features separated by one space, or `none`.

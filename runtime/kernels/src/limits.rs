@@ -100,6 +100,13 @@ fn of_this_arch(_: Isa) -> Option<DotProduct> {
 
 #[cfg(target_arch = "x86_64")]
 fn of_this_arch(isa: Isa) -> Option<DotProduct> {
+    if isa.has_avx512() && isa.has("amx_int8") {
+        return Some(DotProduct {
+            name: "tdpbssd",
+            macs_per_step: 4 * 16 * 16 * 64,
+            steps: amx_steps,
+        });
+    }
     if isa.has_avx512() && isa.has("avx512vnni") {
         return Some(DotProduct {
             name: "vpdpbusd zmm",
@@ -132,6 +139,15 @@ fn of_this_arch(isa: Isa) -> Option<DotProduct> {
         // SAFETY: the instructions were probed above.
         steps: |steps| unsafe { smull_steps(steps) },
     })
+}
+
+/// Four products of tile registers a step, where the best kernel is the one that has them.
+#[cfg(target_arch = "x86_64")]
+fn amx_steps(steps: u64) {
+    let best = crate::int8_gemm::available().next();
+    best.expect("the scalar kernel runs everywhere")
+        .gemm
+        .run_in_registers(steps);
 }
 
 /// Sixteen independent chains of VPDPBUSD a step.

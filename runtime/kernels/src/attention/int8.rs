@@ -103,6 +103,7 @@ pub fn vision_attention_int8(
                     strip.output(i, &packed, out);
                 }
             });
+            kernel.finish();
         });
     });
 }

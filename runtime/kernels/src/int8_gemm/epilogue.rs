@@ -97,6 +97,25 @@ impl TailZmm {
         }
     }
 
+    /// Scales and biases of a pair of panels, or of its first one alone.
+    ///
+    /// # Safety
+    ///
+    /// * The CPU has AVX-512 F; sixteen values are readable at both pointers.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn of_pair(scales: *const f32, biases: *const f32, whole: bool) -> TailZmm {
+        use std::arch::x86_64::_mm512_loadu_ps;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            TailZmm {
+                scales: _mm512_loadu_ps(scales),
+                biases: _mm512_loadu_ps(biases),
+                columns: if whole { 0xffff } else { 0x00ff },
+            }
+        }
+    }
+
     /// Finishes the output rows of one token.
     ///
     /// # Safety

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A panel group stays in the first cache level while the strips of the block come from the
-//! second; a block of strips is no larger than `LHS_BLOCK_BYTES`. While a group is multiplied, the
+//! second; a block of strips is no larger than the kernel wants it. While a group is multiplied, the
 //! next one is asked for.
 
 use std::marker::PhantomData;
@@ -27,9 +27,6 @@ use crate::panels::PANEL_ROWS;
 use crate::prefetch::{Ahead, prefetch, prefetch_rows_to_write};
 use crate::quantize::Int8Rows;
 use crate::threads::SyncPtr;
-
-/// Packed tokens of one block: a share of the second cache level of a small core.
-const LHS_BLOCK_BYTES: usize = 160 * 1024;
 
 /// Where the tiles of some tokens and a unit of columns go.
 pub(super) struct Place {
@@ -97,7 +94,7 @@ pub(super) fn many_tokens(
     rhs: &dyn Weights,
     target: &dyn Target,
 ) {
-    let kernel = compute.gemm();
+    let kernel = compute.gemm_for(lhs.m());
     let n_panels = rhs.n().div_ceil(PANEL_ROWS);
     let layout = StripLayout::new(kernel, lhs, rhs);
     let n_strips = layout.n_strips;
@@ -109,7 +106,7 @@ pub(super) fn many_tokens(
             });
 
         let strip_bytes = size_of::<Line>() * layout.lines();
-        let strips_per_block = (LHS_BLOCK_BYTES / strip_bytes).clamp(1, n_strips);
+        let strips_per_block = (kernel.lhs_block_bytes() / strip_bytes).clamp(1, n_strips);
         let n_row_blocks = n_strips.div_ceil(strips_per_block);
         let strips_per_block = n_strips.div_ceil(n_row_blocks);
         let panels_per_unit = target.width() / PANEL_ROWS;
@@ -142,6 +139,7 @@ pub(super) fn many_tokens(
                     block.multiply(rhs, panels.clone(), &place);
                 });
             }
+            kernel.finish();
         });
     });
 }

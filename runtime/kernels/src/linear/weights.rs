@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::{Store, one_token, one_token_int4};
-use crate::aligned::{lines_for, take_words, with_scratch};
+use crate::aligned::{lines_for, take_words, with_scratch, words_mut};
 use crate::compute::Compute;
-use crate::int4_panels::{BLOCK, Int4Panels};
-use crate::int8_gemm::Microkernel;
-use crate::panels::{PANEL_ROWS, Panels, panel_stride};
+use crate::int4_panels::{BLOCK, Int4Panels, int4_panel_stride};
+use crate::int8_gemm::{Microkernel, pair_bytes};
+use crate::panels::{PANEL_ROWS, Panels, k_padded, panel_stride};
 use crate::quantize::Int8Rows;
 
 /// Some panels as a tile takes them.
@@ -47,6 +47,12 @@ pub(super) trait Weights: Sync {
     );
 }
 
+/// A pair of panels of `stride` bytes each; one alone is its own second.
+fn both(panels: &[u8], stride: usize) -> [&[u8]; 2] {
+    let (first, rest) = panels.split_at(stride);
+    [first, if rest.is_empty() { first } else { rest }]
+}
+
 impl Weights for Panels<'_> {
     fn n(&self) -> usize {
         Panels::n(self)
@@ -68,11 +74,30 @@ impl Weights for Panels<'_> {
     }
     fn with_panels(
         &self,
-        _: &dyn Microkernel,
+        kernel: &dyn Microkernel,
         panels: Range<usize>,
         f: &mut dyn FnMut(TilePanels<'_>),
     ) {
         let range = self.panel_range(panels.start, panels.len());
+        if kernel.takes_pairs() {
+            let (k, stride) = (k_padded(self.k()), panel_stride(self.k()));
+            let pair = pair_bytes(k);
+            let bytes = panels.len().div_ceil(2) * pair;
+            return with_scratch(lines_for::<u8>(bytes), |lines| {
+                let room = &mut words_mut(lines)[..bytes];
+                let pairs = range.bytes().chunks(2 * stride);
+                for (two, out) in pairs.zip(room.chunks_exact_mut(pair)) {
+                    kernel.pair(both(two, stride), k, out);
+                }
+                f(TilePanels {
+                    bytes: room,
+                    is_int4: false,
+                    block_scales: &[],
+                    n_panels: panels.len(),
+                    n: range.n(),
+                });
+            });
+        }
         f(TilePanels {
             bytes: range.bytes(),
             is_int4: false,
@@ -126,6 +151,34 @@ impl Weights for Int4Panels<'_> {
                 n_panels: panels.len(),
                 n: range.n(),
             });
+        }
+        if kernel.takes_pairs() {
+            let (k, stride) = (self.k(), int4_panel_stride(self.k()));
+            let (pair, n_pairs) = (pair_bytes(k), panels.len().div_ceil(2));
+            let of_pair = k / BLOCK * 2 * PANEL_ROWS;
+            let (bytes, n_scales) = (n_pairs * pair, n_pairs * of_pair);
+            return with_scratch(
+                lines_for::<u8>(bytes) + lines_for::<f32>(n_scales),
+                |lines| {
+                    let mut rest = lines;
+                    let bytes = take_words(&mut rest, bytes);
+                    let scales = take_words(&mut rest, n_scales);
+                    let pairs = range.bytes().chunks(2 * stride);
+                    let room = bytes
+                        .chunks_exact_mut(pair)
+                        .zip(scales.chunks_mut(of_pair.max(1)));
+                    for (two, (out, scales)) in pairs.zip(room) {
+                        kernel.pair_int4(both(two, stride), k, out, scales);
+                    }
+                    f(TilePanels {
+                        bytes,
+                        is_int4: false,
+                        block_scales: scales,
+                        n_panels: panels.len(),
+                        n: range.n(),
+                    });
+                },
+            );
         }
         let bytes = panels.len() * panel_stride(self.k());
         let n_scales = panels.len() * self.k() / BLOCK * PANEL_ROWS;
