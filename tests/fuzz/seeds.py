@@ -1,9 +1,9 @@
 """Seeds of the fuzz targets: small files, sound and nearly sound.
 
-    python tests/fuzz/seeds.py PACK
+    python tests/fuzz/seeds.py PACK GRID
 
-writes tests/fuzz/corpus; PACK is a pack of the `tiny` checkpoint, made with `--weights int4` so that both layouts are in it. Needs nothing but
-Python.
+writes tests/fuzz/corpus; PACK is a pack of the `tiny` checkpoint, made with `--weights int4` so that every layout is in it,
+GRID one of 4-bit ONNX files, which has the format with another basis (README.md). Needs nothing but Python.
 """
 
 import hashlib
@@ -262,14 +262,27 @@ def put_tokenizer_files() -> None:
     put_json("normalizers", b"\x00", sound | {"normalizer": {"type": "Sequence", "normalizers": normalizers}})
 
 
+def put_packs(pack: bytes, grid: bytes) -> None:
+    """Headers that get a right checksum, and begins of whole packs, of every format that is read."""
+    for data, version, name in ((pack, 4, ""), (grid, 5, "_of_basis")):
+        found, length = struct.unpack_from("<2I", data, 8)
+        assert found == version, f"format {found}, not {version}"
+        choice = b"\x01" if version == 4 else b"\x03"
+        header = data[24 : 24 + length]
+        put("pack", f"header{name}", choice + header)
+        put("pack", f"cut_header{name}", choice + header[: length // 2])
+        put("pack", f"prefix{name}", b"\x00" + data[:24])
+        put("pack", f"cut_pack{name}", b"\x00" + data[: 24 + length + 200])
+    # The oldest format differs in its number.
+    begin = 24 + struct.unpack_from("<I", pack, 12)[0] + 200
+    oldest = pack[:8] + struct.pack("<I", 3) + pack[12:begin]
+    put("pack", "prefix_of_3", b"\x00" + oldest[:24])
+    put("pack", "cut_pack_of_3", b"\x00" + oldest)
+
+
 def main() -> None:
     """Writes every seed."""
-    pack = Path(sys.argv[1]).read_bytes()
-    length = struct.unpack("<I", pack[12:16])[0]
-    put("pack", "header", b"\x01" + pack[24 : 24 + length])
-    put("pack", "cut_header", b"\x01" + pack[24 : 24 + length // 2])
-    put("pack", "prefix", b"\x00" + pack[:24])
-    put("pack", "cut_pack", b"\x00" + pack[: 24 + length + 200])
+    put_packs(*(Path(path).read_bytes() for path in sys.argv[1:3]))
 
     a = tensor("F32", [2, 3], 0, 24)
     whole = {"a": a, "b": tensor("BF16", [4], 24, 32), "c": tensor("F16", [0], 32, 32), "d": tensor("F16", [], 32, 34)}
