@@ -36,6 +36,8 @@ from onnx_vision import VisionEncoder
 
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "onnx"
 PARTS = ("vision_encoder", "embed_tokens", "decoder_model_merged")
+# The decoder where it is not merged: without a cache in front, and behind one.
+UNMERGED = ("decoder_model", "decoder_with_past_model")
 # Largest difference from `smolvlm.py` on the file's own weights, over the standard deviation: f32 arithmetic, f16
 # arithmetic, and activations rounded to bytes by tensor.
 BOUNDS = {"f32": 1e-4, "f16": 5e-2, "bytes": 0.5}
@@ -71,14 +73,15 @@ class Export:
         return Export(config, tensors, text["max_position_embeddings"], Task(ids, frames.numpy(), tokens))
 
     def graph(self, part: str, form: Form) -> Graph:
-        """One of the three graphs."""
+        """One of the graphs."""
         match part:
             case "vision_encoder":
                 return VisionEncoder(self.config, self.tensors, form).build()
             case "embed_tokens":
                 return embed_tokens(self.config, self.tensors, form.opset)
             case _:
-                return Decoder(self.config, self.tensors, form, self.positions).build()
+                has_past = part != UNMERGED[0]
+                return Decoder(self.config, self.tensors, form, self.positions, has_past=has_past).build()
 
     def write(self, part: str, form: Form, scheme: str, path: Path, external: bool = False) -> dict[str, np.ndarray]:
         """Writes a file; returns the tensors of the checkpoint as it holds them."""
@@ -149,7 +152,8 @@ class Case:
     vision: tuple[str, str]
     embed: str
     decoder: tuple[str, str]
-    external: bool = False
+    external: bool = False  # the decoder's weights in a file of their own
+    unmerged: bool = False  # the decoder in two files
 
 
 def cases() -> list[Case]:
@@ -170,6 +174,7 @@ def cases() -> list[Case]:
     for scheme in ("q4_zero", "q8", "q8_zero", "qdq4", "qdq4_zero"):
         out.append(Case(f"fused_{scheme}", ("plain", "q4"), "", ("fused", scheme)))
     out += [Case(f"fused_q4_{s}", ("plain", "q4"), s, ("fused", "q4")) for s in ("gather4", "gather4_zero")]
+    out.append(Case("unmerged_q4f16", ("plain", "q4f16"), "q4f16", ("plain", "q4f16"), external=True, unmerged=True))
     return out
 
 
@@ -200,12 +205,13 @@ def write_fixtures(names: list[str]) -> None:
         if names and case.name not in names:
             continue
         parts = {"vision_encoder": case.vision, "embed_tokens": ("shared", embed_scheme(case.embed))}
-        parts["decoder_model_merged"] = case.decoder
+        decoders = UNMERGED if case.unmerged else ("decoder_model_merged",)
+        parts |= dict.fromkeys(decoders, case.decoder)
         files, tensors = {}, {}
         for part, (form, scheme) in parts.items():
             path = files[part] = FIXTURES / form / f"{part}{suffix(scheme)}.onnx"
             if path not in held:
-                external = case.external and part == "decoder_model_merged"
+                external = case.external and part in decoders
                 held[path] = export.write(part, FORMS["fused" if form == "shared" else form], scheme, path, external)
             tensors |= held[path]
         scheme = case.decoder[1]

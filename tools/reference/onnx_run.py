@@ -1,4 +1,5 @@
-"""Runs a three-file export in onnxruntime: vision, embedding, prefill, then steps with the cache."""
+"""Runs an export in onnxruntime: vision, embedding, prefill, then steps with the cache. Its decoder is one file, or one
+for the begin and one for what comes behind a cache."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,20 +53,27 @@ def embed(path: Path, ids: list[int]) -> np.ndarray:
 
 
 class Decoder:
-    """A decoder with its cache."""
+    """A decoder with its cache; `later` is the file of what comes behind the first rows, where that is another."""
 
-    def __init__(self, path: Path):
-        self.session = session(path)
-        self.names = [entry.name for entry in self.session.get_outputs()]
-        self.cache = {}
+    def __init__(self, path: Path, later: Path | None):
+        self.later, self.cache = later, {}
+        self.open(path)
         for entry in self.session.get_inputs():
             if entry.name.startswith("past"):
                 dtype = np.float16 if "float16" in entry.type else np.float32
                 self.cache[entry.name] = np.zeros((1, entry.shape[1], 0, entry.shape[3]), dtype)
         self.length = 0
 
+    def open(self, path: Path) -> None:
+        """Goes on with a file."""
+        self.session = session(path)
+        self.names = [entry.name for entry in self.session.get_outputs()]
+
     def step(self, rows: np.ndarray) -> np.ndarray:
         """Logits [T, V] of the next T rows [T, H]."""
+        if self.length > 0 and self.later:
+            self.open(self.later)
+            self.later = None
         before, self.length = self.length, self.length + len(rows)
         feeds = {
             "inputs_embeds": rows[None],
@@ -92,7 +100,8 @@ def run(files: dict[str, Path], task: Task, image_token: int, cut: int | None = 
     table = embed(files["embed_tokens"], task.input_ids + task.steps)
     count = len(task.input_ids)
     rows = merged(table[:count], features, task.input_ids, image_token)
-    decoder = Decoder(files["decoder_model_merged"])
+    one = files.get("decoder_model_merged")
+    decoder = Decoder(one, None) if one else Decoder(files["decoder_model"], files["decoder_with_past_model"])
     if cut is not None:
         decoder.step(rows[:cut])
         rows = rows[cut:]

@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ocelli_runtime::import::onnx::Part;
 use ocelli_tests::fixture;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// The three files of an export.
-const STEMS: [&str; 3] = ["vision_encoder", "embed_tokens", "decoder_model_merged"];
+/// A decoder in two files: without a cache in front, and behind one.
+const UNMERGED: [&str; 2] = ["decoder_model", "decoder_with_past_model"];
 
 fn folder() -> PathBuf {
     fixture::folder().join("onnx")
@@ -24,7 +25,7 @@ fn folder() -> PathBuf {
 
 /// What was computed: every eighth image feature, and every twelfth logit after the prompt and
 /// after each step.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 struct Answer {
     features: Vec<f32>,
     logits: Vec<Vec<f32>>,
@@ -38,6 +39,22 @@ struct Case {
     files: BTreeMap<String, String>,
     onnxruntime: Answer,
     lifted: Answer,
+}
+
+impl Case {
+    /// The file of a part; of a decoder in two, the first.
+    fn path(&self, part: Part) -> PathBuf {
+        let file = self.files.get(part.stem());
+        folder().join(file.unwrap_or_else(|| &self.files[UNMERGED[0]]))
+    }
+
+    /// The file of the decoder behind a cache.
+    fn behind_cache(&self) -> PathBuf {
+        match self.files.get(UNMERGED[1]) {
+            Some(file) => folder().join(file),
+            None => self.path(Part::Decoder),
+        }
+    }
 }
 
 /// `expected.json`.
@@ -84,8 +101,8 @@ fn export(case: &Case, suffix: &str) -> TempDir {
 fn add(case: &Case, suffix: &str, dir: &Path) {
     let onnx = dir.join("onnx");
     fs::create_dir_all(&onnx).expect("the folder can be written");
-    for stem in STEMS {
-        let from = folder().join(&case.files[stem]);
+    for (stem, file) in &case.files {
+        let from = folder().join(file);
         fs::copy(&from, onnx.join(format!("{stem}{suffix}.onnx"))).expect("the fixture is there");
         let data = from.with_extension("onnx_data");
         if data.exists() {

@@ -18,7 +18,7 @@ use ocelli_tests::closeness::{cosine, max_abs_diff, std};
 use ocelli_tests::command::ocelli;
 use ocelli_tests::fixture::frame;
 
-use crate::{Answer, Expected, add, checkpoint, export, folder};
+use crate::{Answer, Case, Expected, UNMERGED, add, checkpoint, export};
 
 /// f32 features and logits against the reference on the same weights, largest difference over the
 /// standard deviation.
@@ -139,10 +139,10 @@ fn every_number_format_stays_within_its_error() {
     }
 }
 
-fn graphs(files: &BTreeMap<String, String>) -> Vec<(Part, Graph)> {
+fn graphs(case: &Case) -> Vec<(Part, Graph)> {
     let parts = [Part::Vision, Part::Embedding, Part::Decoder];
     let open = |part: Part| {
-        let graph = Graph::open(&folder().join(&files[part.stem()]));
+        let graph = Graph::open(&case.path(part));
         (part, graph.unwrap_or_else(|error| panic!("{error}")))
     };
     parts.map(open).into()
@@ -163,7 +163,7 @@ fn lossless_files_hold_exactly_the_weights_of_the_checkpoint() {
         .collect();
     assert!(cases.len() >= 5);
     for (name, case) in cases {
-        let model = OnnxModel::of(graphs(&case.files), &config);
+        let model = OnnxModel::of(graphs(case), &config);
         let model = model.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(model.weights().count(), 2 * 16 + 6 + 2 * 9 + 3);
         for (weight, shape) in model.weights() {
@@ -195,7 +195,7 @@ fn numbers_on_a_4_bit_grid_are_those_the_floats_are_made_of() {
         .config;
     let mut on_grid = BTreeMap::new();
     for (name, case) in &expected.cases {
-        let model = OnnxModel::of(graphs(&case.files), &config);
+        let model = OnnxModel::of(graphs(case), &config);
         let model = model.unwrap_or_else(|error| panic!("{name}: {error}"));
         let matrices = layer_matrices(&model);
         assert_eq!(matrices.len(), 2 * 7);
@@ -302,6 +302,62 @@ fn a_pack_holds_the_same_tensors_whichever_lossless_files_it_was_made_of() {
             .map(|source| source.name.as_str());
         let wanted = format!("decoder_model_merged{suffix}.onnx");
         assert!(sources.into_iter().any(|source| source == wanted), "{name}");
+    }
+}
+
+/// Names and checksums of a pack's tensors, and the files it was made of.
+fn contents(dir: &Path) -> (Vec<(String, [u8; 4])>, Vec<String>) {
+    let (pack, said) = packed(dir);
+    assert_eq!(said.as_deref(), Some("ONNX files, variant q4f16"));
+    let tensors = pack.header().tensors.iter();
+    let sources = pack.header().sources.iter();
+    (
+        tensors.map(|t| (t.name.clone(), t.crc32)).collect(),
+        sources.map(|source| source.name.clone()).collect(),
+    )
+}
+
+/// Their weights lie in a data file each.
+#[test]
+fn a_decoder_in_two_files_beside_a_vision_side_is_the_merged_one() {
+    let expected = Expected::load();
+    let [whole, two] = ["plain_q4f16", "unmerged_q4f16"].map(|name| {
+        let dir = export(expected.case(name), "_q4f16");
+        let source = ModelSource::Path(dir.path().into());
+        let answers = [Precision::F32, Precision::Int8]
+            .map(|precision| look(&load(&source, precision), &expected));
+        (dir, answers)
+    });
+    assert_eq!(two.1, whole.1);
+
+    let (tensors, sources) = contents(whole.0.path());
+    assert!(sources.contains(&"decoder_model_merged_q4f16.onnx".to_owned()));
+    let path = |stem: &str| two.0.path().join(format!("onnx/{stem}_q4f16.onnx"));
+    // Both, the first alone, the other alone.
+    for (taken, hidden) in [(0, None), (0, Some(1)), (1, Some(0))] {
+        let aside = two.0.path().join("aside");
+        if let Some(hidden) = hidden {
+            std::fs::rename(path(UNMERGED[hidden]), &aside).expect("it is there");
+        }
+        let (found, sources) = contents(two.0.path());
+        assert!(found == tensors, "{taken} without {hidden:?}");
+        for (number, stem) in UNMERGED.iter().enumerate() {
+            for end in ["", "_data"] {
+                let name = format!("{stem}_q4f16.onnx{end}");
+                assert_eq!(sources.contains(&name), number == taken, "{sources:?}");
+            }
+        }
+        if let Some(hidden) = hidden {
+            std::fs::rename(&aside, path(UNMERGED[hidden])).expect("it is there");
+        }
+    }
+    // With the embedding or the vision side gone, what is missing is named.
+    for stem in ["embed_tokens", "vision_encoder"] {
+        std::fs::remove_file(path(stem)).expect("it is there");
+        let error = Published::open(two.0.path(), None, None);
+        let error = error.expect_err("a file is missing").to_string();
+        let wanted = format!("no onnx/{stem}.onnx");
+        assert!(error.contains(&wanted), "{error:?}: {wanted:?}");
     }
 }
 

@@ -15,7 +15,7 @@ use ocelli_runtime::reference::ReferenceModel;
 use ocelli_tests::closeness::{max_abs_diff, std};
 use ocelli_tests::fixture::frame;
 
-use crate::{Case, Expected, checkpoint, folder};
+use crate::{Case, Expected, checkpoint};
 
 /// A graph of which tract itself, not an operator of ours, types a product wrongly: `Gemm` of f16.
 const REFUSED: [&str; 1] = ["named/vision_encoder_fp16.onnx"];
@@ -40,14 +40,15 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn path(&self, part: Part) -> std::path::PathBuf {
-        folder().join(&self.case.files[part.stem()])
-    }
-
     /// Features and last logits of our f32 path.
     fn ours(&self) -> (Vec<f32>, Vec<f32>) {
         let parts = [Part::Vision, Part::Embedding, Part::Decoder];
-        let open = |part| (part, Graph::open(&self.path(part)).expect("a sound file"));
+        let open = |part| {
+            (
+                part,
+                Graph::open(&self.case.path(part)).expect("a sound file"),
+            )
+        };
         let model = OnnxModel::of(parts.map(open).into(), &self.files.config);
         let model = model.unwrap_or_else(|error| panic!("{error}"));
         let compute = Arc::new(Compute::new(1).expect("a thread"));
@@ -80,7 +81,7 @@ impl Pair<'_> {
             }
         };
         let lengths = |name: &str| Some(shape(name).into_iter().map(Length::Fixed).collect());
-        let graph = graph(&self.path(Part::Vision), lengths);
+        let graph = graph(&self.case.path(Part::Vision), lengths);
         let outputs = run(&graph, |name| {
             if name != "pixel_values" {
                 return (shape(name), Values::Flags(vec![true; n * size * size]));
@@ -101,7 +102,7 @@ impl Pair<'_> {
     fn embeddings(&self, rows: &[f32]) -> Vec<f32> {
         let (config, ids) = (&self.files.config, &self.expected.input_ids);
         let lengths = |_: &str| Some(vec![Length::Fixed(1), Length::New]);
-        let graph = graph(&self.path(Part::Embedding), lengths);
+        let graph = graph(&self.case.path(Part::Embedding), lengths);
         let wide = ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
         let outputs = run(&graph, |_| {
             (vec![1, ids.len()], Values::Integers(wide.clone()))
@@ -122,7 +123,7 @@ impl Pair<'_> {
         let t = &self.files.config.text;
         let (hidden, kv, d) = (t.hidden_size, t.n_kv_heads, t.head_dim);
         let embeddings = self.embeddings(rows);
-        let decoder = graph(&self.path(Part::Decoder), |name| {
+        let lengths = |name: &str| {
             Some(match name {
                 "inputs_embeds" => vec![Length::Fixed(1), Length::New, Length::Fixed(hidden)],
                 "attention_mask" => vec![Length::Fixed(1), Length::Total],
@@ -135,9 +136,12 @@ impl Pair<'_> {
                 ]
                 .into(),
             })
-        });
+        };
+        let first = graph(&self.case.path(Part::Decoder), lengths);
+        let later = graph(&self.case.behind_cache(), lengths);
         let step = |from: usize, to: usize, past: Option<&BTreeMap<String, Array>>| {
-            run(&decoder, |name| match (name, past) {
+            let decoder = if past.is_some() { &later } else { &first };
+            run(decoder, |name| match (name, past) {
                 ("inputs_embeds", _) => {
                     let part = &embeddings[from * hidden..to * hidden];
                     (vec![1, to - from, hidden], Values::Floats(part.to_vec()))
