@@ -52,6 +52,29 @@ pub fn worst_row_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {
         .fold(1.0, f64::min)
 }
 
+/// Checks that every kernel, on one thread and on two, gives the tokens that the one named `first`
+/// gives on one thread, and nearly its logits. `run`: kernel and threads to logits and tokens
+///
+/// # Panics
+///
+/// Where one does not; where there is nothing to compare.
+pub fn assert_alike<'k>(
+    first: &str,
+    kernels: impl IntoIterator<Item = &'k str>,
+    run: impl Fn(&str, usize) -> (Vec<f32>, Vec<u32>),
+) {
+    let (expected, tokens) = run(first, 1);
+    assert!(expected.iter().any(|logit| *logit != 0.0) && !tokens.is_empty());
+    for name in kernels {
+        for threads in [1, 2] {
+            let (logits, found) = run(name, threads);
+            assert_eq!(found, tokens, "{name}, {threads} threads");
+            let closeness = cosine(&logits, &expected);
+            assert!(closeness > 0.9999, "{name}, {threads} threads: {closeness}");
+        }
+    }
+}
+
 /// Population standard deviation.
 pub fn std(values: &[f32]) -> f64 {
     let n = values.len() as f64;
@@ -91,6 +114,25 @@ mod tests {
             worst_row_cosine(&[1.0, 1.0, 1.0], &[1.0, 1.0, 1.0], 2),
             -1.0
         );
+    }
+
+    #[test]
+    fn a_kernel_that_says_something_else_is_found() {
+        let all = ["scalar", "fast"];
+        assert_alike("scalar", all, |_, _| (vec![1.0, 2.0], vec![1]));
+        type Answer = (Vec<f32>, Vec<u32>);
+        let other = |answer: Answer| {
+            let run = move |name: &str, threads| match (name, threads) {
+                ("fast", 2) => answer.clone(),
+                _ => (vec![1.0, 2.0], vec![1]),
+            };
+            std::panic::catch_unwind(|| assert_alike("scalar", all, run))
+        };
+        assert!(other((vec![1.0, 2.0], vec![1])).is_ok());
+        assert!(other((vec![1.0, 2.0], vec![2])).is_err());
+        assert!(other((vec![1.0, 2.1], vec![1])).is_err());
+        let nothing = || assert_alike("scalar", all, |_, _| (vec![0.0], vec![1]));
+        assert!(std::panic::catch_unwind(nothing).is_err());
     }
 
     #[test]
