@@ -1,14 +1,16 @@
 //! Files whose layers lie on a symmetric 4-bit grid keep it, from the file to the answer.
 
 use ocelli_kernels::{Compute, int8_gemm};
+use ocelli_runtime::constrain::{Grammar, Guide, Step, TokenTrie};
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::{
     BASIS_VERSION, FORMAT_VERSION, Layout, Pack, StreamBasis, WeightScheme,
 };
 use ocelli_runtime::packer::{self, CalibrationText, OnGrid, PackOptions, Packed};
 use ocelli_runtime::probe::{Depth, Probes};
+use ocelli_runtime::sampler::log_probability;
 use ocelli_runtime::weights::Region;
-use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, Session, Vlm};
+use ocelli_runtime::{GenerateOptions, LoadOptions, ModelSource, Precision, Session, Vlm, Written};
 use ocelli_tests::checkpoint::Checkpoint;
 use ocelli_tests::closeness::{assert_alike, cosine};
 use ocelli_tests::command::ocelli;
@@ -21,6 +23,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 const IDS: [u32; 9] = [1, 17, 240, 33, 8, 399, 120, 121, 77];
+/// A document with text that has no alternative, and values of which few tokens may be.
+const FORM: &str = r#"{"type":"object","properties":{"kind_of_thing":{"type":"string","enum":["cat","cab","dog"]},"how_many_there_are":{"type":"integer","minimum":1,"maximum":999},"what_it_says":{"type":"string","maxLength":6}},"required":["kind_of_thing","how_many_there_are","what_it_says"]}"#;
+/// Most tokens of an answer that follows a form.
+const BUDGET: usize = 100;
 
 /// GGUF files of a fixture's checkpoint.
 struct Files {
@@ -240,6 +246,103 @@ fn pictures_reach_the_decoder_in_the_basis_of_the_published_model() {
     assert!(cosine(&kept.0, &features) > 0.999);
     let closeness = cosine(&kept.1, &logits);
     assert!(closeness > 0.999, "{closeness}");
+}
+
+/// What a session says that has read the ids.
+fn asked(vlm: &Vlm) -> Session {
+    let mut session = vlm.session().unwrap();
+    session.extend(&IDS).unwrap();
+    session
+}
+
+/// An answer that follows a form, by all logits after every token that is asked for.
+fn written_by_all_logits(vlm: &Vlm, grammar: &Grammar) -> Written {
+    let trie = TokenTrie::new(vlm.tokenizer().text_tokens());
+    let mut session = asked(vlm);
+    let mut guide = Guide::new(grammar, &trie, BUDGET).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        waiting.extend(guide.take_certain(|text| vlm.tokenizer().encode(text).unwrap()));
+        session.extend(&waiting).unwrap();
+        waiting.clear();
+        match guide.next(&session.logits().unwrap()) {
+            Step::Token(token) if !guide.is_over() => waiting.push(token),
+            _ => return guide.finish(),
+        }
+    }
+}
+
+/// Few rows of the head are read, which has a basis of its own, and text without an alternative goes
+/// through the decoder together.
+#[test]
+fn forms_are_written_as_all_logits_have_them() {
+    let grammars = [
+        Grammar::json(FORM).unwrap(),
+        Grammar::one_of(&["nothing", "no", "a cat", "a car", "two cats"]).unwrap(),
+        Grammar::integer(-20, 400).unwrap(),
+    ];
+    for fixture in ["tiny", "gqa5"] {
+        let pack = Files::new(fixture, Storage::Q4_0).pack(&PackOptions::default());
+        assert_eq!(pack.header().basis, StreamBasis::Published);
+        let head = pack.header().tensors.iter().find(|t| t.name == "text.head");
+        // Of a head in another layout all logits are computed.
+        assert_eq!(head.unwrap().layout, Layout::NibblePanels);
+        for kernels in int8_gemm::available() {
+            let name = kernels.gemm.name();
+            let compute = Compute::with_kernel(1, name).unwrap();
+            let vlm = Vlm::from_pack(pack.clone(), Arc::new(compute)).unwrap();
+            for grammar in &grammars {
+                let mut session = asked(&vlm);
+                let written = session.write(grammar, BUDGET).unwrap();
+                let expected = written_by_all_logits(&vlm, grammar);
+                assert_eq!(written, expected, "{fixture}, {name}");
+                let mut alone = asked(&vlm);
+                for id in &session.ids()[IDS.len()..] {
+                    alone.extend(&[*id]).unwrap();
+                }
+                let closeness = cosine(&session.logits().unwrap(), &alone.logits().unwrap());
+                println!("{fixture}, {name}: {closeness}");
+                assert!(closeness > 0.9999, "{fixture}, {name}: {closeness}");
+            }
+        }
+    }
+}
+
+/// The answers are gone through from the same prompt, which is left as it was.
+#[test]
+fn closed_answers_have_the_probabilities_of_all_logits() {
+    let choices = ["a cat", "a car", "nothing", "two"].map(str::to_owned);
+    for fixture in ["tiny", "gqa5"] {
+        let vlm = started(&Files::new(fixture, Storage::Q4_0).pack(&PackOptions::default()));
+        let mut session = asked(&vlm);
+        let scores = session.score(&choices).unwrap();
+        let weights = session.weigh(&choices.each_ref().map(|choice| vec![choice.clone()]));
+        let weights = weights.unwrap();
+        // Without a stop token behind them, and with one.
+        let expected = choices.each_ref().map(|choice| {
+            let mut fresh = asked(&vlm);
+            let mut sum = 0.0;
+            for id in vlm.tokenizer().encode(&format!(" {choice}")).unwrap() {
+                sum += log_probability(&fresh.logits().unwrap(), id);
+                fresh.extend(&[id]).unwrap();
+            }
+            let logits = fresh.logits().unwrap();
+            let stops = vlm.generation().stop_token_ids.iter();
+            let stops = stops.map(|id| log_probability(&logits, *id));
+            (sum, sum + stops.reduce(f64::max).unwrap())
+        });
+        let best = expected.iter().fold(f64::NEG_INFINITY, |m, e| m.max(e.0));
+        for ((score, weight), (alone, ended)) in scores.iter().zip(weights).zip(expected) {
+            let apart = (score.log_probability - ended).abs();
+            assert!(apart < 1e-6, "{fixture}: {score:?} instead of {ended}");
+            // Far behind the best one it is a bound.
+            let is_right = (weight - alone).abs() < 1e-6 || (alone < best - 14.0 && weight > alone);
+            assert!(is_right, "{fixture}: {score:?} {weight} instead of {alone}");
+        }
+        let mut fresh = asked(&vlm);
+        assert_eq!(session.logits().unwrap(), fresh.logits().unwrap());
+        assert_eq!(greedy(&mut session), greedy(&mut fresh), "{fixture}");
+    }
 }
 
 #[test]
