@@ -19,8 +19,15 @@ const SMALL: [&str; 8] = [
 const SINGLE: &str = "model.safetensors";
 /// What lies in which shard.
 const INDEX: &str = "model.safetensors.index.json";
-/// The parts of an ONNX export.
-const ONNX_PARTS: [&str; 3] = ["vision_encoder", "embed_tokens", "decoder_model_merged"];
+/// The parts of an ONNX export in front of its decoder.
+const ONNX_PARTS: [&str; 2] = ["vision_encoder", "embed_tokens"];
+/// Names of its decoder, the most wanted first. Exporters that did not merge it wrote the other two;
+/// either holds every weight, so that one of them is enough.
+const ONNX_DECODERS: [&str; 3] = [
+    "decoder_model_merged",
+    "decoder_model",
+    "decoder_with_past_model",
+];
 /// GGUF and ONNX variants, the most wanted first: what loses least when it is packed in int8.
 const GGUF_WANTED: [&str; 6] = ["q8_0", "f16", "bf16", "f32", "q6_k", "q4_k_m"];
 const ONNX_WANTED: [&str; 8] = [
@@ -41,7 +48,7 @@ pub enum Format {
     Safetensors,
     /// A GGUF file and its projector.
     Gguf(Option<String>),
-    /// The three-file ONNX export.
+    /// The ONNX export: vision encoder, embedding table and decoder.
     Onnx(Option<String>),
     /// A pack, ready to use.
     Pack(Option<String>),
@@ -249,39 +256,56 @@ fn gguf(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     })
 }
 
+/// The path of a part of an ONNX export.
+fn onnx_path(part: &str, variant: &str) -> String {
+    match variant {
+        "fp32" => format!("onnx/{part}.onnx"),
+        variant => format!("onnx/{part}_{variant}.onnx"),
+    }
+}
+
+/// The files of a part; none where it is not published.
+fn onnx_part(listing: &Listing, part: &str, variant: &str) -> Option<Vec<RemoteFile>> {
+    let path = onnx_path(part, variant);
+    let graph = listing.file(&path)?;
+    // Weights outside the graph: `.onnx_data`, `.onnx_data_1` and so on.
+    let data = format!("{path}_data");
+    let all = listing.files.iter();
+    let data = all.filter(|file| file.path.starts_with(&data));
+    Some(std::iter::once(graph).chain(data).cloned().collect())
+}
+
 fn onnx(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
-    let parts = |variant: &str| {
-        let suffix = match variant {
-            "fp32" => String::new(),
-            variant => format!("_{variant}"),
-        };
-        let mut files = Vec::new();
-        for part in ONNX_PARTS {
-            let path = format!("onnx/{part}{suffix}.onnx");
-            files.push(listing.file(&path)?.clone());
-            // Weights outside the graph: `.onnx_data`, `.onnx_data_1` and so on.
-            let data = format!("{path}_data");
-            files.extend(
-                listing
-                    .files
-                    .iter()
-                    .filter(|file| file.path.starts_with(&data))
-                    .cloned(),
-            );
-        }
-        Some((variant.to_owned(), files))
+    let whole = |decoder: &str, variant: &str| {
+        let parts = ONNX_PARTS.iter().copied().chain([decoder]);
+        let files = parts.map(|part| onnx_part(listing, part, variant));
+        let files: Option<Vec<_>> = files.collect();
+        Some((variant.to_owned(), files?.concat()))
     };
-    let found = match variant {
-        Some(variant) => parts(variant),
-        None => ONNX_WANTED.iter().find_map(|variant| parts(variant)),
+    let variants = match &variant {
+        Some(variant) => std::slice::from_ref(variant),
+        None => &ONNX_WANTED,
     };
+    let found = ONNX_DECODERS
+        .iter()
+        .find_map(|decoder| variants.iter().find_map(|variant| whole(decoder, variant)));
     let (variant, weights) = found.ok_or_else(|| {
         let here: Vec<_> = listing
             .files
             .iter()
             .filter(|file| file.path.ends_with(".onnx"))
             .collect();
-        format!("the export of three files is not whole; {}", names(&here))
+        let path = |part: &&str| onnx_path(part, variant.unwrap_or("fp32"));
+        format!(
+            "an ONNX export is {} and one of {}{}; {}",
+            ONNX_PARTS.each_ref().map(path).join(", "),
+            ONNX_DECODERS.each_ref().map(path).join(", "),
+            match variant {
+                Some(_) => "",
+                None => ", or these of another variant",
+            },
+            names(&here)
+        )
     })?;
     let mut files = small(listing);
     files.extend(weights);
@@ -372,6 +396,61 @@ mod tests {
         );
         assert!(chosen(&published, Some("onnx:q4f16")).is_err());
         assert!(chosen(&published, Some("gguf")).is_err());
+    }
+
+    #[test]
+    fn of_an_unmerged_decoder_one_file_is_enough() {
+        let published = [
+            "config.json",
+            "onnx/vision_encoder_fp16.onnx",
+            "onnx/vision_encoder_q4.onnx",
+            "onnx/embed_tokens_fp16.onnx",
+            "onnx/embed_tokens_q4.onnx",
+            "onnx/decoder_with_past_model_fp16.onnx",
+            "onnx/decoder_with_past_model_fp16.onnx_data",
+            "onnx/decoder_with_past_model_q4.onnx",
+            "onnx/decoder_model_fp16.onnx",
+            "onnx/decoder_model_fp16.onnx_data",
+            "onnx/decoder_model_fp16.onnx_data_1",
+            "onnx/decoder_model_q4.onnx",
+        ];
+        let decoders = |paths: &[&str], format| -> Vec<String> {
+            let mut found = chosen(paths, format).unwrap();
+            assert_eq!(found.remove(0), "config.json");
+            found.retain(|path| path.starts_with("onnx/decoder"));
+            found
+        };
+        let first = &published[8..11];
+        assert_eq!(decoders(&published, None), first);
+        assert_eq!(decoders(&published, Some("onnx:fp16")), first);
+        assert_eq!(decoders(&published, Some("onnx:q4")), &published[11..]);
+        // The one behind a cache, where it is alone.
+        let later = &published[5..7];
+        assert_eq!(decoders(&published[..8], None), later);
+
+        let merged = "onnx/decoder_model_merged_q4.onnx";
+        let both = [&published[..], &[merged]].concat();
+        for format in ["onnx", "onnx:q4"] {
+            assert_eq!(decoders(&both, Some(format)), [merged]);
+        }
+        assert_eq!(decoders(&both, Some("onnx:fp16")), first);
+
+        for (published, format, wanted) in [
+            (
+                &published[3..],
+                "onnx",
+                "onnx/vision_encoder.onnx, onnx/embed_tokens.onnx and one of onnx/decoder_model_merged.onnx, onnx/decoder_model.onnx, onnx/decoder_with_past_model.onnx, or these of another variant; there are onnx/embed_tokens_fp16.onnx,",
+            ),
+            (
+                &published[..5],
+                "onnx:q4",
+                "one of onnx/decoder_model_merged_q4.onnx, onnx/decoder_model_q4.onnx, onnx/decoder_with_past_model_q4.onnx; there are",
+            ),
+            (&published[..], "onnx:int8", "onnx/vision_encoder_int8.onnx"),
+        ] {
+            let error = chosen(published, Some(format)).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::server::{Body, COMMIT, Published, Reply, Server, content, sha256};
 use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_tests::checkpoint::Checkpoint;
 use ocelli_tests::command::{Outcome, binary, ocelli_with};
+use ocelli_tests::fixture;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -202,6 +203,95 @@ fn another_commit_or_format_is_installed_anew() {
         .filter(|request| request.path.ends_with(WEIGHTS))
         .count();
     assert_eq!(weights, 1);
+}
+
+/// An ONNX model: the small files of the fixtures' checkpoint, and these parts of a variant.
+fn export(parts: &[(&str, &str)]) -> Published {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    Checkpoint::of_fixture("narrow")
+        .write(dir.path())
+        .expect("the folder can be written");
+    let small = names(dir.path()).into_iter().filter(|n| n != WEIGHTS);
+    let small = small.map(|name| {
+        let bytes = fs::read(dir.path().join(&name)).expect("a file");
+        (name, bytes)
+    });
+    let large = parts.iter().map(|(name, from)| {
+        let path = fixture::folder().join("onnx").join(from);
+        let bytes = fs::read(path).expect("the fixture is there");
+        (format!("onnx/{name}"), bytes)
+    });
+    Published {
+        files: small.chain(large).collect(),
+    }
+}
+
+const VISION: (&str, &str) = (
+    "vision_encoder_q4f16.onnx",
+    "plain/vision_encoder_q4f16.onnx",
+);
+const EMBEDDING: (&str, &str) = ("embed_tokens_q4f16.onnx", "shared/embed_tokens_fp16.onnx");
+const MERGED: (&str, &str) = (
+    "decoder_model_merged_q4f16.onnx",
+    "plain/decoder_model_merged_q4f16.onnx",
+);
+const FIRST: [(&str, &str); 2] = [
+    ("decoder_model_q4f16.onnx", "plain/decoder_model_q4f16.onnx"),
+    (
+        "decoder_model_q4f16.onnx_data",
+        "plain/decoder_model_q4f16.onnx_data",
+    ),
+];
+const LATER: [(&str, &str); 2] = [
+    (
+        "decoder_with_past_model_q4f16.onnx",
+        "plain/decoder_with_past_model_q4f16.onnx",
+    ),
+    (
+        "decoder_with_past_model_q4f16.onnx_data",
+        "plain/decoder_with_past_model_q4f16.onnx_data",
+    ),
+];
+
+#[test]
+fn of_a_decoder_that_is_not_merged_one_file_is_fetched_and_says_the_same() {
+    let [first, later] = [&FIRST, &LATER].map(|files| &files[..]);
+    let unmerged = [first, later].concat();
+    let whole = [&unmerged[..], &[MERGED]].concat();
+    let mut answers = Vec::new();
+    for (decoders, wanted) in [(&unmerged[..], first), (later, later), (&whole, &[MERGED])] {
+        let server = Server::good(export(&[&[VISION, EMBEDDING], decoders].concat()));
+        let home = Home::new(&server);
+        let outcome = home.pull(&["--json", "--name", "porch"]);
+        assert_done(&outcome);
+        let last = events(&outcome).pop().expect("an event");
+        assert_eq!(last["format"], "onnx:q4f16", "{last}");
+        for (name, _) in decoders {
+            let is_wanted = wanted.iter().any(|(other, _)| other == name);
+            let n_requests = server.requests_for(&format!("onnx/{name}")).len();
+            assert_eq!(n_requests, usize::from(is_wanted), "{name}: {wanted:?}");
+        }
+        assert_done(&home.run(&["models", "verify", "porch"]));
+        let question = ["ask", "--text", "What?", "--max-tokens", "8", "--json"];
+        let asked = home.run(&[&question[..], &["-m", "porch"]].concat());
+        assert_done(&asked);
+        answers.push(events(&asked).pop().expect("an answer")["token_ids"].clone());
+    }
+    assert!(answers[0].as_array().is_some_and(|ids| !ids.is_empty()));
+    assert!(answers.iter().all(|ids| *ids == answers[0]), "{answers:?}");
+}
+
+#[test]
+fn an_export_without_a_decoder_is_refused_before_anything_comes() {
+    let server = Server::good(export(&[VISION, EMBEDDING, FIRST[1]]));
+    let home = Home::new(&server);
+    let wanted = [
+        "one of onnx/decoder_model_merged_q4f16.onnx, onnx/decoder_model_q4f16.onnx, onnx/decoder_with_past_model_q4f16.onnx; there are",
+        "onnx/vision_encoder_q4f16.onnx",
+    ];
+    assert_fails(&home.pull(&["--format", "onnx:q4f16"]), 2, &wanted);
+    assert_eq!(server.log().len(), 1);
+    assert_eq!(home.installed(), Vec::<String>::new());
 }
 
 #[test]
