@@ -273,20 +273,10 @@ impl<'s> Generation<'s> {
 
     /// The next token by the logits.
     fn choose(&mut self) -> Result<u32, RunError> {
-        let logits = &mut self.logits;
-        if self.sampler.is_greedy() && self.probabilities.is_none() {
-            return self.session.choose(&mut self.sampler, logits);
-        }
-        self.session.write_logits(logits)?;
-        // An image token asks for image features, which only a prompt can bring.
-        let image_token = self.session.image_token();
-        if let Some(logit) = image_token.and_then(|id| logits.get_mut(id as usize)) {
-            *logit = f32::NEG_INFINITY;
-        }
-        if let Some(known) = &mut self.probabilities {
-            known.logits.clone_from(logits);
-        }
-        let token = self.sampler.sample(logits, self.session.ids());
+        let known = self.probabilities.as_mut().map(|known| &mut known.logits);
+        let token = self
+            .session
+            .choose(&mut self.sampler, &mut self.logits, known)?;
         if let Some(known) = &mut self.probabilities
             && !self.session.is_stop_token(token)
         {

@@ -183,9 +183,7 @@ impl Filter<'_> {
         if self.penalty != 1.0 {
             penalise(logits, self.seen, self.penalty, self.marks);
         }
-        if let Some(logit) = self.banned.and_then(|id| logits.get_mut(id as usize)) {
-            *logit = f32::NEG_INFINITY;
-        }
+        ban(logits, self.banned);
     }
 
     /// What a logit becomes, once [`Filter::apply`] has been called.
@@ -197,6 +195,13 @@ impl Filter<'_> {
             () if is_seen => penalised(logit, self.penalty),
             () => logit,
         }
+    }
+}
+
+/// Takes a token out of the choice.
+pub(crate) fn ban(logits: &mut [f32], token: Option<u32>) {
+    if let Some(logit) = token.and_then(|id| logits.get_mut(id as usize)) {
+        *logit = f32::NEG_INFINITY;
     }
 }
 

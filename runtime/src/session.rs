@@ -15,7 +15,7 @@ use crate::error::RunError;
 use crate::generate::{CancelFlag, GenerateOptions, Generation};
 use crate::image::{Rgb8, TileLayout, Tiles, preprocess};
 use crate::prompt::{Message, Prompt, build_prompt};
-use crate::sampler::{Sampler, Sampling, arg_max};
+use crate::sampler::{Sampler, Sampling, arg_max, ban};
 use crate::tokenizer::Tokenizer;
 use crate::vlm::Model;
 use frames::FrameCache;
@@ -427,17 +427,28 @@ impl Session {
     /// As [`Session::logits`].
     pub fn likeliest(&mut self, room: &mut Vec<f32>) -> Result<u32, RunError> {
         let mut greedy = Sampler::new(Sampling::default(), self.vocab_size())?;
-        self.choose(&mut greedy, room)
+        self.choose(&mut greedy, room, None)
     }
 
-    /// The likeliest token behind a sampler's filters. `room` is overwritten.
+    /// The next token by a sampler. `room` is overwritten; `known`, where given, takes the logits the
+    /// choice is among before the sampler changes them, and has all of them computed. `[vocab]`
     pub(crate) fn choose(
         &mut self,
         sampler: &mut Sampler,
         room: &mut Vec<f32>,
+        known: Option<&mut Vec<f32>>,
     ) -> Result<u32, RunError> {
         // An image token asks for image features, which only a prompt can bring.
-        let mut filter = sampler.filter(self.image_token(), &self.ids);
+        let banned = self.image_token();
+        if !sampler.is_greedy() || known.is_some() {
+            self.write_logits(room)?;
+            ban(room, banned);
+            if let Some(known) = known {
+                known.clone_from(room);
+            }
+            return Ok(sampler.sample(room, &self.ids));
+        }
+        let mut filter = sampler.filter(banned, &self.ids);
         let found = match &self.known_logits {
             Some(logits) => {
                 room.clone_from(logits);
