@@ -400,6 +400,10 @@ pub struct PackArgs {
     /// Replace OUT if it exists
     #[arg(long)]
     pub force: bool,
+    /// With --weights int4: by how many percent the decoder's layers may be larger, so that some of
+    /// their matrices stay int8, those that lose the most
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub spare: u8,
     /// Text that shows how the decoder's inputs go together, or `none` to round every weight to
     /// nearest [default: the text that comes with the program]
     #[arg(long, value_name = "FILE")]

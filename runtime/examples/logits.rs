@@ -7,7 +7,7 @@
 //! a part of every layer (`down`), every part of a layer (`0`), a part of one (`0.down`) or `head`.
 //! A directory or GGUF file is packed as `ocelli pack` does by default; with the word `nearest`
 //! among the exceptions, also after `int8:`, without calibration; with the word `again` a file whose layers
-//! lie on a 4-bit grid is rotated and rounded again.
+//! lie on a 4-bit grid is rotated and rounded again; `int4:10%` is `ocelli pack --weights int4 --spare 10`.
 //!
 //! Reads lines from stdin and answers each on stdout:
 //!
@@ -81,9 +81,13 @@ fn load(model: &str, arithmetic: &str) -> Outcome<Vlm> {
     let options = PackOptions {
         weights: Some(weights),
         rounds_again: has(AGAIN),
+        spare_percent: exceptions
+            .split(',')
+            .find_map(|word| word.strip_suffix('%'))
+            .map_or(Ok(0), str::parse)?,
         exceptions: exceptions
             .split(',')
-            .filter(|word| !["", NEAREST, AGAIN].contains(word))
+            .filter(|word| !["", NEAREST, AGAIN].contains(word) && !word.ends_with('%'))
             .flat_map(|word| matrices(word, weights, layers))
             .collect(),
         calibration: match has(NEAREST) {

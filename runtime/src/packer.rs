@@ -39,7 +39,7 @@ use crate::rotation::Rotation;
 use crate::tokenizer::{self, Refusal, TokenizerError};
 use arithmetic::Arithmetic;
 use calibration::Calibration;
-use feedback::{Feedback, Moments};
+use feedback::Feedback;
 use fold::Linear;
 use layer::{Input, LayerMatrix};
 use ocelli_kernels::{half, int4_panels, panels};
@@ -117,6 +117,9 @@ pub struct PackOptions {
     /// Decoder matrices stored in the other of the two ways, e.g. `text.0.down` or `text.head`:
     /// for measuring what each of them costs.
     pub exceptions: Vec<String>,
+    /// With int4 weights: by how many percent the decoder's layers may be larger, so that `down`,
+    /// which loses the most, is int8 in as many of them as that allows.
+    pub spare_percent: u8,
     /// What the errors of rounding are weighed by.
     pub calibration: CalibrationText,
 }
@@ -307,15 +310,15 @@ impl<W: Write + Seek> Packer<'_, W> {
         Ok(())
     }
 
-    fn matrix(&mut self, name: &str, linear: &Linear) -> Result<(), PackModelError> {
+    fn matrix(&mut self, name: &str, linear: &mut Linear) -> Result<(), PackModelError> {
         self.fed_matrix(name, linear, None)
     }
 
-    /// A matrix whose rounding errors are fed back.
+    /// A matrix whose rounding errors are fed back; leaves it as it is stored.
     fn fed_matrix(
         &mut self,
         name: &str,
-        linear: &Linear,
+        linear: &mut Linear,
         feedback: Option<&Feedback<'_>>,
     ) -> Result<(), PackModelError> {
         self.append_rows(name, linear, feedback)?;
@@ -331,7 +334,7 @@ impl<W: Write + Seek> Packer<'_, W> {
     fn append_rows(
         &mut self,
         name: &str,
-        rows: &Linear,
+        rows: &mut Linear,
         feedback: Option<&Feedback<'_>>,
     ) -> Result<(), PackModelError> {
         let bytes = match self.layout() {
@@ -404,7 +407,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         patch.fold_image_normalisation(preprocess);
         patch.centre_output();
         patch.rotate_output(&rotation);
-        self.matrix("vision.patch_embed", &patch)?;
+        self.matrix("vision.patch_embed", &mut patch)?;
 
         let mut positions = self.weights.read(
             &format!("{embeddings}.position_embedding.weight"),
@@ -427,25 +430,25 @@ impl<W: Write + Seek> Packer<'_, W> {
             let mut qkv = Linear::stack(&parts);
             self.fold_layer_norm(&mut qkv, &format!("{layer}.layer_norm1"), hidden)?;
             qkv.rotate_input(&rotation);
-            self.matrix(&format!("vision.{i}.qkv"), &qkv)?;
+            self.matrix(&format!("vision.{i}.qkv"), &mut qkv)?;
 
             let mut out =
                 self.linear_with_bias(&format!("{attention}.out_proj"), hidden, hidden)?;
             out.centre_output();
             out.rotate_output(&rotation);
-            self.matrix(&format!("vision.{i}.out"), &out)?;
+            self.matrix(&format!("vision.{i}.out"), &mut out)?;
 
             let mut fc1 =
                 self.linear_with_bias(&format!("{layer}.mlp.fc1"), v.intermediate_size, hidden)?;
             self.fold_layer_norm(&mut fc1, &format!("{layer}.layer_norm2"), hidden)?;
             fc1.rotate_input(&rotation);
-            self.matrix(&format!("vision.{i}.fc1"), &fc1)?;
+            self.matrix(&format!("vision.{i}.fc1"), &mut fc1)?;
 
             let mut fc2 =
                 self.linear_with_bias(&format!("{layer}.mlp.fc2"), hidden, v.intermediate_size)?;
             fc2.centre_output();
             fc2.rotate_output(&rotation);
-            self.matrix(&format!("vision.{i}.fc2"), &fc2)?;
+            self.matrix(&format!("vision.{i}.fc2"), &mut fc2)?;
         }
         let shuffled = hidden * v.scale_factor * v.scale_factor;
         let mut connector = self.linear(
@@ -458,7 +461,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         if self.storage.basis() == StreamBasis::Rotated {
             connector.rotate_output(&self.text);
         }
-        self.matrix("connector", &connector)
+        self.matrix("connector", &mut connector)
     }
 
     /// Folds weight and bias of a LayerNorm into the linear that reads it; a linear
@@ -482,22 +485,24 @@ impl<W: Write + Seek> Packer<'_, W> {
         let rotation = self.text.clone();
 
         let embed_name = "model.text_model.embed_tokens.weight";
-        let ids = calibration::tokens(self.files, &options.calibration)?;
+        let windows = calibration::windows(t, &self.storage);
+        let ids = calibration::tokens(self.files, &options.calibration, windows)?;
         let x = self.embedding(embed_name, t.vocab_size, &ids)?;
-        let bases = (self.storage.basis(), &rotation);
-        let mut calibration =
-            (!ids.is_empty()).then(|| Calibration::new(t, self.weights, bases, x));
-
+        let basis = self.storage.basis();
         let arithmetic = Arithmetic::new();
-        let feedback = |moments: Moments| Feedback::new(&arithmetic, moments);
+        let mut text = (!ids.is_empty()).then(|| Calibration::new(t, self.weights, basis, x));
         for i in 0..t.n_layers {
             let rounded = self.rounded_inputs(i);
-            let moments = match &mut calibration {
-                Some(text) => text.layer(&arithmetic, i, rounded)?,
-                None => [const { None }; 4],
-            };
-            for (input, moments) in Input::ALL.into_iter().zip(moments) {
-                self.reading(i, input, moments.map(feedback).as_ref())?;
+            for (input, is_rounded) in Input::ALL.into_iter().zip(rounded) {
+                if let Some(text) = &mut text {
+                    text.reach(&arithmetic, i, input)?;
+                }
+                self.reading(
+                    &arithmetic,
+                    i,
+                    input,
+                    text.as_mut().map(|text| (text, is_rounded)),
+                )?;
             }
         }
         let head = if config.tie_word_embeddings {
@@ -505,8 +510,9 @@ impl<W: Write + Seek> Packer<'_, W> {
         } else {
             "lm_head.weight"
         };
-        let moments = calibration.map(|text| text.head(&arithmetic));
-        self.head(head, t.vocab_size, moments.map(feedback))
+        let moments = text.map(|text| text.head(&arithmetic, &rotation));
+        let feedback = moments.map(|moments| Feedback::new(&arithmetic, moments));
+        self.head(head, t.vocab_size, feedback)
     }
 
     /// Which inputs of a layer are read by a matrix that is rounded.
@@ -521,12 +527,14 @@ impl<W: Write + Seek> Packer<'_, W> {
         Input::ALL.map(|input| rounded.contains(&input))
     }
 
-    /// The matrices of a layer that read one input, and the norm in front of them.
+    /// The matrices of a layer that read one input, and the norm in front of them. The text, if
+    /// there is one, goes through each as it is stored; with it stands whether one is rounded.
     fn reading(
         &mut self,
+        arithmetic: &Arithmetic,
         layer: usize,
         input: Input,
-        feedback: Option<&Feedback<'_>>,
+        mut text: Option<(&mut Calibration<'_>, bool)>,
     ) -> Result<(), PackModelError> {
         let hidden = self.text.width();
         let norm = match input.norm(layer) {
@@ -538,23 +546,37 @@ impl<W: Write + Seek> Packer<'_, W> {
             self.floats(name, weight)?;
         }
         let matrices = self.storage.matrices(&self.files.config.text, layer);
-        for matrix in matrices.iter().filter(|matrix| matrix.input == input) {
-            if self
-                .layout()
-                .is_some_and(|layout| self.storage.keeps(&matrix.name, layout))
-            {
+        let matrices: Vec<&LayerMatrix> = matrices.iter().filter(|m| m.input == input).collect();
+        let feedback = match (&text, matrices.first()) {
+            (Some((text, true)), Some(first)) => {
+                let moments = text.moments(arithmetic, first.k);
+                Some(Feedback::new(arithmetic, moments))
+            }
+            _ => None,
+        };
+        for matrix in matrices {
+            let kept = |layout| self.storage.keeps(&matrix.name, layout);
+            let is_kept = self.layout().is_some_and(kept);
+            if is_kept {
                 self.kept_matrix(matrix)?;
-                continue;
+                if text.is_none() {
+                    continue;
+                }
             }
             let mut linear = matrix.floats(self.weights)?;
-            if let (Some((_, weight)), true) = (&norm, is_rotated) {
-                linear.fold_input_scale(weight);
-                linear.rotate_input(&self.text);
+            if !is_kept {
+                if let (Some((_, weight)), true) = (&norm, is_rotated) {
+                    linear.fold_input_scale(weight);
+                    linear.rotate_input(&self.text);
+                }
+                if matrix.writes_stream() && is_rotated {
+                    linear.rotate_output(&self.text);
+                }
+                self.fed_matrix(&matrix.name, &mut linear, feedback.as_ref())?;
             }
-            if matrix.writes_stream() && is_rotated {
-                linear.rotate_output(&self.text);
+            if let Some((text, _)) = &mut text {
+                text.multiply(arithmetic, matrix, &linear.weight);
             }
-            self.fed_matrix(&matrix.name, &linear, feedback)?;
         }
         Ok(())
     }
@@ -568,8 +590,8 @@ impl<W: Write + Seek> Packer<'_, W> {
         self.blob(&matrix.name, &packed)
     }
 
-    /// The embedding table, strip by strip, in the basis of the stream, as f16. Gives the rows of `ids` as they are in
-    /// the file. `[ids, hidden]`
+    /// The embedding table, strip by strip, in the basis of the stream, as f16. Gives the rows of `ids` in that
+    /// basis. `[ids, hidden]`
     fn embedding(
         &mut self,
         name: &str,
@@ -581,6 +603,11 @@ impl<W: Write + Seek> Packer<'_, W> {
         let mut first = 0;
         for strip in self.weights.strips(name, [vocab, hidden], STRIP_ROWS) {
             let mut rows = strip?;
+            if self.storage.basis() == StreamBasis::Rotated {
+                for row in rows.chunks_exact_mut(hidden) {
+                    self.text.rotate(row);
+                }
+            }
             for (id, row) in ids.iter().zip(found.chunks_exact_mut(hidden)) {
                 let at = (*id as usize).checked_sub(first);
                 if let Some(of_id) = at.and_then(|at| rows.chunks_exact(hidden).nth(at)) {
@@ -588,11 +615,6 @@ impl<W: Write + Seek> Packer<'_, W> {
                 }
             }
             first += rows.len() / hidden;
-            if self.storage.basis() == StreamBasis::Rotated {
-                for row in rows.chunks_exact_mut(hidden) {
-                    self.text.rotate(row);
-                }
-            }
             let mut bits = vec![0u16; rows.len()];
             half::f32_to_f16(&rows, &mut bits);
             let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
@@ -625,10 +647,10 @@ impl<W: Write + Seek> Packer<'_, W> {
             rows.rotate_input(&self.text);
             match self.layout() {
                 Some(Layout::NibblePanels) => {
-                    let high = rounding::nibble_panels(&rows, feedback.as_ref(), &mut low);
+                    let high = rounding::nibble_panels(&mut rows, feedback.as_ref(), &mut low);
                     self.writer.append(HEAD, &high)?;
                 }
-                _ => self.append_rows(HEAD, &rows, feedback.as_ref())?,
+                _ => self.append_rows(HEAD, &mut rows, feedback.as_ref())?,
             }
         }
         self.writer.append(HEAD, &low)?;

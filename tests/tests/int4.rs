@@ -165,3 +165,36 @@ fn a_model_is_packed_to_int4_shown_and_asked() {
         refused.stderr
     );
 }
+
+#[test]
+fn spare_bytes_keep_some_matrices_in_int8() {
+    let layouts = |spare_percent| {
+        let options = PackOptions {
+            spare_percent,
+            ..PackOptions::from(WeightScheme::Int4)
+        };
+        let pack = pack("text_only", &options);
+        let downs = pack.header().tensors.iter();
+        let downs = downs.filter(|tensor| tensor.name.ends_with(".down"));
+        let layouts: Vec<Layout> = downs.map(|tensor| tensor.layout).collect();
+        let model = Vlm::from_pack(pack, Arc::new(Compute::new(1).unwrap())).unwrap();
+        (layouts, answer(&model).0)
+    };
+    let (int4, less) = layouts(0);
+    let (int8, more) = layouts(100);
+    assert!(int4.iter().all(|layout| *layout == Layout::Int4Panels));
+    assert!(int8.iter().all(|layout| *layout == Layout::Panels));
+    let close = cosine(&less, &more);
+    assert!((0.97..0.999_999).contains(&close), "{close}");
+
+    let dir = directory("text_only");
+    let source = dir.path().display().to_string();
+    let out = dir.path().join("out.ocelli").display().to_string();
+    let refused = ocelli(["pack", &source, "-o", &out, "--spare", "10"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.stderr.contains("--weights int4"),
+        "{}",
+        refused.stderr
+    );
+}

@@ -2,14 +2,14 @@
 
     python tools/reference/truth.py text CACHE
     python tools/reference/truth.py offgrid MODEL.gguf OUT.gguf
-    python tools/reference/truth.py measure LOGITS F32.gguf CACHE WAY ...
+    python tools/reference/truth.py measure [--base here] LOGITS F32.gguf CACHE WAY ...
     python tools/reference/truth.py chat LOGITS F32.gguf WAY ...
 
 A WAY is `f32`: our f32 path; `int8` or `int4`: a pack of the file made in memory, `int8:nearest`, `int4:nearest`: one
 without calibration; any of these with `@FILE.gguf` behind: the same of another file; a `.ocelli` file: that pack; or a
 `.gguf` file: llama.cpp on it. LOGITS is the example program `logits` of the runtime (`cargo build -p ocelli-runtime --example logits`). `measure`
 compares each way with llama.cpp on the F32 file, token by token (our f32 path gives the same logits to 5e-5, see
-`gguf_peer.py`, but one token at a time), on 4096 tokens: four windows of 256 each from four public-domain
+`gguf_peer.py`, but one token at a time; `--base here` compares with that, without llama.cpp), on 4096 tokens: four windows of 256 each from four public-domain
 texts that the source package of Brotli carries for its tests (two plays and books, a government report, a long poem).
 `text` fetches them into CACHE by pip and checks them; `measure` does so too where they are missing. `chat` prints what
 each way and f32 answer to ten questions, greedily. The other files come from `gguf_peer.py quantise`.
@@ -18,7 +18,7 @@ each way and f32 answer to ten questions, greedily. The other files come from `g
 a step, up to a half in each direction: weights as they may have been before they were rounded. On a file that is on the
 grid already, a 4-bit file of the same kind loses nothing, which says nothing about other checkpoints.
 
-Needs llama-cpp-python 0.3.36, gguf 0.19.0, numpy and pip.
+Needs llama-cpp-python 0.3.36 (but for ours against ours), gguf 0.19.0, numpy and pip.
 """
 
 import argparse
@@ -31,9 +31,8 @@ from collections import Counter
 from pathlib import Path
 
 import gguf
-import llama_cpp
 import numpy as np
-from gguf_peer import PROMPTS, WINDOW, Ours, Peer, chat
+from gguf_peer import PROMPTS, WINDOW, Ours, Peer, chat, llama_cpp
 
 PACKAGE, VERSION = "Brotli", "1.1.0"
 TEXTS = {
@@ -137,10 +136,11 @@ class Sums:
         return f"| {name} | {kl.mean():.5f} | {quantiles} | {top:.2f} % | {self.perplexity():.3f} | {change:+.2f} % |"
 
 
-def measure(program: str, model: str, cache: Path, ways: list[str]) -> None:
+def measure(program: str, model: str, cache: Path, ways: list[str], base: str) -> None:
     """Prints the table, again after each window."""
     fetch(cache)
-    base, others = Peer(model), opened(program, model, ways)
+    base = Ours(program, model, "f32") if base == "here" else Peer(model)
+    others = opened(program, model, ways)
     cut = windows(cache, base.ids)
     vocabulary = gguf_vocabulary(model)
     sums = {name: Sums() for name in (BASE, *others)}
@@ -233,6 +233,7 @@ def main() -> None:
     verb.add_argument("source")
     verb.add_argument("out")
     verb = verbs.add_parser("measure")
+    verb.add_argument("--base", choices=("llama.cpp", "here"), default="llama.cpp")
     verb.add_argument("program")
     verb.add_argument("model")
     verb.add_argument("cache", type=Path)
@@ -242,9 +243,10 @@ def main() -> None:
     verb.add_argument("model")
     verb.add_argument("ways", nargs="+")
     arguments = vars(parser.parse_args())
-    quiet = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
+    if llama_cpp is not None:
+        quiet = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
     {"text": fetch, "offgrid": offgrid, "measure": measure, "chat": converse}[arguments.pop("verb")](**arguments)
 
 

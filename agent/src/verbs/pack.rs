@@ -56,6 +56,12 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
             args.output.display()
         )));
     }
+    if args.spare > 0 && options(global).weights != Some(WeightScheme::Int4) {
+        return Err(Fault::Argument(format!(
+            "--spare {} says how much larger int4 weights may be; give --weights int4 with it",
+            args.spare
+        )));
+    }
     let calibration = calibration(args)?;
     let mut progress = Progress::new(global);
     progress.show(&format!("reading {}", args.source.display()));
@@ -86,6 +92,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
     let _leftover = Leftover::guard(partial.path()).map_err(file_fault)?;
     let options = PackOptions {
         calibration,
+        spare_percent: args.spare,
         ..options(global)
     };
     let packed = write(

@@ -34,6 +34,7 @@ pub mod f32_gemm;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod half;
+pub mod int4_feedback;
 pub mod int4_gemv;
 pub mod int4_groups;
 pub mod int4_panels;

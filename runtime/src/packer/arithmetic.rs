@@ -11,7 +11,7 @@ const STRIP: usize = 64;
 #[derive(Debug)]
 pub(super) struct Arithmetic {
     pub(super) pool: ThreadPool,
-    tier: FloatTier,
+    pub(super) tier: FloatTier,
 }
 
 impl Arithmetic {

@@ -4,21 +4,29 @@
 use super::PackModelError;
 use super::arithmetic::Arithmetic;
 use super::feedback::Moments;
+use super::layer::{Input, LayerMatrix};
+use super::storage::Storage;
 use crate::config::{ModelFiles, TextConfig};
 use crate::import::FloatWeights;
-use crate::pack::StreamBasis;
+use crate::pack::{StreamBasis, WeightScheme};
 use crate::rotation::Rotation;
 use crate::tokenizer::Tokenizer;
 use ocelli_kernels::FloatTier;
 use ocelli_kernels::activation::{exp_slice, silu_slice};
+use ocelli_kernels::panels::PANEL_ROWS;
 use ocelli_kernels::rope::RopeTable;
 
 /// Written for this purpose: prose, dialogue, lists, code, captions, forms.
 const BUILT_IN: &str = include_str!("calibration.txt");
 /// Tokens that see each other.
 const WINDOW: usize = 256;
-/// Most windows of a text.
-const MAX_WINDOWS: usize = 7;
+/// Bytes of a text that are cut into tokens for each that counts, many times what one has.
+const BYTES_PER_TOKEN: usize = 64;
+/// Most windows of a text for weights that are rounded to int8, and to int4, which loses more.
+const INT8_WINDOWS: usize = 7;
+const INT4_WINDOWS: usize = 48;
+/// Bytes that what goes through the decoder may take, if more windows than of int8 want more.
+const MOST_BYTES: usize = 256_000_000;
 
 /// The text that says how the decoder's inputs go together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +34,7 @@ pub enum CalibrationText {
     /// The one that comes with the program.
     #[default]
     BuiltIn,
-    /// Another; its first 1792 tokens count.
+    /// Another; its first 1792 tokens count, with int4 weights 12 288, of wide models fewer.
     Own(String),
     /// None: every weight is rounded to nearest.
     None,
@@ -42,22 +50,40 @@ impl CalibrationText {
     }
 }
 
-/// The text on its way through the decoder.
+/// The text on its way through the decoder: what is stored in front of an input has made it.
 #[derive(Debug)]
 pub(super) struct Calibration<'a> {
     weights: &'a dyn FloatWeights,
     config: &'a TextConfig,
-    /// Basis of the layers' inputs in the pack, and the rotation, in which the head's always is.
+    /// Basis of the residual stream.
     basis: StreamBasis,
-    rotation: &'a Rotation,
     rope: RopeTable,
     /// Tokens of a window; the last one may have fewer.
     window: usize,
     /// Residual stream. `[tokens, hidden]`
     x: Vec<f32>,
+    /// What the next matrices read. `[tokens, k]`
+    input: Vec<f32>,
+    /// What the matrices made of the last input that do not write to the stream: queries, keys and
+    /// values, or `silu(gate)·up`. `[tokens, n]` each
+    made: Vec<Vec<f32>>,
 }
 
-/// The tokens of the text that count; none for no text.
+/// Windows of a text that count where layers are stored so.
+pub(super) fn windows(t: &TextConfig, storage: &Storage) -> usize {
+    match storage {
+        Storage::Rotated(WeightScheme::Int4) => {
+            // The stream, its norm and `silu(gate)·up`.
+            let values = t.intermediate_size.saturating_add(2 * t.hidden_size);
+            let fit = MOST_BYTES / (WINDOW * size_of::<f32>()) / values.max(1);
+            fit.clamp(INT8_WINDOWS, INT4_WINDOWS)
+        }
+        // What is not on a grid becomes int8.
+        Storage::Rotated(WeightScheme::Int8) | Storage::OnGrid(_) => INT8_WINDOWS,
+    }
+}
+
+/// The tokens of the text that count, of so many windows; none for no text.
 ///
 /// # Errors
 ///
@@ -65,22 +91,25 @@ pub(super) struct Calibration<'a> {
 pub(super) fn tokens(
     files: &ModelFiles,
     text: &CalibrationText,
+    windows: usize,
 ) -> Result<Vec<u32>, PackModelError> {
     let Some(text) = text.text() else {
         return Ok(Vec::new());
     };
     let tokenizer = Tokenizer::from_bytes(&files.tokenizer_json, &files.config, &files.generation)?;
-    let mut ids = tokenizer.encode(text)?;
-    ids.truncate(WINDOW.min(files.config.text.max_positions) * MAX_WINDOWS);
+    let most = WINDOW.min(files.config.text.max_positions) * windows;
+    let read = text.floor_char_boundary(most.saturating_mul(BYTES_PER_TOKEN));
+    let mut ids = tokenizer.encode(&text[..read])?;
+    ids.truncate(most);
     Ok(ids)
 }
 
 impl<'a> Calibration<'a> {
-    /// `x`: the embeddings of [`tokens`], `[tokens, hidden]`.
+    /// `x`: the embeddings of [`tokens`] in this basis, `[tokens, hidden]`.
     pub(super) fn new(
         config: &'a TextConfig,
         weights: &'a dyn FloatWeights,
-        (basis, rotation): (StreamBasis, &'a Rotation),
+        basis: StreamBasis,
         x: Vec<f32>,
     ) -> Self {
         let window = WINDOW.min(config.max_positions);
@@ -88,95 +117,102 @@ impl<'a> Calibration<'a> {
             weights,
             config,
             basis,
-            rotation,
             rope: RopeTable::new(config.head_dim, f64::from(config.rope_theta), window),
             window,
             x,
+            input: Vec::new(),
+            made: Vec::new(),
         }
     }
 
-    /// Runs the text through the next layer: moments of those inputs of `qkv`, `out`, `gate_up` and
-    /// `down` that are wanted, in the basis of the pack.
+    /// Goes on to the next input of a layer, which is read by [`multiply`](Self::multiply).
     ///
     /// # Errors
     ///
     /// A tensor that is missing or of another shape.
-    pub(super) fn layer(
+    pub(super) fn reach(
         &mut self,
         arithmetic: &Arithmetic,
-        index: usize,
-        wanted: [bool; 4],
-    ) -> Result<[Option<Moments>; 4], PackModelError> {
-        let t = self.config;
-        let layer = format!("model.text_model.layers.{index}");
-        let (hidden, heads, kv) = (
-            t.hidden_size,
-            t.n_heads * t.head_dim,
-            t.n_kv_heads * t.head_dim,
-        );
-        let product = |input: &[f32], name: &str, n: usize, k: usize| {
-            let weight = self
-                .weights
-                .read(&format!("{layer}.{name}.weight"), &[n, k])?;
-            Ok::<_, PackModelError>(arithmetic.product(input, &weight, k))
+        layer: usize,
+        input: Input,
+    ) -> Result<(), PackModelError> {
+        // The last one, before another is made.
+        self.input = Vec::new();
+        let mut made = std::mem::take(&mut self.made);
+        self.input = match (input, made.as_mut_slice()) {
+            (Input::Context, [q, k, v]) => self.attend(arithmetic, q, k, v),
+            (Input::Inner, [inner]) => std::mem::take(inner),
+            _ => self.normed(),
         };
-
-        let norm = format!("{layer}.input_layernorm.weight");
-        let (input, qkv) = self.normed_input(arithmetic, &norm, wanted[0])?;
-        let mut q = product(&input, "self_attn.q_proj", heads, hidden)?;
-        let mut k = product(&input, "self_attn.k_proj", kv, hidden)?;
-        let v = product(&input, "self_attn.v_proj", kv, hidden)?;
-        for (rows, n_heads) in [(&mut q, t.n_heads), (&mut k, t.n_kv_heads)] {
-            let width = n_heads * t.head_dim;
-            for window in rows.chunks_mut(self.window * width) {
-                self.rope.apply(window, width, n_heads, 0);
-            }
+        if let (Some((_, norm)), StreamBasis::Published) = (input.norm(layer), self.basis) {
+            let weight = self.weights.read(&norm, &[self.config.hidden_size])?;
+            scale(&mut self.input, &weight);
         }
-        let context = self.attend(arithmetic, &q, &k, &v);
-        drop((q, k, v));
-        let out = wanted[1].then(|| Moments::of(arithmetic, &context, heads));
-        let projected = product(&context, "self_attn.o_proj", hidden, heads)?;
-        add(&mut self.x, &projected);
-
-        let norm = format!("{layer}.post_attention_layernorm.weight");
-        let (input, gate_up) = self.normed_input(arithmetic, &norm, wanted[2])?;
-        let inter = t.intermediate_size;
-        let gate = product(&input, "mlp.gate_proj", inter, hidden)?;
-        let mut inner = product(&input, "mlp.up_proj", inter, hidden)?;
-        let mut gated = vec![0f32; inter];
-        for (up, gate) in inner.chunks_exact_mut(inter).zip(gate.chunks_exact(inter)) {
-            silu_slice(FloatTier::SCALAR, gate, &mut gated);
-            for (up, gated) in up.iter_mut().zip(&gated) {
-                *up *= gated;
-            }
-        }
-        drop(gate);
-        let down = wanted[3].then(|| Moments::of(arithmetic, &inner, inter));
-        let projected = product(&inner, "mlp.down_proj", hidden, inter)?;
-        add(&mut self.x, &projected);
-        Ok([qkv, out, gate_up, down])
+        Ok(())
     }
 
-    /// Moments of the head's input, after the last layer.
-    pub(super) fn head(&self, arithmetic: &Arithmetic) -> Moments {
-        self.rotated_moments(arithmetic, &self.normed())
+    /// Moments of the input.
+    pub(super) fn moments(&self, arithmetic: &Arithmetic, k: usize) -> Moments {
+        Moments::of(arithmetic, &self.input, k)
     }
 
-    /// The residual stream through a norm, and its moments if they are wanted: those in front of
-    /// the norm's weight where that is folded.
-    fn normed_input(
-        &self,
+    /// Lets a matrix read the input. `stored`: its weights as the pack has them, `[n, k]`
+    pub(super) fn multiply(
+        &mut self,
         arithmetic: &Arithmetic,
-        norm: &str,
-        wanted: bool,
-    ) -> Result<(Vec<f32>, Option<Moments>), PackModelError> {
-        let mut input = self.normed();
-        let folded = wanted && self.basis == StreamBasis::Rotated;
-        let folded = folded.then(|| self.rotated_moments(arithmetic, &input));
-        self.scale(&mut input, norm)?;
-        let plain = wanted && self.basis == StreamBasis::Published;
-        let plain = plain.then(|| Moments::of(arithmetic, &input, self.config.hidden_size));
-        Ok((input, folded.or(plain)))
+        matrix: &LayerMatrix,
+        stored: &[f32],
+    ) {
+        let (t, n, k) = (self.config, matrix.n(), matrix.k);
+        let widths: Vec<usize> = match matrix.input {
+            Input::Attention => matrix.rows().collect(),
+            Input::FeedForward => vec![t.intermediate_size],
+            Input::Context | Input::Inner => Vec::new(),
+        };
+        let first = self.made.len();
+        let tokens = self.input.len() / k;
+        let rooms = widths
+            .iter()
+            .map(|width| Vec::with_capacity(tokens * width));
+        self.made.extend(rooms);
+        let windows = self.input.chunks(self.window * k);
+        let streams = self.x.chunks_mut(self.window * t.hidden_size);
+        for (input, x) in windows.zip(streams) {
+            let output = arithmetic.product(input, stored, k);
+            match matrix.input {
+                Input::Attention => {
+                    for row in output.chunks_exact(n) {
+                        let mut rest = row;
+                        for (made, width) in self.made[first..].iter_mut().zip(&widths) {
+                            let (part, others) = rest.split_at(*width);
+                            made.extend_from_slice(part);
+                            rest = others;
+                        }
+                    }
+                }
+                Input::FeedForward => {
+                    let rows = output.chunks_exact(n);
+                    self.made[first].extend(rows.flat_map(gated));
+                }
+                Input::Context | Input::Inner => {
+                    for (x, y) in x.iter_mut().zip(&output) {
+                        *x += y;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moments of the head's input, after the last layer, in the basis of `rotation`.
+    pub(super) fn head(&self, arithmetic: &Arithmetic, rotation: &Rotation) -> Moments {
+        let width = self.config.hidden_size;
+        let mut rows = self.normed();
+        if self.basis == StreamBasis::Published {
+            for row in rows.chunks_exact_mut(width) {
+                rotation.rotate(row);
+            }
+        }
+        Moments::of(arithmetic, &rows, width)
     }
 
     /// Weightless norm of the residual stream. `[tokens, hidden]`
@@ -194,32 +230,13 @@ impl<'a> Calibration<'a> {
         out
     }
 
-    /// Moments of normed rows in the rotated basis.
-    fn rotated_moments(&self, arithmetic: &Arithmetic, rows: &[f32]) -> Moments {
-        let width = self.config.hidden_size;
-        let mut rotated = rows.to_vec();
-        for row in rotated.chunks_exact_mut(width) {
-            self.rotation.rotate(row);
-        }
-        Moments::of(arithmetic, &rotated, width)
-    }
-
-    /// Multiplies rows by a norm's weight.
-    fn scale(&self, rows: &mut [f32], norm: &str) -> Result<(), PackModelError> {
-        let weight = self.weights.read(norm, &[self.config.hidden_size])?;
-        for row in rows.chunks_exact_mut(weight.len()) {
-            for (value, weight) in row.iter_mut().zip(&weight) {
-                *value *= weight;
-            }
-        }
-        Ok(())
-    }
-
-    /// Causal attention inside each window. `q`: `[tokens, heads · head_dim]`, `k`, `v`:
-    /// `[tokens, kv heads · head_dim]` → as `q`
-    fn attend(&self, arithmetic: &Arithmetic, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+    /// Causal attention inside each window, with rotary positions. `q`: `[tokens, heads · head_dim]`,
+    /// `k`, `v`: `[tokens, kv heads · head_dim]` → as `q`
+    fn attend(&self, arithmetic: &Arithmetic, q: &mut [f32], k: &mut [f32], v: &[f32]) -> Vec<f32> {
         let (t, size) = (self.config, self.window);
         let (width, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
+        self.turn(q, t.n_heads);
+        self.turn(k, t.n_kv_heads);
         let mut out = vec![0f32; q.len()];
         let pool = &arithmetic.pool;
         pool.for_each_chunk_mut(&mut out, size * width, &|window, out| {
@@ -241,6 +258,36 @@ impl<'a> Calibration<'a> {
         });
         out
     }
+
+    /// Gives rows rotary positions, those of each window from 0 on.
+    fn turn(&self, rows: &mut [f32], n_heads: usize) {
+        let width = n_heads * self.config.head_dim;
+        for window in rows.chunks_mut(self.window * width) {
+            self.rope.apply(window, width, n_heads, 0);
+        }
+    }
+}
+
+/// `silu(gate)·up` of a row in which gate and up take turns. `[2 · inter]` → `[inter]`
+fn gated(row: &[f32]) -> impl Iterator<Item = f32> {
+    row.chunks(2 * PANEL_ROWS).flat_map(|run| {
+        let (gate, up) = run.split_at(run.len() / 2);
+        let mut values = [0f32; PANEL_ROWS];
+        silu_slice(FloatTier::SCALAR, gate, &mut values[..gate.len()]);
+        for (value, up) in values.iter_mut().zip(up) {
+            *value *= up;
+        }
+        values.into_iter().take(up.len())
+    })
+}
+
+/// Multiplies rows by a norm's weight.
+fn scale(rows: &mut [f32], weight: &[f32]) {
+    for row in rows.chunks_exact_mut(weight.len()) {
+        for (value, weight) in row.iter_mut().zip(weight) {
+            *value *= weight;
+        }
+    }
 }
 
 /// `[rows, width]` → `[width, rows]`
@@ -261,17 +308,12 @@ fn softmax(scores: &mut [f32], head_dim: usize) {
     }
 }
 
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::Engine;
     use crate::import::safetensors::Checkpoint;
+    use crate::packer::layer;
     use crate::reference::ReferenceModel;
     use ocelli_kernels::Compute;
     use std::path::Path;
@@ -290,7 +332,6 @@ mod tests {
         let (files, weights) = default_model();
         let config = &files.config.text;
         let ids: Vec<u32> = (0..WINDOW as u32 + 9).map(|i| 3 + i * 7 % 250).collect();
-        let rotation = Rotation::new(config.hidden_size, 1);
         let arithmetic = Arithmetic::new();
         let embedding = weights
             .read(
@@ -301,10 +342,17 @@ mod tests {
         let rows = ids
             .iter()
             .flat_map(|id| &embedding[*id as usize * config.hidden_size..][..config.hidden_size]);
-        let bases = (StreamBasis::Rotated, &rotation);
-        let mut text = Calibration::new(config, &weights, bases, rows.copied().collect());
-        for layer in 0..config.n_layers {
-            text.layer(&arithmetic, layer, [true; 4]).unwrap();
+        let basis = StreamBasis::Published;
+        let mut text = Calibration::new(config, &weights, basis, rows.copied().collect());
+        for index in 0..config.n_layers {
+            let matrices = layer::matrices(config, index, index % 2 == 0);
+            for input in Input::ALL {
+                text.reach(&arithmetic, index, input).unwrap();
+                for matrix in matrices.iter().filter(|matrix| matrix.input == input) {
+                    let floats = matrix.floats(&weights).unwrap();
+                    text.multiply(&arithmetic, matrix, &floats.weight);
+                }
+            }
         }
         let compute = Arc::new(Compute::new(1).unwrap());
         let model = Arc::new(ReferenceModel::load(&files, &weights, compute).unwrap());
@@ -312,8 +360,11 @@ mod tests {
             .read("lm_head.weight", &[config.vocab_size, config.hidden_size])
             .unwrap();
         let mut rows = text.normed();
-        text.scale(&mut rows, "model.text_model.norm.weight")
-            .unwrap();
+        let norm = "model.text_model.norm.weight";
+        scale(
+            &mut rows,
+            &weights.read(norm, &[config.hidden_size]).unwrap(),
+        );
         for window in [0..WINDOW, WINDOW..ids.len()] {
             let mut engine = model.start();
             engine.append(&ids[window.clone()], &[]).unwrap();
@@ -328,10 +379,22 @@ mod tests {
     }
 
     #[test]
+    fn int4_weights_take_more_text_as_far_as_memory_allows() {
+        let (files, _) = default_model();
+        let mut t = files.config.text.clone();
+        let int4 = Storage::Rotated(WeightScheme::Int4);
+        for (hidden, inter, expected) in [(576, 1536, 48), (2048, 8192, 20), (8192, 32768, 7)] {
+            (t.hidden_size, t.intermediate_size) = (hidden, inter);
+            assert_eq!(windows(&t, &int4), expected, "{hidden} {inter}");
+            assert_eq!(windows(&t, &Storage::Rotated(WeightScheme::Int8)), 7);
+        }
+    }
+
+    #[test]
     fn no_text_has_no_tokens() {
         let (files, _) = default_model();
         for text in [CalibrationText::None, CalibrationText::Own(String::new())] {
-            assert_eq!(tokens(&files, &text).unwrap(), [0; 0], "{text:?}");
+            assert_eq!(tokens(&files, &text, 1).unwrap(), [0; 0], "{text:?}");
         }
     }
 }

@@ -9,7 +9,8 @@
 
 use super::arithmetic::Arithmetic;
 use ocelli_kernels::half::f16_bits_to_f32;
-use ocelli_kernels::int4_groups::{Int4Groups, quantize_int4_groups};
+use ocelli_kernels::int4_feedback::{FedBlock, int4_scale_under_feedback};
+use ocelli_kernels::int4_groups::Int4Groups;
 use ocelli_kernels::int4_panels::BLOCK;
 use ocelli_kernels::panels::row_scale;
 
@@ -111,6 +112,25 @@ impl Factor {
             costs,
         }
     }
+
+    /// The f16 bits of the int4 scale of the block that begins at `start`.
+    fn int4_scale(
+        &self,
+        arithmetic: &Arithmetic,
+        weights: &[f32],
+        wanted: &[f32],
+        start: usize,
+    ) -> u16 {
+        let block = |values: &'_ [f32]| *values.first_chunk().expect("int4 rows are whole blocks");
+        let block = FedBlock {
+            wanted: &block(wanted),
+            weights: &block(weights),
+            shares: &self.shares[start * self.width + start..],
+            stride: self.width,
+            costs: &block(&self.costs[start..]),
+        };
+        int4_scale_under_feedback(arithmetic.tier, &block)
+    }
 }
 
 /// An entry of `R`; 0 where an input never differs from what later ones say.
@@ -166,7 +186,7 @@ impl<'a> Feedback<'a> {
     pub(super) fn int8_rows(&self, weights: &[f32], k: usize) -> (Vec<i8>, Vec<f32>) {
         let rows = self.rows(weights, k, &|row| {
             let scale = row_scale(row);
-            let values = self.round(row, (-INT8_MAX, INT8_MAX), |_, _| scale);
+            let values = self.round(row, (-INT8_MAX, INT8_MAX), |_, _, _, _| scale);
             Rounded {
                 values,
                 scales: vec![scale],
@@ -175,15 +195,15 @@ impl<'a> Feedback<'a> {
         join(rows)
     }
 
-    /// Rounds rows to int4, one scale for 32 values, searched for where the feedback of all
-    /// values before them is known. `weights`: `[r, k]`
+    /// Rounds rows to int4, one scale for 32 values, searched for where the feedback of all values
+    /// before them is known, with that among them. `weights`: `[r, k]`
     pub(super) fn int4_rows(&self, weights: &[f32], k: usize) -> Int4Groups {
         let rows = self.rows(weights, k, &|row| {
             let mut scales = Vec::with_capacity(k / BLOCK);
-            let values = self.round(row, (-8.0, 7.0), |wanted, costs| {
-                let group = quantize_int4_groups(wanted, Some(costs), BLOCK);
-                scales.extend_from_slice(group.scales());
-                f16_bits_to_f32(group.scales()[0])
+            let values = self.round(row, (-8.0, 7.0), |factor, weights, wanted, start| {
+                let bits = factor.int4_scale(self.arithmetic, weights, wanted, start);
+                scales.push(bits);
+                f16_bits_to_f32(bits)
             });
             Rounded { values, scales }
         });
@@ -206,12 +226,12 @@ impl<'a> Feedback<'a> {
     }
 
     /// Rounds one row, [`BLOCK`] values at a time, to multiples of the scale that `scale` says for
-    /// what is wanted there and what its errors cost.
+    /// the weights there, what is wanted of them, and where among the inputs of the factor they begin.
     fn round(
         &self,
         weights: &[f32],
         (least, greatest): (f32, f32),
-        mut scale: impl FnMut(&[f32], &[f32]) -> f32,
+        mut scale: impl FnMut(&Factor, &[f32], &[f32], usize) -> f32,
     ) -> Vec<i8> {
         let mut values = vec![0i8; weights.len()];
         for factor in &self.factors {
@@ -221,7 +241,7 @@ impl<'a> Feedback<'a> {
             let mut wanted = weights.to_vec();
             for start in (0..width).step_by(BLOCK) {
                 let end = (start + BLOCK).min(width);
-                let scale = scale(&wanted[start..end], &factor.costs[start..end]);
+                let scale = scale(factor, &weights[start..end], &wanted[start..end], start);
                 let mut errors = [0f32; BLOCK];
                 for c in start..end {
                     let rounded = if scale == 0.0 {
@@ -262,6 +282,7 @@ fn join<S>(rows: Vec<Rounded<S>>) -> (Vec<i8>, Vec<S>) {
 mod tests {
     use super::*;
     use crate::random::SplitMix;
+    use ocelli_kernels::int4_groups::quantize_int4_groups;
     use ocelli_kernels::panels;
 
     const K: usize = 96;

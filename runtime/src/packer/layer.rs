@@ -104,7 +104,12 @@ impl LayerMatrix {
 
     /// Output rows.
     pub(super) fn n(&self) -> usize {
-        self.weights.iter().map(|(_, rows)| rows).sum()
+        self.rows().sum()
+    }
+
+    /// Output rows of each published weight in it.
+    pub(super) fn rows(&self) -> impl Iterator<Item = usize> {
+        self.weights.iter().map(|(_, rows)| *rows)
     }
 
     /// Whether its output is added to the residual stream.

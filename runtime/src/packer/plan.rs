@@ -14,6 +14,9 @@ use ocelli_kernels::int4_panels::BLOCK;
 /// `down_proj`, and in the vision tower in front of `out_proj` and `fc2`.
 pub const GROUP: usize = 64;
 
+/// The matrix behind `silu(gate)·up`.
+const DOWN: &str = "down";
+
 /// Refuses shapes that the kernels cannot run.
 pub(super) fn check_shapes(
     config: &ModelConfig,
@@ -79,6 +82,34 @@ fn decoder_layout(options: &PackOptions, name: &str, usual: WeightScheme) -> Lay
         true => Layout::Int4Panels,
         false => Layout::Panels,
     }
+}
+
+/// In which layers `down` is int8 beside int4 weights: as many as the spare bytes allow, evenly
+/// among all.
+fn spared_layers(t: &TextConfig, options: &PackOptions, storage: &Storage) -> Vec<bool> {
+    let bytes = |layout: Layout, n: usize, k: usize| layout.byte_len([n, k]).unwrap_or(u64::MAX);
+    let mut spared = 0;
+    if *storage == Storage::Rotated(WeightScheme::Int4) {
+        let (mut layer, mut extra) = (0u64, 0);
+        for matrix in storage.matrices(t, 0) {
+            let layout = decoder_layout(options, "", storage.usual(&matrix));
+            let stored = bytes(layout, matrix.n(), matrix.k);
+            layer = layer.saturating_add(stored);
+            if matrix.part() == DOWN {
+                let int8 = bytes(Layout::Panels, matrix.n(), matrix.k);
+                extra = int8.saturating_sub(stored);
+            }
+        }
+        let all = u128::from(layer) * t.n_layers as u128;
+        let spare = all * u128::from(options.spare_percent) / 100;
+        let allowed = spare.checked_div(u128::from(extra)).unwrap_or(0);
+        spared = usize::try_from(allowed)
+            .unwrap_or(usize::MAX)
+            .min(t.n_layers);
+    }
+    let up_to = |layer: usize| layer * spared / t.n_layers.max(1);
+    let layers = (0..t.n_layers).map(|layer| up_to(layer + 1) > up_to(layer));
+    layers.collect()
 }
 
 /// Every tensor of a pack of this shape whose weights are rounded here, in file order.
@@ -160,7 +191,7 @@ fn weights(config: &ModelConfig, options: &PackOptions, storage: &Storage) -> Ve
         th,
         0,
     ));
-    for i in 0..t.n_layers {
+    for (i, spares_down) in spared_layers(t, options, storage).into_iter().enumerate() {
         let mut matrices = storage.matrices(t, i).into_iter().peekable();
         for input in Input::ALL {
             let norm = input.norm(i).map(|(name, _)| name);
@@ -169,7 +200,11 @@ fn weights(config: &ModelConfig, options: &PackOptions, storage: &Storage) -> Ve
                 plan.push(tensor(name, Layout::F32, 1, th, 0));
             }
             while let Some(matrix) = matrices.next_if(|matrix| matrix.input == input) {
-                let layout = decoder_layout(options, &matrix.name, storage.usual(&matrix));
+                let usual = match spares_down && matrix.part() == DOWN {
+                    true => WeightScheme::Int8,
+                    false => storage.usual(&matrix),
+                };
+                let layout = decoder_layout(options, &matrix.name, usual);
                 let group = storage.group(&matrix, layout);
                 plan.push(tensor(
                     matrix.name.clone(),
@@ -300,6 +335,34 @@ mod tests {
         assert_eq!(head(64, &[]), named(Layout::NibblePanels));
         assert_eq!(head(48, &[]), named(Layout::Panels));
         assert_eq!(head(64, &[HEAD]), named(Layout::Int4Panels));
+    }
+
+    #[test]
+    fn spare_bytes_go_to_down_evenly_among_the_layers() {
+        let mut config = config(64, 2, 128);
+        config.text.n_layers = 6;
+        let options = |weights, spare_percent| PackOptions {
+            weights: Some(weights),
+            spare_percent,
+            ..PackOptions::default()
+        };
+        let int8 = |spare| {
+            let plan = planned(&config, &options(WeightScheme::Int4, spare));
+            let int8 = plan.into_iter().filter(|t| t.layout == Layout::Panels);
+            let downs = int8.filter_map(|t| t.name.strip_suffix(".down").map(str::to_owned));
+            downs.collect::<Vec<_>>()
+        };
+        let bytes = |spare| pack_bytes(&config, 0, &options(WeightScheme::Int4, spare)) as f64;
+        assert_eq!(int8(0), [""; 0]);
+        assert_eq!(int8(8), ["text.2", "text.5"]);
+        assert_eq!(
+            int8(255),
+            ["text.0", "text.1", "text.2", "text.3", "text.4", "text.5"]
+        );
+        assert!(bytes(8) > bytes(0) && bytes(8) <= 1.08 * bytes(0));
+        // Nothing is spared where all is int8.
+        let plain = planned(&config, &options(WeightScheme::Int8, 0));
+        assert_eq!(planned(&config, &options(WeightScheme::Int8, 50)), plain);
     }
 
     #[test]
