@@ -88,21 +88,3 @@ impl Gemv<'_> {
         debug_assert!(PANEL_ROWS * size_of::<f32>() == 32);
     }
 }
-
-/// Asks for the weights a few cache lines after `weights`: the prefetchers of small cores start
-/// late on each panel. The address may be past the end; a prefetch never faults.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-pub(crate) fn prefetch(weights: *const u8) {
-    const AHEAD_BYTES: usize = 512;
-    let first = weights.wrapping_add(AHEAD_BYTES);
-    // SAFETY: a hint, which neither reads nor writes memory as the program sees it.
-    unsafe {
-        std::arch::asm!(
-            "prfm pldl1strm, [{first}]",
-            "prfm pldl1strm, [{first}, #64]",
-            first = in(reg) first,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-}

@@ -4,6 +4,13 @@
 /// Bytes that one request brings, on most cores.
 pub(crate) const LINE: usize = 64;
 
+/// How far ahead of itself a kernel asks for a stream of weights, in bytes.
+const STREAM_AHEAD: usize = if cfg!(target_arch = "x86_64") {
+    6144
+} else {
+    512
+};
+
 /// Bytes that will be wanted after some tiles, in equal shares for the tiles to ask for.
 pub(crate) struct Ahead<'a> {
     bytes: &'a [u8],
@@ -42,6 +49,31 @@ pub(crate) fn prefetch_line(at: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
+}
+
+/// Asks for the 128 bytes that a stream of weights read once comes to some time after `at`: the
+/// prefetchers stop at every page, start late on small cores and bring too little ahead on large
+/// ones. The address may be past the end; a prefetch never faults.
+#[inline(always)]
+pub(crate) fn prefetch_stream(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let first = at.wrapping_add(STREAM_AHEAD);
+        prefetch_line(first);
+        prefetch_line(first.wrapping_add(LINE));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: hints, no access.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1strm, [{first}]",
+            "prfm pldl1strm, [{first}, #64]",
+            first = in(reg) at.wrapping_add(STREAM_AHEAD),
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
 }
 
 /// Asks for the lines of `rows` rows of `len` values, `stride` apart, to be written: they come from

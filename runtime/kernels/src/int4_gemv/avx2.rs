@@ -16,6 +16,7 @@ use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS, weights};
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, STEP_BYTES};
+use crate::prefetch::prefetch_stream;
 
 struct Avx2 {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -58,6 +59,7 @@ unsafe fn panels_avx2(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
         for (((blocks, x), sums), scale) in groups.zip(gemv.lhs_scales) {
             let mut sum = _mm256_setzero_ps();
             for ((block, x), x_sum) in blocks.iter().zip(x).zip(sums) {
+                prefetch_stream(block.as_ptr());
                 let acc = _mm256_add_epi32(
                     dot(weights(block), x),
                     _mm256_set1_epi32(x_sum.wrapping_mul(-8)),

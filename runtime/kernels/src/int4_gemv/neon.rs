@@ -11,9 +11,9 @@ use std::arch::aarch64::*;
 
 use super::{Int4Gemv, Int4GemvKernel};
 use crate::int4_panels::{BLOCK, BLOCK_BYTES, BLOCK_WEIGHTS, weights};
-use crate::int8_gemv::prefetch;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, STEP_BYTES};
+use crate::prefetch::prefetch_stream;
 
 struct Neon;
 
@@ -47,7 +47,7 @@ unsafe fn panels_neon(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
         for ((blocks, x), scale) in groups.zip(gemv.lhs_scales) {
             let mut sum = [vdupq_n_f32(0.0); 2];
             for (block, x) in blocks.iter().zip(x) {
-                prefetch(block.as_ptr());
+                prefetch_stream(block.as_ptr());
                 let acc = dot(weights(block), x);
                 let scales = scales(block);
                 for half in 0..2 {

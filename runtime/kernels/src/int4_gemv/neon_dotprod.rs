@@ -14,10 +14,10 @@ use super::neon::scales;
 use super::{Int4Gemv, Int4GemvKernel};
 use crate::int4_panels::{BLOCK, BLOCK_WEIGHTS, weights};
 use crate::int8_gemm::neon_dotprod::sdot;
-use crate::int8_gemv::prefetch;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, STEP_BYTES};
+use crate::prefetch::prefetch_stream;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -56,7 +56,7 @@ unsafe fn panels_dotprod(gemv: &Int4Gemv<'_>, out: *mut f32, store: Store) {
         for ((blocks, x), scale) in groups.zip(gemv.lhs_scales) {
             let mut sum = [vdupq_n_f32(0.0); 2];
             for (block, x) in blocks.iter().zip(x) {
-                prefetch(block.as_ptr());
+                prefetch_stream(block.as_ptr());
                 // Two chains for each half of the rows, to hide the latency of the product.
                 let mut acc = [[vdupq_n_s32(0); 2]; 2];
                 dot(weights(block), x, &mut acc);

@@ -14,6 +14,7 @@ use crate::int8_gemm::epilogue::TailYmm;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_ALIGN, PANEL_ROWS, PanelTail, STEP_BYTES};
+use crate::prefetch::prefetch_stream;
 
 struct Avx2 {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -53,6 +54,7 @@ unsafe fn panels_avx2(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
                 // SAFETY: k_padded is a multiple of 16, so 16 values of the token and four steps of
                 // the panel are in the group.
                 let (x, w) = unsafe { (widen(lhs.add(k).cast()), panel.add(PANEL_ROWS * k)) };
+                prefetch_stream(w);
                 macro_rules! step {
                     ($s:literal) => {
                         let x = _mm256_permute4x64_epi64::<{ $s * 0b01_01_01_01 }>(x);

@@ -16,6 +16,7 @@ use crate::int8_gemm::epilogue::TailYmm;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{PANEL_ROWS, PanelTail};
+use crate::prefetch::prefetch_stream;
 
 /// Values of k in one register of the token.
 const K_BLOCK: usize = 64;
@@ -76,6 +77,9 @@ unsafe fn panels_vnni(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
                 unsafe {
                     let x = _mm512_loadu_si512(lhs.add(k).cast());
                     for (j, pick) in picks.iter().enumerate() {
+                        if j % 2 == 0 {
+                            prefetch_stream(panel.add(PANEL_ROWS * k + 64 * j));
+                        }
                         let w = _mm512_loadu_si512(panel.add(PANEL_ROWS * k + 64 * j).cast());
                         let x = _mm512_permutexvar_epi32(*pick, x);
                         acc[j % CHAINS] =

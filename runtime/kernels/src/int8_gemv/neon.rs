@@ -8,11 +8,12 @@
 
 use std::arch::aarch64::*;
 
-use super::{Gemv, GemvKernel, prefetch};
+use super::{Gemv, GemvKernel};
 use crate::int8_gemm::epilogue::TailQ;
 use crate::int8_gemm::neon::{add_products, load_weights, sum_rows};
 use crate::linear::Store;
 use crate::panels::{K_ALIGN, PANEL_ROWS, PanelTail};
+use crate::prefetch::prefetch_stream;
 
 struct Neon;
 
@@ -49,7 +50,7 @@ unsafe fn panels_neon(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
                 // the panel are in the group.
                 unsafe {
                     let w = panel.add(PANEL_ROWS * k);
-                    prefetch(w);
+                    prefetch_stream(w);
                     let x = vreinterpretq_s32_s8(vld1q_s8(lhs.add(k)));
                     let [x_even, x_odd] =
                         [vzip1q_s32(x, x), vzip2q_s32(x, x)].map(|x| vreinterpretq_s8_s32(x));

@@ -10,12 +10,13 @@
 
 use std::arch::aarch64::*;
 
-use super::{Gemv, GemvKernel, prefetch};
+use super::{Gemv, GemvKernel};
 use crate::int8_gemm::epilogue::TailQ;
 use crate::int8_gemm::neon_dotprod::sdot;
 use crate::isa::Isa;
 use crate::linear::Store;
 use crate::panels::{K_ALIGN, PANEL_ROWS, PanelTail, STEP_BYTES};
+use crate::prefetch::prefetch_stream;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -55,7 +56,7 @@ unsafe fn panels_dotprod(gemv: &Gemv<'_>, out: *mut f32, store: Store) {
                 // SAFETY: k_padded is a multiple of 16, so 16 values of the token and four steps of
                 // the panel are in the group.
                 let (x, w) = unsafe { (vld1q_s8(lhs.add(k)), panel.add(PANEL_ROWS * k)) };
-                prefetch(w);
+                prefetch_stream(w);
                 macro_rules! step {
                     ($s:literal) => {
                         // SAFETY: step s of the four is inside the panel, 32 bytes long.

@@ -7,6 +7,7 @@ use super::{NibbleGemv, NibbleGemvKernel};
 use crate::int4_gemv::avx2::dot;
 use crate::isa::Isa;
 use crate::panels::PANEL_ROWS;
+use crate::prefetch::prefetch_stream;
 
 struct Avx2 {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -38,6 +39,7 @@ unsafe fn sums_avx2(gemv: &NibbleGemv<'_>, out: &mut [[i32; PANEL_ROWS]]) {
     for (blocks, sums) in gemv.each_panel(out) {
         let mut acc = excess;
         for (block, x) in blocks.iter().zip(gemv.token.as_chunks().0) {
+            prefetch_stream(block.as_ptr());
             acc = _mm256_add_epi32(acc, dot(block, x));
         }
         // SAFETY: eight sums are one register.

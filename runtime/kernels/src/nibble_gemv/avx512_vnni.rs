@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use super::{NibbleGemv, NibbleGemvKernel};
 use crate::isa::Isa;
 use crate::panels::PANEL_ROWS;
+use crate::prefetch::prefetch_stream;
 
 struct Avx512Vnni {
     // Not constructible outside `probe`, which is what proves the instructions exist.
@@ -41,6 +42,7 @@ unsafe fn sums_vnni(gemv: &NibbleGemv<'_>, out: &mut [[i32; PANEL_ROWS]]) {
     for (blocks, sums) in gemv.each_panel(out) {
         let mut acc = [_mm512_setzero_si512(); 4];
         for (block, x) in blocks.iter().zip(gemv.token.as_chunks::<32>().0) {
+            prefetch_stream(block.as_ptr());
             // SAFETY: the token has 32 values for each block.
             let x = _mm512_castsi256_si512(unsafe { _mm256_loadu_si256(x.as_ptr().cast()) });
             for half in 0..2 {

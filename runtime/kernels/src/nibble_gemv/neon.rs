@@ -4,8 +4,8 @@ use std::arch::aarch64::*;
 
 use super::{NibbleGemv, NibbleGemvKernel};
 use crate::int4_gemv::neon::products;
-use crate::int8_gemv::prefetch;
 use crate::panels::PANEL_ROWS;
+use crate::prefetch::prefetch_stream;
 
 struct Neon;
 
@@ -32,7 +32,7 @@ unsafe fn sums_neon(gemv: &NibbleGemv<'_>, out: &mut [[i32; PANEL_ROWS]]) {
     for (blocks, sums) in gemv.each_panel(out) {
         let mut acc = [vdupq_n_s32(0); 4];
         for (block, x) in blocks.iter().zip(gemv.token.as_chunks().0) {
-            prefetch(block.as_ptr());
+            prefetch_stream(block.as_ptr());
             for (acc, products) in acc.iter_mut().zip(products(block, x)) {
                 *acc = vpadalq_s16(*acc, products);
             }

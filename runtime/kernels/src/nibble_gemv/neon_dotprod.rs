@@ -4,9 +4,9 @@ use std::arch::aarch64::*;
 
 use super::{NibbleGemv, NibbleGemvKernel};
 use crate::int4_gemv::neon_dotprod::dot;
-use crate::int8_gemv::prefetch;
 use crate::isa::Isa;
 use crate::panels::PANEL_ROWS;
+use crate::prefetch::prefetch_stream;
 
 struct NeonDotprod {
     // Not constructible outside `probe`, which is what proves the instruction exists.
@@ -38,7 +38,7 @@ unsafe fn sums_dotprod(gemv: &NibbleGemv<'_>, out: &mut [[i32; PANEL_ROWS]]) {
         // Two chains for each half of the rows, to hide the latency of the product.
         let mut acc = [[vdupq_n_s32(0); 2]; 2];
         for (block, x) in blocks.iter().zip(gemv.token.as_chunks().0) {
-            prefetch(block.as_ptr());
+            prefetch_stream(block.as_ptr());
             dot(block, x, &mut acc);
         }
         for (half, [low, high]) in acc.into_iter().enumerate() {
