@@ -23,9 +23,11 @@ const WINDOW: usize = 256;
 /// Bytes of a text that are cut into tokens for each that counts, many times what one has.
 const BYTES_PER_TOKEN: usize = 64;
 /// Most windows of a text for weights that are rounded to int8, and to int4, which loses more.
-const INT8_WINDOWS: usize = 7;
+const INT8_WINDOWS: usize = 14;
 const INT4_WINDOWS: usize = 48;
-/// Bytes that what goes through the decoder may take, if more windows than of int8 want more.
+/// Windows that are taken whatever memory they want.
+const FEWEST_WINDOWS: usize = 7;
+/// Bytes that what goes through the decoder may take, if more windows than these want more.
 const MOST_BYTES: usize = 256_000_000;
 
 /// The text that says how the decoder's inputs go together.
@@ -34,7 +36,7 @@ pub enum CalibrationText {
     /// The one that comes with the program.
     #[default]
     BuiltIn,
-    /// Another; its first 1792 tokens count, with int4 weights 12 288, of wide models fewer.
+    /// Another; its first 3584 tokens count, with int4 weights 12 288, of wide models fewer.
     Own(String),
     /// None: every weight is rounded to nearest.
     None,
@@ -69,18 +71,17 @@ pub(super) struct Calibration<'a> {
     made: Vec<Vec<f32>>,
 }
 
-/// Windows of a text that count where layers are stored so.
+/// Windows of a text that count where layers are stored so, as far as memory allows.
 pub(super) fn windows(t: &TextConfig, storage: &Storage) -> usize {
-    match storage {
-        Storage::Rotated(WeightScheme::Int4) => {
-            // The stream, its norm and `silu(gate)·up`.
-            let values = t.intermediate_size.saturating_add(2 * t.hidden_size);
-            let fit = MOST_BYTES / (WINDOW * size_of::<f32>()) / values.max(1);
-            fit.clamp(INT8_WINDOWS, INT4_WINDOWS)
-        }
+    let most = match storage {
+        Storage::Rotated(WeightScheme::Int4) => INT4_WINDOWS,
         // What is not on a grid becomes int8.
         Storage::Rotated(WeightScheme::Int8) | Storage::OnGrid(_) => INT8_WINDOWS,
-    }
+    };
+    // The stream, its norm and `silu(gate)·up`.
+    let values = t.intermediate_size.saturating_add(2 * t.hidden_size);
+    let fit = MOST_BYTES / (WINDOW * size_of::<f32>()) / values.max(1);
+    fit.clamp(FEWEST_WINDOWS, most)
 }
 
 /// The tokens of the text that count, of so many windows; none for no text.
@@ -379,14 +380,19 @@ mod tests {
     }
 
     #[test]
-    fn int4_weights_take_more_text_as_far_as_memory_allows() {
+    fn int4_weights_take_more_text_and_both_as_much_as_memory_allows() {
         let (files, _) = default_model();
         let mut t = files.config.text.clone();
-        let int4 = Storage::Rotated(WeightScheme::Int4);
-        for (hidden, inter, expected) in [(576, 1536, 48), (2048, 8192, 20), (8192, 32768, 7)] {
+        for (hidden, inter, int4, int8) in [
+            (576, 1536, 48, 14),
+            (2048, 8192, 20, 14),
+            (4096, 16384, 10, 10),
+            (8192, 32768, 7, 7),
+        ] {
             (t.hidden_size, t.intermediate_size) = (hidden, inter);
-            assert_eq!(windows(&t, &int4), expected, "{hidden} {inter}");
-            assert_eq!(windows(&t, &Storage::Rotated(WeightScheme::Int8)), 7);
+            let windows = |scheme| windows(&t, &Storage::Rotated(scheme));
+            let found = (windows(WeightScheme::Int4), windows(WeightScheme::Int8));
+            assert_eq!(found, (int4, int8), "{hidden} {inter}");
         }
     }
 
