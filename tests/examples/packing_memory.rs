@@ -1,7 +1,7 @@
 //! What packing takes beyond the mapped files, counted by the allocator:
 //!
 //! ```sh
-//! cargo run --release -p ocelli-tests --example packing_memory -- MODEL_DIR OUT.ocelli
+//! cargo run --release -p ocelli-tests --example packing_memory -- MODEL OUT.ocelli [int4]
 //! ```
 
 use std::env;
@@ -11,6 +11,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use ocelli_runtime::import::Published;
+use ocelli_runtime::pack::WeightScheme;
 use ocelli_runtime::packer::{self, PackOptions};
 use ocelli_runtime::probe;
 use peak_alloc::PeakAlloc;
@@ -26,8 +27,10 @@ fn report(stage: &str) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
-    let [dir, out] = args.as_slice() else {
-        return Err("usage: packing_memory MODEL_DIR OUT.ocelli".into());
+    let (dir, out, weights) = match args.as_slice() {
+        [dir, out] => (dir, out, WeightScheme::Int8),
+        [dir, out, weights] if weights == "int4" => (dir, out, WeightScheme::Int4),
+        _ => return Err("usage: packing_memory MODEL OUT.ocelli [int4]".into()),
     };
     let text = |files: &ocelli_runtime::config::ModelFiles| {
         let text = &files.config.text;
@@ -51,7 +54,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         &model.name,
         &model.files,
         &*model.weights,
-        &PackOptions::default(),
+        &PackOptions {
+            weights: Some(weights),
+            ..PackOptions::default()
+        },
         BufWriter::new(&file),
         &mut |_, _| {},
     )?;
