@@ -14,8 +14,6 @@ import functools
 import re
 import sys
 
-# Raised when a rule changes: remembered cycles of older rules then no longer count.
-VERSION = 1
 # An iteration whose state never comes back is averaged over the second half of this many.
 MOST_ITERATIONS = 256
 
@@ -29,8 +27,6 @@ CHAIN_FLOAT, CHAIN_OTHER, CHAIN_INTEGER = 4, 3, 3
 
 # Slots of the vector unit a cycle: two of 64 bits.
 PIPES = 2
-# A vector load does not issue so many cycles after a float multiply-add.
-FLOAT_ADD_STAGE = 4
 
 
 def words(text):
@@ -100,7 +96,7 @@ class Instruction:
 
     __slots__ = (
         "line", "name", "known", "cycles", "alone", "first", "pipes", "memory", "branch", "unit", "unit_cycles",
-        "reads", "writes", "lags", "kind", "merges", "vector_load",
+        "reads", "writes", "lags", "kind", "merges",
     )  # fmt: skip
 
     def __init__(self, line, name):
@@ -116,7 +112,6 @@ class Instruction:
         self.lags = False  # may run a cycle late behind another of its kind
         self.kind = None  # what kind of result readers of accumulators look for
         self.merges = None  # register whose other part is written by an older instruction
-        self.vector_load = False
 
 
 def registers(text):
@@ -158,7 +153,7 @@ def parse(line):
         branch(made, name, parts)
     elif name in NOTHING:
         pass
-    elif name in PREFETCH:
+    elif name in PREFETCH or name == "dc":
         made.memory = True
         made.reads = [(r, ADDRESS, False) for r in registers(parts[-1])]
     elif re.match(r"(ld|st)[a-z0-9]", name) and "[" in operands:
@@ -214,7 +209,6 @@ def memory(made, name, parts):
             made.cycles = each * len(data)
             made.alone = listed or made.cycles > 1
             made.pipes = PIPES if size == 16 else 1
-            made.vector_load = True
             latency = LOAD_128 if size == 16 or listed else LOAD_64
             made.writes = [(r, latency + each * i) for i, r in enumerate(data)]
             if lane:
@@ -260,10 +254,11 @@ def integer(made, name, parts):
         late = name not in INTEGER_SHIFT and not shifted
         made.lags = late
         latency = SHIFT if name in INTEGER_SHIFT or (name == "mov" and "#" in parts[-1]) else ALU
-        if sources and shifted and late is False and name not in INTEGER_SHIFT:
+        if sources and shifted and name not in INTEGER_SHIFT:
             # Only the shifted operand is needed early.
+            last = len([part for part in sources if registers(part)]) - 1
             for i, part in enumerate(sources):
-                early = i == len([p for p in sources if registers(p)]) - 1
+                early = i == last
                 made.reads += [(r, SHIFTED if early else IN_ALU, False) for r in registers(part)]
         else:
             need = IN_ALU if late else SHIFTED
@@ -365,7 +360,6 @@ class Core:
         self.done = [0] * (FLAGS + 1)  # cycle from which a register is written
         self.kinds = [None] * (FLAGS + 1)
         self.units = {}
-        self.adding = []  # cycles at which float multiply-adds reach their addition
 
     def next_cycle(self, cycles=1):
         self.now += cycles
@@ -391,9 +385,6 @@ class Core:
             at = max(at, self.done[register] - after - (1 if one.lags else 0))
         if one.unit:
             at = max(at, self.units.get(one.unit, 0))
-        if one.vector_load:
-            while at in self.adding:
-                at += 1
         return at
 
     def fits(self, one):
@@ -431,10 +422,6 @@ class Core:
             self.kinds[register] = one.kind
         if one.unit:
             self.units[one.unit] = at + one.unit_cycles
-        if one.kind == "float mac":
-            self.adding.append(at + FLOAT_ADD_STAGE)
-            if len(self.adding) > 8:
-                self.adding = [c for c in self.adding if c >= at]
         self.group += 1
         self.pipes += one.pipes
         self.memory |= one.memory
@@ -455,7 +442,6 @@ class Core:
             self.group, self.pipes, self.memory, self.branch, self.wrote,
             tuple((max(d - now, -8), k) for d, k in zip(self.done, self.kinds)),
             tuple(sorted((u, max(c - now, 0)) for u, c in self.units.items())),
-            tuple(c - now for c in self.adding if c >= now),
         )  # fmt: skip
 
 
