@@ -180,6 +180,11 @@ class InOrder(unittest.TestCase):
         add = "add\tv0.4s, v0.4s, v1.4s"
         self.check((3, add, add), (4, "abs\tv0.4s, v0.4s", add))
 
+    def test_results_of_one_register_are_written_in_order(self):
+        # Inferred. A division of 18 cycles holds back a sum of 4 in its register, and no other.
+        divide = "fdiv\tv0.2s, v1.2s, v2.2s"
+        self.check((15, divide, "fadd\tv0.2s, v3.2s, v4.2s"), (1, divide, "fadd\tv5.2s, v3.2s, v4.2s"))
+
     def test_addresses_are_needed_before_what_is_stored(self):
         # Three cycles from a load to an address, two from an addition, as in GCC's table.
         self.check((4, "ldr\tx0, [x9]", "ldr\tx1, [x0]"), (3, double(0), "ldr\tx1, [x0]"))
