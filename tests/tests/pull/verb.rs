@@ -540,7 +540,9 @@ fn models_are_added_from_a_stick_and_removed() {
     assert_fails(&remove(&["default", "--yes"]), 2, &["built into"]);
     assert_fails(&remove(&["porch", "other", "--yes"]), 2, &["other"]);
     assert_eq!(home.installed(), ["Tiny-Model.ocelli", "porch.ocelli"]);
-    assert_done(&remove(&["porch", "--yes"]));
+    let twice = remove(&["porch", "porch", "--yes", "--json"]);
+    assert_done(&twice);
+    assert_eq!(events(&twice).len(), 1, "{twice:?}");
     assert_eq!(home.installed(), ["Tiny-Model.ocelli"]);
     assert_eq!(names(&home.models().join(".records")).len(), 1);
 }
