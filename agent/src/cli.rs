@@ -422,6 +422,9 @@ pub struct BenchArgs {
     /// Only write the synthetic pack, with --shape
     #[arg(long, value_name = "FILE", requires = "shape")]
     pub write: Option<PathBuf>,
+    /// Replace FILE of --write if it exists
+    #[arg(long, requires = "write")]
+    pub force: bool,
     /// Tokens of the prompt that is run through the decoder
     #[arg(long, value_name = "N", default_value = "84")]
     pub prefill: NonZeroUsize,

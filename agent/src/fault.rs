@@ -190,6 +190,9 @@ impl Fault {
             ) => 2,
             Fault::Load(_) => 3,
             Fault::Packer(PackModelError::Write(PackError::Io(_))) => 1,
+            Fault::Packer(
+                PackModelError::SpareOnGrid { .. } | PackModelError::SpareTooLittle { .. },
+            ) => 2,
             Fault::Packer(PackModelError::Import(
                 ImportError::LoneProjector { .. } | ImportError::LoneVariant { .. },
             )) => 2,

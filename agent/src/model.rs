@@ -130,6 +130,16 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
     load_with(global, &ThreadSettings::default(), progress)
 }
 
+/// What to say where the system granted fewer threads than were asked for.
+fn refused_threads(wanted: usize, granted: usize) -> Option<String> {
+    (granted < wanted).then(|| {
+        format!(
+            "the system granted {granted} of {wanted} threads, work goes on with them; raise the limit of \
+             processes (`ulimit -u`, pids.max of the control group), or give --threads {granted}"
+        )
+    })
+}
+
 /// As [`load`], with an agent's settings about threads.
 ///
 /// # Errors
@@ -158,6 +168,11 @@ pub fn load_with(
     gate::at_start(&vlm)?;
     let elapsed = start.elapsed();
     progress.clear();
+    if !global.quiet
+        && let Some(text) = refused_threads(options.threads, vlm.n_threads())
+    {
+        remark!("ocelli: {text}");
+    }
     let shortage = vlm.shortage();
     if shortage.is_none() {
         threads::arrange(global, settings, &mut vlm)?;
@@ -189,4 +204,18 @@ pub fn load_with(
         remark!("ocelli: threads: {}", vlm.thread_plan());
     }
     Ok((vlm, elapsed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_the_system_refuses_are_told() {
+        assert_eq!(refused_threads(4, 4), None);
+        let told = refused_threads(4, 1).unwrap();
+        for part in ["1 of 4 threads", "ulimit -u", "--threads 1"] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
 }

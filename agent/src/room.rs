@@ -1,7 +1,7 @@
 //! Whether there is room: on disks for files that will come, in memory for packing.
 
 use nix::sys::statvfs::statvfs;
-use ocelli_boards::{Board, Health, Tree};
+use ocelli_runtime::memory;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub enum RoomError {
     },
     /// The memory.
     #[error(
-        "packing needs about {needed_mb} MB of memory, {available_mb} MB are available; stop other programs, or pack on another machine and bring the pack (`ocelli models add`); --force tries it"
+        "packing needs about {needed_mb} MB of memory, {available_mb} MB are available, of the machine or of a control group; stop other programs, raise the limit of the group, or pack on another machine and bring the pack (`ocelli models add`); --force tries it"
     )]
     Memory {
         /// What is needed, in MB.
@@ -77,14 +77,19 @@ pub fn check_disks(needs: &[(&Path, u64)]) -> Result<(), RoomError> {
     Ok(())
 }
 
-/// Checks that so much memory is available on this machine; where that cannot be told, it is.
+/// Checks that this process can have so much memory: of the machine, and of every control group it
+/// is in; where that cannot be told, it can.
 ///
 /// # Errors
 ///
 /// [`RoomError::Memory`].
-pub fn check_memory(needed: u64, board: &Board) -> Result<(), RoomError> {
-    match Health::read(&Tree::new("/"), board).memory {
-        Some(memory) => compare_memory(needed, memory.available_mb as u64),
+pub fn check_memory(needed: u64) -> Result<(), RoomError> {
+    check_memory_within(Path::new("/"), needed)
+}
+
+fn check_memory_within(root: &Path, needed: u64) -> Result<(), RoomError> {
+    match memory::available_within(root) {
+        Some(available) => compare_memory(needed, available >> 20),
         None => Ok(()),
     }
 }
@@ -114,6 +119,35 @@ mod tests {
         let error = check_disks(&[(&a, free / 2 + 1), (&b, free / 2 + 1)]).unwrap_err();
         assert!(matches!(error, RoomError::Disk { needed, .. } if needed >= free));
         assert!(check_disks(&[(&a, u64::MAX), (&b, u64::MAX)]).is_err());
+    }
+
+    #[test]
+    fn the_tightest_control_group_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let check = |mb: u64| check_memory_within(root.path(), mb << 20);
+        assert!(check(u64::from(u32::MAX)).is_ok());
+        put("proc/meminfo", "MemAvailable: 1024000 kB\n");
+        assert!(check(1000).is_ok() && check(1001).is_err());
+        put("proc/self/cgroup", "0::/a/b\n");
+        put("sys/fs/cgroup/a/b/memory.max", "max\n");
+        put("sys/fs/cgroup/a/b/memory.current", "1000\n");
+        put("sys/fs/cgroup/a/memory.max", "314572800\n");
+        put("sys/fs/cgroup/a/memory.current", "104857600\n");
+        assert!(check(200).is_ok());
+        let error = check(201).unwrap_err();
+        assert!(
+            error.to_string().contains("200 MB are available"),
+            "{error}"
+        );
+        put("proc/self/cgroup", "7:memory:/c\n");
+        put("sys/fs/cgroup/memory/memory.limit_in_bytes", "104857600\n");
+        put("sys/fs/cgroup/memory/memory.usage_in_bytes", "0\n");
+        assert!(check(100).is_ok() && check(101).is_err());
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub fn available_bytes() -> Option<u64> {
     available_within(Path::new("/"))
 }
 
-fn available_within(root: &Path) -> Option<u64> {
+/// [`available_bytes`], as the files below a folder that stands for `/` tell it.
+pub fn available_within(root: &Path) -> Option<u64> {
     let machine = machine_bytes(root);
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let of_groups = groups.lines().filter_map(|line| group_bytes(root, line));

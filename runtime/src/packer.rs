@@ -97,6 +97,25 @@ pub enum PackModelError {
         /// The name given.
         name: String,
     },
+    /// Spare bytes for layers whose numbers are not chosen here.
+    #[error(
+        "--spare {percent}: the layers keep the 4-bit grid of their file, which int8 would not improve; leave --spare out"
+    )]
+    SpareOnGrid {
+        /// The percentage given.
+        percent: u8,
+    },
+    /// Spare bytes that are too few for one matrix.
+    #[error(
+        "--spare {percent} leaves all matrices in int4, one of them in int8 takes {least} % more; \
+         give --spare {least} or more, or leave it out"
+    )]
+    SpareTooLittle {
+        /// The percentage given.
+        percent: u8,
+        /// The percentage that the first matrix takes.
+        least: u64,
+    },
     /// The tokenizer cannot cut the calibration text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -191,6 +210,7 @@ pub fn pack_model<W: Write + Seek>(
     let config = &files.config;
     let storage = Storage::of(&config.text, weights, options)?;
     check_shapes(config, &storage, options)?;
+    plan::check_spare(&config.text, &storage, options)?;
     let tokenizer = TokenizerBlobs::new(&files.tokenizer_json);
     let mut plan = plan::plan_stored(config, &tokenizer, options, &storage);
     plan::check_exceptions(&plan, options)?;

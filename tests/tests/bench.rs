@@ -77,6 +77,18 @@ fn what_cannot_be_measured_is_an_argument_error_that_says_so() {
             "bench --shape smolvlm-256m --precision f32",
             "no f32 weights",
         ),
+        (
+            "bench --shape smolvlm-256m --variant q4 --depth 1,1 --write /tmp",
+            "--variant q4",
+        ),
+        (
+            "bench --shape smolvlm-256m --write /tmp",
+            "/tmp exists; give --force",
+        ),
+        (
+            "bench --shape smolvlm-256m --write /tmp --force",
+            "/tmp is a folder",
+        ),
         ("bench --shape smolvlm-256m --depth 12", "as in 12,30"),
         (
             "bench --prefill 900 --decode 900",
@@ -91,6 +103,26 @@ fn what_cannot_be_measured_is_an_argument_error_that_says_so() {
             outcome.stderr
         );
     }
+}
+
+#[test]
+fn a_file_is_replaced_by_random_weights_only_by_force() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("mine.ocelli");
+    fs::write(&path, "mine").expect("a file");
+    let path_text = path.display().to_string();
+    let write = |force: &[&str]| {
+        let args = "bench --shape smolvlm-256m --depth 1,1 --quiet --write";
+        let args = args.split(' ').chain([path_text.as_str()]);
+        ocelli(args.chain(force.iter().copied()))
+    };
+    let refused = write(&[]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("give --force"), "{refused:?}");
+    assert_eq!(fs::read(&path).expect("a file"), b"mine");
+    let done = write(&["--force"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(fs::metadata(&path).expect("a file").len() > 1 << 20);
 }
 
 /// The process of the synthetic weights, which the system may kill for its memory.

@@ -421,6 +421,10 @@ fn a_file_is_packed_shown_and_asked_by_command() {
     let remark = "10 of 10 matrices of the decoder's layers keep the 4-bit grid of their file;";
     assert!(packed.stderr.contains(remark), "{}", packed.stderr);
     run(&["models", "verify", &pack], 0);
+    let spare = ["--force", "--weights", "int4", "--spare", "10"];
+    let refused = run(&[&from[..], &spare].concat(), 2);
+    let remark = "--spare 10: the layers keep the 4-bit grid of their file";
+    assert!(refused.stderr.contains(remark), "{}", refused.stderr);
 
     let question = ["ask", "--text", "Who?", "--max-tokens", "4", "--json"];
     let ask = |model: &[&str]| line(&run(&[&question[..], model].concat(), 0).stdout);

@@ -190,11 +190,15 @@ fn spare_bytes_keep_some_matrices_in_int8() {
     let dir = directory("text_only");
     let source = dir.path().display().to_string();
     let out = dir.path().join("out.ocelli").display().to_string();
-    let refused = ocelli(["pack", &source, "-o", &out, "--spare", "10"]);
-    assert_eq!(refused.code, Some(2));
-    assert!(
-        refused.stderr.contains("--weights int4"),
-        "{}",
-        refused.stderr
-    );
+    for (flags, reason) in [
+        (["--spare", "10"].as_slice(), "give --weights int4"),
+        (
+            &["--spare", "1", "--weights", "int4"],
+            "--spare 1 leaves all matrices in int4",
+        ),
+    ] {
+        let refused = ocelli([&["pack", &source, "-o", &out], flags].concat());
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(reason), "{refused:?}");
+    }
 }

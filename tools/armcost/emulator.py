@@ -117,7 +117,7 @@ class Emulator:
             partial = path.with_suffix(".partial")
             output(
                 ["qemu-aarch64", "-cpu", "cortex-a76", str(program), "bench", "--shape", "smolvlm-256m",
-                 "--depth", f"{vision},{decoder}", "--write", str(partial)]
+                 "--depth", f"{vision},{decoder}", "--write", str(partial), "--force"]
             )  # fmt: skip
             partial.rename(path)
         return path

@@ -28,6 +28,10 @@ const ONNX_DECODERS: [&str; 3] = [
     "decoder_model",
     "decoder_with_past_model",
 ];
+/// The name of a text model in one ONNX file.
+const ONNX_TEXT: &str = "model";
+/// Folders that may hold ONNX files.
+const ONNX_FOLDERS: [&str; 2] = ["onnx/", ""];
 /// GGUF and ONNX variants, the most wanted first: what loses least when it is packed in int8.
 const GGUF_WANTED: [&str; 6] = ["q8_0", "f16", "bf16", "f32", "q6_k", "q4_k_m"];
 const ONNX_WANTED: [&str; 8] = [
@@ -48,7 +52,7 @@ pub enum Format {
     Safetensors,
     /// A GGUF file and its projector.
     Gguf(Option<String>),
-    /// The ONNX export: vision encoder, embedding table and decoder.
+    /// The ONNX export: vision encoder, embedding table and decoder; or a text model in one file.
     Onnx(Option<String>),
     /// A pack, ready to use.
     Pack(Option<String>),
@@ -256,22 +260,25 @@ fn gguf(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     })
 }
 
-/// The path of a part of an ONNX export.
-fn onnx_path(part: &str, variant: &str) -> String {
+/// The file name of a part of an ONNX export.
+fn onnx_name(part: &str, variant: &str) -> String {
     match variant {
-        "fp32" => format!("onnx/{part}.onnx"),
-        variant => format!("onnx/{part}_{variant}.onnx"),
+        "fp32" => format!("{part}.onnx"),
+        variant => format!("{part}_{variant}.onnx"),
     }
 }
 
 /// The files of a part; none where it is not published.
 fn onnx_part(listing: &Listing, part: &str, variant: &str) -> Option<Vec<RemoteFile>> {
-    let path = onnx_path(part, variant);
-    let graph = listing.file(&path)?;
-    // Weights outside the graph: `.onnx_data`, `.onnx_data_1` and so on.
-    let data = format!("{path}_data");
-    let all = listing.files.iter();
-    let data = all.filter(|file| file.path.starts_with(&data));
+    let name = onnx_name(part, variant);
+    let mut graphs = ONNX_FOLDERS.iter();
+    let graph = graphs.find_map(|folder| listing.file(&format!("{folder}{name}")))?;
+    // Weights outside the graph: `.onnx_data`, `.onnx_data_1` and so on, or `.onnx.data`.
+    let is_data = |file: &&RemoteFile| {
+        let rest = file.path.strip_prefix(&graph.path);
+        rest.is_some_and(|rest| rest.starts_with("_data") || rest.starts_with(".data"))
+    };
+    let data = listing.files.iter().filter(is_data);
     Some(std::iter::once(graph).chain(data).cloned().collect())
 }
 
@@ -289,17 +296,23 @@ fn onnx(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     let found = ONNX_DECODERS
         .iter()
         .find_map(|decoder| variants.iter().find_map(|variant| whole(decoder, variant)));
+    let text = |variant: &&str| {
+        let files = onnx_part(listing, ONNX_TEXT, variant)?;
+        Some(((*variant).to_owned(), files))
+    };
+    let found = found.or_else(|| variants.iter().find_map(text));
     let (variant, weights) = found.ok_or_else(|| {
         let here: Vec<_> = listing
             .files
             .iter()
             .filter(|file| file.path.ends_with(".onnx"))
             .collect();
-        let path = |part: &&str| onnx_path(part, variant.unwrap_or("fp32"));
+        let path = |part: &&str| format!("onnx/{}", onnx_name(part, variant.unwrap_or("fp32")));
         format!(
-            "an ONNX export is {} and one of {}{}; {}",
+            "an ONNX export is {} and one of {}, or {} alone{}; {}",
             ONNX_PARTS.each_ref().map(path).join(", "),
             ONNX_DECODERS.each_ref().map(path).join(", "),
+            path(&ONNX_TEXT),
             match variant {
                 Some(_) => "",
                 None => ", or these of another variant",
@@ -399,6 +412,51 @@ mod tests {
     }
 
     #[test]
+    fn a_text_model_in_one_onnx_file_comes_with_its_data_from_either_folder() {
+        for folder in ["onnx/", ""] {
+            let published = [
+                "model.onnx",
+                "model.onnx_data",
+                "model_fp16.onnx",
+                "model_fp16.onnx.data",
+                "model_q4f16.onnx",
+                "model_q4f16.onnx_data",
+                "model_quantized.onnx",
+            ]
+            .map(|name| format!("{folder}{name}"));
+            let published: Vec<&str> = published.iter().map(String::as_str).collect();
+            let all = [&["config.json", "tokenizer.json"], &published[..]].concat();
+            for (format, wanted) in [
+                (None, &published[2..4]),
+                (Some("onnx:fp32"), &published[..2]),
+                (Some("onnx:q4f16"), &published[4..6]),
+                (Some("onnx:quantized"), &published[6..]),
+            ] {
+                let mut found = chosen(&all, format).unwrap();
+                found.retain(|path| !path.ends_with(".json"));
+                assert_eq!(found, wanted, "{format:?}");
+            }
+            let error = chosen(&all, Some("onnx:int8")).unwrap_err().to_string();
+            assert!(
+                error.contains("or onnx/model_int8.onnx alone; there are"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_parts_of_an_export_may_lie_beside_its_configuration() {
+        let published = [
+            "config.json",
+            "decoder_model_merged_q4.onnx",
+            "decoder_model_merged_q4.onnx.data",
+            "embed_tokens_q4.onnx",
+            "vision_encoder_q4.onnx",
+        ];
+        assert_eq!(chosen(&published, None).unwrap(), published);
+    }
+
+    #[test]
     fn of_an_unmerged_decoder_one_file_is_enough() {
         let published = [
             "config.json",
@@ -439,12 +497,12 @@ mod tests {
             (
                 &published[3..],
                 "onnx",
-                "onnx/vision_encoder.onnx, onnx/embed_tokens.onnx and one of onnx/decoder_model_merged.onnx, onnx/decoder_model.onnx, onnx/decoder_with_past_model.onnx, or these of another variant; there are onnx/embed_tokens_fp16.onnx,",
+                "onnx/vision_encoder.onnx, onnx/embed_tokens.onnx and one of onnx/decoder_model_merged.onnx, onnx/decoder_model.onnx, onnx/decoder_with_past_model.onnx, or onnx/model.onnx alone, or these of another variant; there are onnx/embed_tokens_fp16.onnx,",
             ),
             (
                 &published[..5],
                 "onnx:q4",
-                "one of onnx/decoder_model_merged_q4.onnx, onnx/decoder_model_q4.onnx, onnx/decoder_with_past_model_q4.onnx; there are",
+                "one of onnx/decoder_model_merged_q4.onnx, onnx/decoder_model_q4.onnx, onnx/decoder_with_past_model_q4.onnx, or onnx/model_q4.onnx alone; there are",
             ),
             (&published[..], "onnx:int8", "onnx/vision_encoder_int8.onnx"),
         ] {

@@ -27,6 +27,7 @@ use crate::fault::Fault;
 use crate::leftover::Leftover;
 use crate::model;
 use crate::progress::Progress;
+use crate::verbs::pack;
 use memory::AnonymousPeak;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::WeightScheme;
@@ -75,12 +76,19 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
             mmproj.display()
         )));
     }
+    if let Some(variant) = global.variant {
+        return Err(Fault::Argument(format!(
+            "--shape makes its own weights, --variant {variant} chooses among files; give one of them"
+        )));
+    }
     if Precision::from(global.precision) == Precision::F32 {
         return Err(Fault::Argument(
             "--shape makes a pack, and packs have no f32 weights; leave --precision f32 out".into(),
         ));
     }
     if let Some(path) = &args.write {
+        pack::refuse_existing(path, args.force)?;
+        pack::refuse_folder(path)?;
         return write_pack(global, args, shape, path);
     }
     let fault = |source| Fault::File {

@@ -37,12 +37,7 @@ pub fn run(global: &Global, args: &PackArgs) -> Result<(), Fault> {
 ///
 /// As there.
 pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Result<(), Fault> {
-    if args.output.exists() && !args.force {
-        return Err(Fault::Argument(format!(
-            "{} exists; give --force to replace it",
-            args.output.display()
-        )));
-    }
+    refuse_existing(&args.output, args.force)?;
     if !Published::is_at(&args.source) {
         return Err(Fault::Argument(format!(
             "{} is neither a directory nor a GGUF file; give the folder that holds config.json and \
@@ -50,12 +45,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
             args.source.display()
         )));
     }
-    if args.output.is_dir() {
-        return Err(Fault::Argument(format!(
-            "{} is a folder; name the pack's file in it",
-            args.output.display()
-        )));
-    }
+    refuse_folder(&args.output)?;
     if args.spare > 0 && options(global).weights != Some(WeightScheme::Int4) {
         return Err(Fault::Argument(format!(
             "--spare {} says how much larger int4 weights may be; give --weights int4 with it",
@@ -127,6 +117,28 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         );
     }
     Ok(())
+}
+
+/// Refuses to replace what nobody said may be replaced.
+pub fn refuse_existing(output: &Path, force: bool) -> Result<(), Fault> {
+    match output.exists() && !force {
+        true => Err(Fault::Argument(format!(
+            "{} exists; give --force to replace it",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a folder as the pack's file.
+pub fn refuse_folder(output: &Path) -> Result<(), Fault> {
+    match output.is_dir() {
+        true => Err(Fault::Argument(format!(
+            "{} is a folder; name the pack's file in it",
+            output.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses to replace a file that the pack is made of.

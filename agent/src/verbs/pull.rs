@@ -25,7 +25,6 @@ use crate::room::{check_disks, check_memory};
 use crate::signature::{self, Keys};
 use crate::verbs::models::catalogue;
 use crate::verbs::pack;
-use ocelli_boards::{Board, Facts, Tree, detect};
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::import::onnx::Variant;
@@ -35,7 +34,6 @@ use serde_json::json;
 use std::env;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::SystemTime;
 use transfer::Transfer;
 
 /// Files up to this size are fetched before room is reckoned: they say what the large ones hold.
@@ -296,9 +294,7 @@ impl Pull<'_> {
         };
         check_disks(&[(self.cached.dir(), self.missing(large)), (models, pack)])?;
         if !self.args.force {
-            let facts = Facts::read(&Tree::new("/"), SystemTime::now());
-            let board = detect(&facts, &Board::built_in()).board;
-            check_memory(memory, &board)?;
+            check_memory(memory)?;
         }
         Ok(())
     }

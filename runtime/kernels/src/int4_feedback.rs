@@ -201,7 +201,7 @@ mod tests {
                 costs: &costs,
             };
             let bits = int4_scale_under_feedback(FloatTier::SCALAR, &block);
-            let groups = quantize_int4_groups(&wanted, Some(&costs), BLOCK);
+            let groups = quantize_int4_groups(&wanted, BLOCK);
             fed += cost_of(&block, f16_bits_to_f32(bits));
             plain += cost_of(&block, f16_bits_to_f32(groups.scales()[0]));
             for tier in FloatTier::available() {
@@ -224,7 +224,7 @@ mod tests {
                 costs: &[1.0; BLOCK],
             };
             let bits = int4_scale_under_feedback(FloatTier::SCALAR, &block);
-            let groups = quantize_int4_groups(&weights, None, BLOCK);
+            let groups = quantize_int4_groups(&weights, BLOCK);
             let nearest = cost_of(&block, f16_bits_to_f32(groups.scales()[0]));
             let found = cost_of(&block, f16_bits_to_f32(bits));
             assert!(found <= 1.001 * nearest, "{found} against {nearest}");

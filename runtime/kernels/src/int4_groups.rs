@@ -124,14 +124,13 @@ fn alternated<T: Copy>(first: &[T], second: &[T], run: usize) -> Vec<T> {
 ///
 /// Each scale is searched for: of 15 scales of either sign, each refitted to the values it rounds
 /// to by least squares, the one with the smallest squared error after rounding to f16. A negative
-/// scale puts the value -8 on a positive weight. `importance` `[k]` weighs the squared error of
-/// each column, as the mean square of the activation there does; without it all count alike. NaN
-/// counts as 0 and infinities as the largest finite number; a group of zeros has scale 0.
+/// scale puts the value -8 on a positive weight. NaN counts as 0 and infinities as the
+/// largest finite number; a group of zeros has scale 0.
 ///
 /// # Panics
 ///
 /// Panics if `k` is not a multiple of 32 or a length does not fit.
-pub fn quantize_int4_groups(weights: &[f32], importance: Option<&[f32]>, k: usize) -> Int4Groups {
+pub fn quantize_int4_groups(weights: &[f32], k: usize) -> Int4Groups {
     assert!(
         k.is_multiple_of(BLOCK),
         "k = {k} is not a multiple of {BLOCK}"
@@ -140,26 +139,17 @@ pub fn quantize_int4_groups(weights: &[f32], importance: Option<&[f32]>, k: usiz
         k == 0 || weights.len().is_multiple_of(k),
         "weights must be [r, k]"
     );
-    assert!(
-        importance.is_none_or(|i| i.len() == k),
-        "importance must be [k]"
-    );
     let mut values = Vec::with_capacity(weights.len());
     let mut scales = Vec::with_capacity(weights.len() / BLOCK);
-    for (index, group) in weights.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let first_column = index * BLOCK % k;
-        let importance = match importance {
-            Some(all) => std::array::from_fn(|i| all[first_column + i].max(0.0)),
-            None => [1.0; BLOCK],
-        };
-        let (quantized, scale) = quantize_group(group, &importance);
+    for group in weights.as_chunks::<BLOCK>().0 {
+        let (quantized, scale) = quantize_group(group);
         values.extend(quantized);
         scales.push(scale);
     }
     Int4Groups { values, scales, k }
 }
 
-fn quantize_group(weights: &[f32; BLOCK], importance: &[f32; BLOCK]) -> ([i8; BLOCK], u16) {
+fn quantize_group(weights: &[f32; BLOCK]) -> ([i8; BLOCK], u16) {
     let weights = weights.map(|w| {
         if w.is_nan() {
             0.0
@@ -169,18 +159,18 @@ fn quantize_group(weights: &[f32; BLOCK], importance: &[f32; BLOCK]) -> ([i8; BL
     });
     let absmax = weights.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
     let mut best = ([0.0; BLOCK], 0_u16);
-    let mut least_error = squared_error(&weights, importance, &best.0, 0.0);
+    let mut least_error = squared_error(&weights, &best.0, 0.0);
     for sign in [-1.0, 1.0] {
         for candidate in 0..CANDIDATES {
             let steps = FIRST_STEPS + STEP * candidate as f32;
             let rough = round_all(&weights, sign * absmax / steps);
-            let bits = f32_to_f16_bits(fitted_scale(&weights, importance, &rough));
+            let bits = f32_to_f16_bits(fitted_scale(&weights, &rough));
             let scale = f16_bits_to_f32(bits);
             if scale == 0.0 || !scale.is_finite() {
                 continue;
             }
             let fine = round_all(&weights, scale);
-            let error = squared_error(&weights, importance, &fine, scale);
+            let error = squared_error(&weights, &fine, scale);
             if error < least_error {
                 (best, least_error) = ((fine, bits), error);
             }
@@ -209,21 +199,16 @@ fn sum(term: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// The scale with the least weighted squared error for these values; NaN if all are 0.
-fn fitted_scale(weights: &[f32; BLOCK], importance: &[f32; BLOCK], values: &[f32; BLOCK]) -> f32 {
-    let products = sum(|i| importance[i] * weights[i] * values[i]);
-    products / sum(|i| importance[i] * values[i] * values[i])
+/// The scale with the least squared error for these values; NaN if all are 0.
+fn fitted_scale(weights: &[f32; BLOCK], values: &[f32; BLOCK]) -> f32 {
+    let products = sum(|i| weights[i] * values[i]);
+    products / sum(|i| values[i] * values[i])
 }
 
-fn squared_error(
-    weights: &[f32; BLOCK],
-    importance: &[f32; BLOCK],
-    values: &[f32; BLOCK],
-    scale: f32,
-) -> f32 {
+fn squared_error(weights: &[f32; BLOCK], values: &[f32; BLOCK], scale: f32) -> f32 {
     sum(|i| {
         let error = weights[i] - values[i] * scale;
-        importance[i] * error * error
+        error * error
     })
 }
 
@@ -262,7 +247,7 @@ mod tests {
             group.iter().map(error).sum::<f64>()
         });
         let plain = plain.sum::<f64>() / weights.len() as f64;
-        let searched = mean_square_error(&weights, &quantize_int4_groups(&weights, None, 576));
+        let searched = mean_square_error(&weights, &quantize_int4_groups(&weights, 576));
         eprintln!("mean square error {searched:.5}, plain {plain:.5}");
         assert!(searched < 0.9 * plain, "{searched} {plain}");
     }
@@ -272,26 +257,9 @@ mod tests {
         let values: Vec<i8> = (0..64).map(|i| (i * 5 % 16) as i8 - 8).collect();
         for scale in [0.25_f32, -0.125, 3.0] {
             let weights: Vec<f32> = values.iter().map(|v| f32::from(*v) * scale).collect();
-            let groups = quantize_int4_groups(&weights, None, 32);
+            let groups = quantize_int4_groups(&weights, 32);
             assert_eq!(mean_square_error(&weights, &groups), 0.0, "{scale}");
         }
-    }
-
-    #[test]
-    fn important_columns_are_rounded_better() {
-        let weights = normal(32 * 200);
-        let mut importance = vec![1.0; 32];
-        importance[..4].fill(100.0);
-        let error = |importance: Option<&[f32]>| {
-            let groups = quantize_int4_groups(&weights, importance, 32);
-            let mut sum = 0.0;
-            for (i, w) in weights.iter().enumerate().filter(|(i, _)| i % 32 < 4) {
-                let scale = f16_bits_to_f32(groups.scales()[i / BLOCK]);
-                sum += (w - f32::from(groups.values()[i]) * scale).powi(2);
-            }
-            sum
-        };
-        assert!(error(Some(&importance)) < 0.9 * error(None));
     }
 
     #[test]
@@ -300,7 +268,7 @@ mod tests {
         weights[32] = f32::NAN;
         weights[33] = 1.0;
         weights[64] = f32::INFINITY;
-        let groups = quantize_int4_groups(&weights, None, 96);
+        let groups = quantize_int4_groups(&weights, 96);
         assert_eq!(
             (groups.scales()[0], &groups.values()[..33]),
             (0, &[0; 33][..])

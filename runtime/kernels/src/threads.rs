@@ -15,6 +15,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,8 @@ const INSIDE_MASK: u64 = (1 << WANTED_SHIFT) - 1;
 const _: () = assert!(MAX_THREADS as u64 <= WANTED_MASK);
 
 type Body = dyn Fn(usize) + Sync;
+/// The life of a worker.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads that run the chunks of a loop together with the calling thread.
 ///
@@ -87,12 +90,24 @@ impl Drop for Limited {
 }
 
 impl ThreadPool {
-    /// Starts a pool that runs loops on `n_threads` threads, the caller being one of them.
+    /// Starts a pool that runs loops on `n_threads` threads, the caller being one of them, or on as
+    /// many as the system grants: [`ThreadPool::size`].
     ///
     /// # Panics
     ///
-    /// Panics if `n_threads` is 0 or over [`MAX_THREADS`], or the system refuses a thread.
+    /// Panics if `n_threads` is 0 or over [`MAX_THREADS`].
     pub fn new(n_threads: usize) -> ThreadPool {
+        ThreadPool::started_by(n_threads, |index, work| {
+            let name = format!("ocelli-{index}");
+            std::thread::Builder::new().name(name).spawn(work)
+        })
+    }
+
+    /// A pool whose workers, from 1, are started by `start`, up to the first that is refused.
+    fn started_by(
+        n_threads: usize,
+        mut start: impl FnMut(usize, Work) -> io::Result<JoinHandle<()>>,
+    ) -> ThreadPool {
         assert!(n_threads > 0, "a pool needs at least the calling thread");
         assert!(n_threads <= MAX_THREADS, "too many threads for one pool");
         let idle: &'static Body = &|_| {};
@@ -108,12 +123,9 @@ impl ThreadPool {
             stop: AtomicBool::new(false),
         });
         let workers = (1..n_threads)
-            .map(|index| {
+            .map_while(|index| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("ocelli-{index}"))
-                    .spawn(move || shared.work(index))
-                    .expect("the system starts a thread")
+                start(index, Box::new(move || shared.work(index))).ok()
             })
             .collect();
         ThreadPool {

@@ -97,7 +97,7 @@ fn written(header: Header) -> Vec<u8> {
         .write("matrix", &panels::pack(&weights, None, 24, 64))
         .unwrap();
     writer.write("half", &[1; 12]).unwrap();
-    let groups = quantize_int4_groups(&weights, None, 64);
+    let groups = quantize_int4_groups(&weights, 64);
     let mut small = vec![0; int4_panels::int4_byte_len(24, 64)];
     int4_panels::pack_int4_rows_into(&groups, None, 0, &mut small);
     writer.write("small", &small).unwrap();

@@ -379,7 +379,7 @@ mod tests {
         let fed = loss(&fresh, &w, &int8_values(&values, &scales));
         assert!(fed < 0.5 * nearest, "int8: {fed} against {nearest}");
 
-        let nearest = loss(&fresh, &w, &int4_values(&quantize_int4_groups(&w, None, K)));
+        let nearest = loss(&fresh, &w, &int4_values(&quantize_int4_groups(&w, K)));
         let fed = loss(&fresh, &w, &int4_values(&feedback.int4_rows(&w, K)));
         assert!(fed < 0.5 * nearest, "int4: {fed} against {nearest}");
     }

@@ -84,23 +84,51 @@ fn decoder_layout(options: &PackOptions, name: &str, usual: WeightScheme) -> Lay
     }
 }
 
+/// Refuses spare bytes that change nothing in a pack of int4 weights.
+pub(super) fn check_spare(
+    t: &TextConfig,
+    storage: &Storage,
+    options: &PackOptions,
+) -> Result<(), PackModelError> {
+    let percent = options.spare_percent;
+    match storage {
+        _ if percent == 0 => Ok(()),
+        Storage::Rotated(WeightScheme::Int8) => Ok(()),
+        Storage::OnGrid(_) => Err(PackModelError::SpareOnGrid { percent }),
+        Storage::Rotated(WeightScheme::Int4) => {
+            if spared_layers(t, options, storage).contains(&true) {
+                return Ok(());
+            }
+            let (all, extra) = int4_and_extra_bytes(t, options, storage);
+            let least = (u128::from(extra) * 100).div_ceil(all.max(1));
+            let least = u64::try_from(least).unwrap_or(u64::MAX);
+            Err(PackModelError::SpareTooLittle { percent, least })
+        }
+    }
+}
+
+/// Bytes of all layers, and how many more `down` of one layer takes in int8.
+fn int4_and_extra_bytes(t: &TextConfig, options: &PackOptions, storage: &Storage) -> (u128, u64) {
+    let bytes = |layout: Layout, n: usize, k: usize| layout.byte_len([n, k]).unwrap_or(u64::MAX);
+    let (mut layer, mut extra) = (0u64, 0);
+    for matrix in storage.matrices(t, 0) {
+        let layout = decoder_layout(options, "", storage.usual(&matrix));
+        let stored = bytes(layout, matrix.n(), matrix.k);
+        layer = layer.saturating_add(stored);
+        if matrix.part() == DOWN {
+            let int8 = bytes(Layout::Panels, matrix.n(), matrix.k);
+            extra = int8.saturating_sub(stored);
+        }
+    }
+    (u128::from(layer) * t.n_layers as u128, extra)
+}
+
 /// In which layers `down` is int8 beside int4 weights: as many as the spare bytes allow, evenly
 /// among all.
 fn spared_layers(t: &TextConfig, options: &PackOptions, storage: &Storage) -> Vec<bool> {
-    let bytes = |layout: Layout, n: usize, k: usize| layout.byte_len([n, k]).unwrap_or(u64::MAX);
     let mut spared = 0;
     if *storage == Storage::Rotated(WeightScheme::Int4) {
-        let (mut layer, mut extra) = (0u64, 0);
-        for matrix in storage.matrices(t, 0) {
-            let layout = decoder_layout(options, "", storage.usual(&matrix));
-            let stored = bytes(layout, matrix.n(), matrix.k);
-            layer = layer.saturating_add(stored);
-            if matrix.part() == DOWN {
-                let int8 = bytes(Layout::Panels, matrix.n(), matrix.k);
-                extra = int8.saturating_sub(stored);
-            }
-        }
-        let all = u128::from(layer) * t.n_layers as u128;
+        let (all, extra) = int4_and_extra_bytes(t, options, storage);
         let spare = all * u128::from(options.spare_percent) / 100;
         let allowed = spare.checked_div(u128::from(extra)).unwrap_or(0);
         spared = usize::try_from(allowed)

@@ -48,7 +48,7 @@ pub(super) fn int4_panels(linear: &mut Linear, feedback: Option<&Feedback<'_>>) 
     each_strip(linear, |first, rows, biases| {
         let groups = match feedback {
             Some(feedback) => feedback.int4_rows(rows, k),
-            None => quantize_int4_groups(rows, None, k),
+            None => quantize_int4_groups(rows, k),
         };
         pack_int4_rows_into(&groups, biases, first, &mut packed);
         if feedback.is_some() {

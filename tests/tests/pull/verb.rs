@@ -281,12 +281,55 @@ fn of_a_decoder_that_is_not_merged_one_file_is_fetched_and_says_the_same() {
     assert!(answers.iter().all(|ids| *ids == answers[0]), "{answers:?}");
 }
 
+/// Small files of the text model of that checkpoint, and ONNX files of it under these names.
+fn text_export(files: &[(&str, &str)]) -> Published {
+    let mut published = export(&[]);
+    let config = &published.files["config.json"];
+    let whole: Value = serde_json::from_slice(config).expect("JSON");
+    let mut config = whole["text_config"].clone();
+    config["model_type"] = "llama".into();
+    config["tie_word_embeddings"] = whole["tie_word_embeddings"].clone();
+    let config = config.to_string().into_bytes();
+    published.files.insert("config.json".to_owned(), config);
+    for name in ["preprocessor_config.json", "processor_config.json"] {
+        published.files.remove(name);
+    }
+    for (name, from) in files {
+        let path = fixture::folder().join("onnx/text").join(from);
+        let bytes = fs::read(path).expect("the fixture is there");
+        published.files.insert((*name).to_owned(), bytes);
+    }
+    published
+}
+
+#[test]
+fn a_text_model_in_one_onnx_file_is_fetched_from_either_folder() {
+    for folder in ["onnx/", ""] {
+        let [fp16, int8, q4] = ["model_fp16.onnx", "model_int8.onnx", "model_q4.onnx"]
+            .map(|name| (format!("{folder}{name}"), name));
+        let all = [&fp16, &int8, &q4].map(|(name, from)| (name.as_str(), *from));
+        for (format, wanted) in [("onnx", &fp16), ("onnx:q4", &q4)] {
+            let server = Server::good(text_export(&all));
+            let home = Home::new(&server);
+            let outcome = home.pull(&["--format", format, "--name", "porch"]);
+            assert_done(&outcome);
+            for (name, _) in all {
+                let n_requests = server.requests_for(name).len();
+                assert_eq!(n_requests, usize::from(name == wanted.0), "{format} {name}");
+            }
+            assert_done(&home.run(&["models", "verify", "porch"]));
+            let ask = ["ask", "--text", "What?", "--max-tokens", "4", "-m", "porch"];
+            assert_done(&home.run(&ask));
+        }
+    }
+}
+
 #[test]
 fn an_export_without_a_decoder_is_refused_before_anything_comes() {
     let server = Server::good(export(&[VISION, EMBEDDING, FIRST[1]]));
     let home = Home::new(&server);
     let wanted = [
-        "one of onnx/decoder_model_merged_q4f16.onnx, onnx/decoder_model_q4f16.onnx, onnx/decoder_with_past_model_q4f16.onnx; there are",
+        "one of onnx/decoder_model_merged_q4f16.onnx, onnx/decoder_model_q4f16.onnx, onnx/decoder_with_past_model_q4f16.onnx, or onnx/model_q4f16.onnx alone; there are",
         "onnx/vision_encoder_q4f16.onnx",
     ];
     assert_fails(&home.pull(&["--format", "onnx:q4f16"]), 2, &wanted);
@@ -540,7 +583,9 @@ fn models_are_added_from_a_stick_and_removed() {
     assert_fails(&remove(&["default", "--yes"]), 2, &["built into"]);
     assert_fails(&remove(&["porch", "other", "--yes"]), 2, &["other"]);
     assert_eq!(home.installed(), ["Tiny-Model.ocelli", "porch.ocelli"]);
-    assert_done(&remove(&["porch", "--yes"]));
+    let twice = remove(&["porch", "porch", "--yes", "--json"]);
+    assert_done(&twice);
+    assert_eq!(events(&twice).len(), 1, "{twice:?}");
     assert_eq!(home.installed(), ["Tiny-Model.ocelli"]);
     assert_eq!(names(&home.models().join(".records")).len(), 1);
 }

@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct AnonymousPeak {
     state: Arc<State>,
-    watcher: JoinHandle<()>,
+    watcher: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +27,13 @@ impl AnonymousPeak {
         let state = Arc::new(State::default());
         let watcher = {
             let state = state.clone();
-            thread::spawn(move || {
+            let look = move || {
                 while !state.stop.load(Ordering::Relaxed) {
                     state.look();
                     thread::sleep(INTERVAL);
                 }
-            })
+            };
+            thread::Builder::new().spawn(look).ok()
         };
         AnonymousPeak { state, watcher }
     }
@@ -42,7 +43,7 @@ impl AnonymousPeak {
         self.state.look();
         self.state.stop.store(true, Ordering::Relaxed);
         // The watcher does not panic.
-        let _ = self.watcher.join();
+        let _ = self.watcher.map(JoinHandle::join);
         self.state.peak.load(Ordering::Relaxed)
     }
 }

@@ -8,13 +8,14 @@ use crate::remark::{self, remark};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Runs the verb: all names are checked before one is removed.
+/// Runs the verb: all names are checked before one is removed, a name given twice counts once.
 ///
 /// # Errors
 ///
 /// A name that is not installed, the built-in model, an answer that is no yes.
 pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
     let installed = model::installed_names();
+    let mut once: Vec<&str> = Vec::with_capacity(names.len());
     for name in names {
         if name == DEFAULT {
             return Err(Fault::Argument(format!(
@@ -28,11 +29,14 @@ pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
                 model::installed_in_words(&installed)
             )));
         }
+        if !once.contains(&name.as_str()) {
+            once.push(name);
+        }
     }
-    if !yes && !confirmed(names)? {
+    if !yes && !confirmed(&once)? {
         return Err(Fault::Argument("nothing was removed".to_owned()));
     }
-    for name in names {
+    for name in once {
         install::remove(global, name)?;
         if global.json {
             writeln!(
@@ -48,7 +52,7 @@ pub fn run(global: &Global, names: &[String], yes: bool) -> Result<(), Fault> {
 }
 
 /// Asks a person; without one the answer has to stand on the command line.
-fn confirmed(names: &[String]) -> Result<bool, Fault> {
+fn confirmed(names: &[&str]) -> Result<bool, Fault> {
     let input = io::stdin();
     if !input.is_terminal() {
         return Err(Fault::Argument(

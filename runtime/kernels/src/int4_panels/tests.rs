@@ -5,7 +5,7 @@ use crate::int4_groups::quantize_int4_groups;
 
 fn packed(n: usize, k: usize) -> (Int4Groups, AlignedBytes) {
     let weights: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.7).sin()).collect();
-    let groups = quantize_int4_groups(&weights, None, k);
+    let groups = quantize_int4_groups(&weights, k);
     let bias: Vec<f32> = (0..n).map(|i| i as f32).collect();
     let mut bytes = AlignedBytes::zeroed(int4_byte_len(n, k));
     pack_int4_rows_into(&groups, Some(&bias), 0, &mut bytes);

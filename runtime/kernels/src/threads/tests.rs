@@ -14,6 +14,24 @@ fn names(pool: &ThreadPool, n_chunks: usize) -> BTreeSet<String> {
 }
 
 #[test]
+fn a_pool_does_with_the_threads_that_the_system_grants() {
+    for granted in [0, 2] {
+        let pool = ThreadPool::started_by(8, |index, work| match index <= granted {
+            true => std::thread::Builder::new().spawn(work),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        assert_eq!((pool.size(), pool.n_threads()), (granted + 1, granted + 1));
+        let sum = AtomicUsize::new(0);
+        for n_chunks in [1, 3, 100] {
+            pool.run(n_chunks, &|_| {
+                sum.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.into_inner(), 104);
+    }
+}
+
+#[test]
 fn each_chunk_runs_exactly_once() {
     for n_threads in [1, 2, 3, 5] {
         let pool = ThreadPool::new(n_threads);
