@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub enum Program {
     /// The product.
     Ocelli,
-    /// The camera probe of `ocelli-camera`.
+    /// The camera probe, `ocelli-board-probe`.
     Probe,
     /// The product for this machine, which stays outside.
     Host,
@@ -35,7 +35,7 @@ impl Program {
             ),
             Program::Probe => (
                 "OCELLI_BOARD_PROBE",
-                "aarch64-unknown-linux-musl/release/examples/probe",
+                "aarch64-unknown-linux-musl/release/probe",
             ),
             Program::Host => ("OCELLI_BOARD_HOST_BIN", "debug/ocelli"),
         };
@@ -51,7 +51,7 @@ impl Program {
             Program::Host => "cargo build --workspace --bin ocelli",
             Program::Ocelli => "cargo build --release --target aarch64-unknown-linux-musl",
             Program::Probe => {
-                "cargo build --release -p ocelli-camera --example probe --target aarch64-unknown-linux-musl"
+                "cargo build --release -p ocelli-agent -p ocelli-board-probe --target aarch64-unknown-linux-musl"
             }
         }
     }
