@@ -80,7 +80,7 @@ SIMD_4 = words(
     " uxtl uxtl2 shrn shrn2 rshrn rshrn2 sqshrn sqshrn2 uqshrn uqshrn2 sqrshrn sqrshrn2 uqrshrn uqrshrn2 sqshrun sqshrun2"
     " sqrshrun sqrshrun2 xtn xtn2 sqxtn sqxtn2 uqxtn uqxtn2 sqxtun sqxtun2 sqabs umov smov ins aesmc aesimc"
 )
-NARROWS_INTO_HALF = re.compile(r"(?:f?cvt|x?t|hr|shr|ru|r?addh|r?subh).*n2$|(?:xtn|xtun|hn|shrn|shrun|cvtn)2$")
+NARROWS_INTO_HALF = re.compile(r"(?:hn|xtn|xtun|shrn|shrun|cvtx?n)2$")
 # Latency, cycles the unit is taken: single and double.
 DIVISIONS = {"fdiv": ((18, 14), (33, 29)), "fsqrt": ((17, 13), (32, 28))}
 
@@ -114,9 +114,18 @@ class Instruction:
         self.merges = None  # register whose other part is written by an older instruction
 
 
+RANGE = re.compile(r"v(\d+)(\.\w+) ?- ?v(\d+)\.")
+
+
+def listed(ends):
+    """The registers of a list that is written as a range."""
+    first, form, last = int(ends[1]), ends[2], int(ends[3])
+    return ", ".join(f"v{(first + i) % 32}{form}" for i in range((last - first) % 32)) + f", v{last}."
+
+
 def registers(text):
     """Register numbers in a text: 0 to 31 general (31 is sp), 32 to 63 vector."""
-    found = []
+    text, found = RANGE.sub(listed, text), []
     for letter, number, stack in REGISTER.findall(text):
         if stack:
             found.append(31)
@@ -145,10 +154,10 @@ def split(operands):
 
 @functools.lru_cache(maxsize=None)
 def parse(line):
-    text = re.split(r"//|;", line, maxsplit=1)[0].strip()
-    name, _, operands = text.replace("\t", " ").partition(" ")
+    """An instruction without comment."""
+    name, _, operands = line.replace("\t", " ").partition(" ")
     parts = split(operands)
-    made = Instruction(text, name)
+    made = Instruction(line, name)
     if name.startswith("b.") or name in BRANCHES:
         branch(made, name, parts)
     elif name in NOTHING:
@@ -190,16 +199,12 @@ def memory(made, name, parts):
     at = next(i for i, part in enumerate(parts) if part.startswith("["))
     made.memory = True
     data = [r for part in parts[:at] for r in registers(part)]
-    listed = parts[0].startswith("{")
+    in_list = parts[0].startswith("{")
     load = name.startswith("ld")
-    if listed:
+    if in_list:
         lane = parts[0].rstrip().endswith("]")
         wide = bool(FULL.search(parts[0])) and not lane and not name.endswith("r")
         size = 16 if wide else 8
-        # Lists are written out or as a range.
-        ends = re.match(r"\{ ?v(\d+)\.\w+ ?- ?v(\d+)\.", parts[0])
-        if ends:
-            data = [32 + (int(ends[1]) + i) % 32 for i in range((int(ends[2]) - int(ends[1])) % 32 + 1)]
     else:
         lane, size = False, WIDTHS.get(parts[0][0], 8)
     if load:
@@ -207,9 +212,9 @@ def memory(made, name, parts):
         if is_vector:
             each = 2 if size == 16 else 1
             made.cycles = each * len(data)
-            made.alone = listed or made.cycles > 1
+            made.alone = in_list or made.cycles > 1
             made.pipes = PIPES if size == 16 else 1
-            latency = LOAD_128 if size == 16 or listed else LOAD_64
+            latency = LOAD_128 if size == 16 or in_list else LOAD_64
             made.writes = [(r, latency + each * i) for i, r in enumerate(data)]
             if lane:
                 made.reads += [(r, latency, False) for r in data]
@@ -227,7 +232,7 @@ def memory(made, name, parts):
             data = data[1:]
         if data and data[0] >= 32:
             made.cycles = len(data)
-            made.alone = listed or len(data) > 1
+            made.alone = in_list or len(data) > 1
             made.pipes = PIPES if size == 16 else 1
         made.reads = [(r, STORED + (i if made.cycles > 1 else 0), False) for i, r in enumerate(data)]
         base(made, at, parts)
@@ -293,10 +298,6 @@ def vector(made, name, parts):
     target = [] if name in NO_RESULT else registers(parts[0])[:1]
     sources = parts if name in NO_RESULT else parts[1:]
     read = [r for part in sources for r in registers(part)]
-    for part in sources:
-        ends = re.match(r"\{ ?v(\d+)\.\w+ ?- ?v(\d+)\.", part)
-        if ends:
-            read += [32 + (int(ends[1]) + i) % 32 for i in range(1, (int(ends[2]) - int(ends[1])) % 32)]
     to_general = bool(target) and target[0] < 32
     from_general = any(r < 32 for r in read)
     into_lane = bool(target) and "[" in parts[0]

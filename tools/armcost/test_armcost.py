@@ -185,6 +185,18 @@ class InOrder(unittest.TestCase):
         divide = "fdiv\tv0.2s, v1.2s, v2.2s"
         self.check((15, divide, "fadd\tv0.2s, v3.2s, v4.2s"), (1, divide, "fadd\tv5.2s, v3.2s, v4.2s"))
 
+    def test_only_narrowing_into_the_upper_half_reads_its_destination(self):
+        # By what the instructions do, not counted by anyone.
+        for line in ("trn2\tv0.2d, v3.2d, v4.2d", "zip2\tv0.2d, v3.2d, v4.2d"):
+            self.check((2, scale(0), line))
+        for line in ("xtn2\tv0.8h, v3.4s", "sqxtun2\tv0.16b, v3.8h", "fcvtn2\tv0.4s, v3.2d", "addhn2\tv0.8h, v3.4s, v4.4s"):
+            self.check((5, scale(0), line))
+
+    def test_a_range_of_registers_is_all_of_them(self):
+        for form in ("{ v0.16b, v1.16b, v2.16b }", "{ v0.16b - v2.16b }"):
+            self.check((9, scale(0), scale(1), scale(2), f"tbl\tv5.16b, {form}, v6.16b"))
+        self.assertEqual(in_order.registers("{ v31.8b-v1.8b }"), [63, 32, 33])
+
     def test_addresses_are_needed_before_what_is_stored(self):
         # Three cycles from a load to an address, two from an addition, as in GCC's table.
         self.check((4, "ldr\tx0, [x9]", "ldr\tx1, [x0]"), (3, double(0), "ldr\tx1, [x0]"))
