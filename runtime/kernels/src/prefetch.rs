@@ -56,9 +56,9 @@ pub(crate) fn prefetch_line(at: *const u8) {
 /// ones. The address may be past the end; a prefetch never faults.
 #[inline(always)]
 pub(crate) fn prefetch_stream(at: *const u8) {
+    let first = at.wrapping_add(STREAM_AHEAD);
     #[cfg(target_arch = "x86_64")]
     {
-        let first = at.wrapping_add(STREAM_AHEAD);
         prefetch_line(first);
         prefetch_line(first.wrapping_add(LINE));
     }
@@ -68,12 +68,12 @@ pub(crate) fn prefetch_stream(at: *const u8) {
         std::arch::asm!(
             "prfm pldl1strm, [{first}]",
             "prfm pldl1strm, [{first}, #64]",
-            first = in(reg) at.wrapping_add(STREAM_AHEAD),
+            first = in(reg) first,
             options(readonly, nostack, preserves_flags),
         );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
+    let _ = first;
 }
 
 /// Asks for the lines of `rows` rows of `len` values, `stride` apart, to be written: they come from
