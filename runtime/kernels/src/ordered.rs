@@ -1,13 +1,41 @@
-//! Sums of scaled rows whose additions have one order: equal bits on every CPU.
+//! Products whose additions have one order: equal bits on every CPU.
 //!
 //! Each value of a result is a chain of its own, and products are rounded before they are added,
-//! so neither the width of a vector nor the number of threads changes a bit. It is for results
-//! that are kept and compared, such as a pack.
+//! so neither the width of a vector, nor the tile it is computed in, nor the number of threads
+//! changes a bit. It is for results that are kept and compared, such as a pack.
 
 use crate::lanes::{FloatTier, Lanes, tiered};
+use std::mem::MaybeUninit;
 
-/// Vectors of the result that are summed at a time.
-const VECTORS: usize = 4;
+/// Rows of the result that are summed at a time.
+const ROWS: usize = 4;
+/// Vectors of each, and of a row that is alone.
+const VECTORS: usize = 2;
+const VECTORS_ALONE: usize = 4;
+/// Terms that are added before the next columns are: so many vectors stay in the first cache.
+const TERMS: usize = 256;
+/// Rows of the result from which on copying a strip of columns together pays.
+const ROWS_TO_COPY: usize = 8;
+/// Values of a vector at most.
+const MAX_LANES: usize = 16;
+
+/// Rows of a matrix, `stride` values from one to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// From the first row on.
+    pub values: &'a [f32],
+    /// Values from the begin of a row to that of the next.
+    pub stride: usize,
+}
+
+/// The same, to be written.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    /// From the first row on.
+    pub values: &'a mut [f32],
+    /// Values from the begin of a row to that of the next.
+    pub stride: usize,
+}
 
 /// `y[i] += Σ_b factors[b] · x[b · stride + i]`, `b` ascending.
 ///
@@ -15,66 +43,213 @@ const VECTORS: usize = 4;
 ///
 /// Panics if `x` ends before its last row does.
 pub fn add_scaled_rows(tier: FloatTier, factors: &[f32], x: &[f32], stride: usize, y: &mut [f32]) {
-    let Some(last) = factors.len().checked_sub(1) else {
-        return;
+    let [terms, width] = [factors.len(), y.len()];
+    let factors = Rows {
+        values: factors,
+        stride: terms,
     };
-    assert!(
-        last * stride + y.len() <= x.len(),
-        "x must have {} rows of {} values, {stride} apart",
-        factors.len(),
-        y.len()
+    let (x, y) = (
+        Rows { values: x, stride },
+        RowsMut {
+            values: y,
+            stride: width,
+        },
     );
-    // SAFETY: every row has as many values as y.
-    unsafe { add_all(tier, factors, x, stride, y) }
+    add_products(tier, [1, terms, width], factors, x, y);
+}
+
+/// `y[r][i] += Σ_b factors[r][b] · x[b][i]`, `b` ascending. `factors`: `[m, terms]`, `x`:
+/// `[terms, width]`, `y`: `[m, width]`
+///
+/// # Panics
+///
+/// Panics if one of the three ends before its last row does, or if rows of `y` overlap.
+pub fn add_products(
+    tier: FloatTier,
+    [m, terms, width]: [usize; 3],
+    factors: Rows<'_>,
+    x: Rows<'_>,
+    y: RowsMut<'_>,
+) {
+    if m == 0 || terms == 0 || width == 0 {
+        return;
+    }
+    let holds = |what: &str, len: usize, stride: usize, rows: usize, width: usize| {
+        assert!(
+            (rows - 1) * stride + width <= len,
+            "{what} must have {rows} rows of {width} values, {stride} apart"
+        );
+    };
+    holds("factors", factors.values.len(), factors.stride, m, terms);
+    holds("x", x.values.len(), x.stride, terms, width);
+    holds("y", y.values.len(), y.stride, m, width);
+    assert!(m == 1 || width <= y.stride, "rows of y overlap");
+    let (f, fs) = (factors.values.as_ptr(), factors.stride);
+    let (y, ys) = (y.values.as_mut_ptr(), y.stride);
+    // SAFETY: all rows are as long as was asserted.
+    unsafe {
+        add_all(
+            tier,
+            [m, terms, width],
+            f,
+            fs,
+            x.values.as_ptr(),
+            x.stride,
+            y,
+            ys,
+        )
+    }
 }
 
 tiered! {
-    unsafe fn add_all(factors: &[f32], x: &[f32], stride: usize, y: &mut [f32]) = add_all_on
+    unsafe fn add_all(
+        shape: [usize; 3],
+        f: *const f32,
+        fs: usize,
+        x: *const f32,
+        xs: usize,
+        y: *mut f32,
+        ys: usize,
+    ) = add_all_on
 }
 
 /// # Safety
 ///
 /// * The CPU has the instructions of `L`.
-/// * `x` has a row of `y.len()` values at `b * stride` for every factor `b`.
+/// * `f` has `m` rows of `terms`, `x` `terms` of `width`, `y` `m` of `width` values, so far apart.
 #[inline(always)]
-unsafe fn add_all_on<L: Lanes>(factors: &[f32], x: &[f32], stride: usize, y: &mut [f32]) {
-    let len = y.len();
-    let (x, y) = (x.as_ptr(), y.as_mut_ptr());
-    let mut i = 0;
-    // SAFETY: i + the vectors touched stays within y.len(), which every row of x has too.
-    unsafe {
-        while i + VECTORS * L::N <= len {
-            let mut sums = [L::splat(0.0); VECTORS];
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = L::load(y.add(i + v * L::N));
-            }
-            for (b, factor) in factors.iter().enumerate() {
-                let factor = L::splat(*factor);
-                let row = x.add(b * stride + i);
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.add(factor.mul(L::load(row.add(v * L::N))));
+unsafe fn add_all_on<L: Lanes>(
+    [m, terms, width]: [usize; 3],
+    f: *const f32,
+    fs: usize,
+    x: *const f32,
+    xs: usize,
+    y: *mut f32,
+    ys: usize,
+) {
+    for first in (0..terms).step_by(TERMS) {
+        let count = TERMS.min(terms - first);
+        let mut i = 0;
+        // SAFETY: the terms stay below `terms`, and i + the values touched within the width.
+        unsafe {
+            let (f, x) = (f.add(first), x.add(first * xs));
+            let columns = |i: usize| (x.add(i), y.add(i));
+            if m == 1 {
+                while i + VECTORS_ALONE * L::N <= width {
+                    let (x, y) = columns(i);
+                    tile::<L, 1, VECTORS_ALONE>(count, f, fs, x, xs, y, ys);
+                    i += VECTORS_ALONE * L::N;
                 }
             }
-            for (v, sum) in sums.into_iter().enumerate() {
-                sum.store(y.add(i + v * L::N));
+            while i + VECTORS * L::N <= width {
+                let (x, y) = columns(i);
+                strip::<L, VECTORS>(m, count, f, fs, x, xs, y, ys);
+                i += VECTORS * L::N;
             }
-            i += VECTORS * L::N;
+            while i + L::N <= width {
+                let (x, y) = columns(i);
+                strip::<L, 1>(m, count, f, fs, x, xs, y, ys);
+                i += L::N;
+            }
+            for r in 0..m {
+                for i in i..width {
+                    let (to, mut sum) = (y.add(r * ys + i), *y.add(r * ys + i));
+                    for b in 0..count {
+                        sum += *f.add(r * fs + b) * *x.add(b * xs + i);
+                    }
+                    *to = sum;
+                }
+            }
         }
-        while i + L::N <= len {
-            let mut sum = L::load(y.add(i));
-            for (b, factor) in factors.iter().enumerate() {
-                sum = sum.add(L::splat(*factor).mul(L::load(x.add(b * stride + i))));
+    }
+}
+
+/// A strip of `V` vectors of all rows.
+///
+/// # Safety
+///
+/// That of [`add_all_on`], for at most [`TERMS`] terms and `V` vectors.
+#[inline(always)]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "kernels take plain pointers and lengths"
+)]
+unsafe fn strip<L: Lanes, const V: usize>(
+    m: usize,
+    terms: usize,
+    f: *const f32,
+    fs: usize,
+    mut x: *const f32,
+    mut xs: usize,
+    y: *mut f32,
+    ys: usize,
+) {
+    const { assert!(L::N <= MAX_LANES) };
+    let mut together = [MaybeUninit::<f32>::uninit(); TERMS * VECTORS * MAX_LANES];
+    // SAFETY: `together` has room for all terms of a strip; rows stay below m.
+    unsafe {
+        if m >= ROWS_TO_COPY {
+            let to: *mut f32 = together.as_mut_ptr().cast();
+            for b in 0..terms {
+                for v in 0..V {
+                    L::load(x.add(b * xs + v * L::N)).store(to.add((b * V + v) * L::N));
+                }
             }
-            sum.store(y.add(i));
-            i += L::N;
+            (x, xs) = (to, V * L::N);
         }
-        while i < len {
-            let mut sum = *y.add(i);
-            for (b, factor) in factors.iter().enumerate() {
-                sum += factor * *x.add(b * stride + i);
+        let mut r = 0;
+        while r < m {
+            let (f, y) = (f.add(r * fs), y.add(r * ys));
+            match m - r {
+                1 => tile::<L, 1, V>(terms, f, fs, x, xs, y, ys),
+                2 => tile::<L, 2, V>(terms, f, fs, x, xs, y, ys),
+                3 => tile::<L, 3, V>(terms, f, fs, x, xs, y, ys),
+                _ => tile::<L, ROWS, V>(terms, f, fs, x, xs, y, ys),
             }
-            *y.add(i) = sum;
-            i += 1;
+            r += ROWS;
+        }
+    }
+}
+
+/// `R` rows of `V` vectors.
+///
+/// # Safety
+///
+/// That of [`add_all_on`], for so many rows and vectors.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
+    terms: usize,
+    f: *const f32,
+    fs: usize,
+    x: *const f32,
+    xs: usize,
+    y: *mut f32,
+    ys: usize,
+) {
+    // SAFETY: rows stay below R, vectors below V, terms below `terms`.
+    unsafe {
+        let mut sums = [[L::splat(0.0); V]; R];
+        for (r, row) in sums.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                *sum = L::load(y.add(r * ys + v * L::N));
+            }
+        }
+        for b in 0..terms {
+            let mut vectors = [L::splat(0.0); V];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                *vector = L::load(x.add(b * xs + v * L::N));
+            }
+            for (r, row) in sums.iter_mut().enumerate() {
+                let factor = L::splat(*f.add(r * fs + b));
+                for (sum, vector) in row.iter_mut().zip(vectors) {
+                    *sum = sum.add(factor.mul(vector));
+                }
+            }
+        }
+        for (r, row) in sums.into_iter().enumerate() {
+            for (v, sum) in row.into_iter().enumerate() {
+                sum.store(y.add(r * ys + v * L::N));
+            }
         }
     }
 }
@@ -111,6 +286,54 @@ mod tests {
                 assert_eq!(y, plain, "{tier:?} {rows} rows of {len}");
             }
         }
+    }
+
+    #[test]
+    fn many_rows_have_the_bits_of_the_plain_sums() {
+        for (m, terms, width) in [
+            (1, 3, 200),
+            (2, 9, 33),
+            (3, 300, 40),
+            (7, 5, 64),
+            (13, 520, 75),
+        ] {
+            let [fs, xs, ys] = [terms + 3, width + 5, width + 2];
+            let (f, x) = (values(m * fs, 4), values(terms * xs, 5));
+            let start = values(m * ys, 6);
+            let mut plain = start.clone();
+            for (r, row) in plain.chunks_exact_mut(ys).enumerate() {
+                for (i, value) in row[..width].iter_mut().enumerate() {
+                    *value = (0..terms).fold(*value, |sum, b| sum + f[r * fs + b] * x[b * xs + i]);
+                }
+            }
+            let row = |values, stride| Rows { values, stride };
+            for tier in FloatTier::available() {
+                let mut y = start.clone();
+                let to = RowsMut {
+                    values: &mut y,
+                    stride: ys,
+                };
+                add_products(tier, [m, terms, width], row(&f, fs), row(&x, xs), to);
+                assert_eq!(y, plain, "{tier:?} {m} x {terms} x {width}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "y must have 2 rows of 3 values, 4 apart")]
+    fn a_result_that_ends_early_is_refused() {
+        let of = |values| Rows { values, stride: 3 };
+        let y = RowsMut {
+            values: &mut [0.0; 6],
+            stride: 4,
+        };
+        add_products(
+            FloatTier::SCALAR,
+            [2, 1, 3],
+            of(&[1.0; 4]),
+            of(&[0.0; 3]),
+            y,
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Threads and f32 products of the packer, equal bit for bit on every CPU.
 
 use ocelli_kernels::FloatTier;
-use ocelli_kernels::ordered::add_scaled_rows;
+use ocelli_kernels::ordered::{Rows, RowsMut, add_products, add_scaled_rows};
 use ocelli_kernels::threads::ThreadPool;
 
 /// Outputs of a product that one piece of work computes.
@@ -29,6 +29,17 @@ impl Arithmetic {
         add_scaled_rows(self.tier, factors, x, stride, y);
     }
 
+    /// `y[r][i] += Σ_b factors[r][b] · x[b][i]`. `shape`: rows of `y`, terms, values of a row
+    pub(super) fn add_products(
+        &self,
+        shape: [usize; 3],
+        factors: Rows<'_>,
+        x: Rows<'_>,
+        y: RowsMut<'_>,
+    ) {
+        add_products(self.tier, shape, factors, x, y);
+    }
+
     /// `x·wᵀ`. `x`: `[m, k]`, `w`: `[n, k]` → `[m, n]`
     pub(super) fn product(&self, x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
         let (m, n) = (x.len() / k, w.len() / k);
@@ -43,9 +54,12 @@ impl Arithmetic {
                         column[r] = *value;
                     }
                 }
-                for (x, out) in x.chunks_exact(k).zip(strip.chunks_exact_mut(width)) {
-                    self.add_rows(x, &columns, width, out);
-                }
+                let of = |values, stride| Rows { values, stride };
+                let out = RowsMut {
+                    values: strip,
+                    stride: width,
+                };
+                self.add_products([m, k, width], of(x, k), of(&columns, width), out);
             });
         let mut out = vec![0f32; m * n];
         for (index, strip) in strips.chunks(m * STRIP).enumerate() {

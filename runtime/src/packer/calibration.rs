@@ -13,6 +13,7 @@ use crate::rotation::Rotation;
 use crate::tokenizer::Tokenizer;
 use ocelli_kernels::FloatTier;
 use ocelli_kernels::activation::{exp_slice, silu_slice};
+use ocelli_kernels::ordered::{Rows, RowsMut};
 use ocelli_kernels::panels::PANEL_ROWS;
 use ocelli_kernels::rope::RopeTable;
 
@@ -238,6 +239,7 @@ impl<'a> Calibration<'a> {
         let (width, kv) = (t.n_heads * t.head_dim, t.n_kv_heads * t.head_dim);
         self.turn(q, t.n_heads);
         self.turn(k, t.n_kv_heads);
+        let group = t.n_heads / t.n_kv_heads;
         let mut out = vec![0f32; q.len()];
         let pool = &arithmetic.pool;
         pool.for_each_chunk_mut(&mut out, size * width, &|window, out| {
@@ -246,14 +248,38 @@ impl<'a> Calibration<'a> {
             let columns = transposed(k, kv);
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let q = &q[(first + i) * width..][..width];
-                for head in 0..t.n_heads {
-                    let at = head / (t.n_heads / t.n_kv_heads) * t.head_dim;
-                    let q = &q[head * t.head_dim..][..t.head_dim];
-                    let mut scores = vec![0f32; i + 1];
-                    arithmetic.add_rows(q, &columns[at * n..], n, &mut scores);
-                    softmax(&mut scores, t.head_dim);
-                    let out = &mut out[head * t.head_dim..][..t.head_dim];
-                    arithmetic.add_rows(&scores, &v[at..], kv, out);
+                for head in 0..t.n_kv_heads {
+                    // Queries of a group read the same keys and values.
+                    let queries = Rows {
+                        values: &q[head * group * t.head_dim..],
+                        stride: t.head_dim,
+                    };
+                    let columns = Rows {
+                        values: &columns[head * t.head_dim * n..],
+                        stride: n,
+                    };
+                    let mut scores = vec![0f32; group * (i + 1)];
+                    let to = RowsMut {
+                        values: &mut scores,
+                        stride: i + 1,
+                    };
+                    arithmetic.add_products([group, t.head_dim, i + 1], queries, columns, to);
+                    for scores in scores.chunks_exact_mut(i + 1) {
+                        softmax(scores, t.head_dim);
+                    }
+                    let scores = Rows {
+                        values: &scores,
+                        stride: i + 1,
+                    };
+                    let v = Rows {
+                        values: &v[head * t.head_dim..],
+                        stride: kv,
+                    };
+                    let to = RowsMut {
+                        values: &mut out[head * group * t.head_dim..],
+                        stride: t.head_dim,
+                    };
+                    arithmetic.add_products([group, i + 1, t.head_dim], scores, v, to);
                 }
             }
         });

@@ -12,10 +12,13 @@ use ocelli_kernels::half::f16_bits_to_f32;
 use ocelli_kernels::int4_feedback::{FedBlock, int4_scale_under_feedback};
 use ocelli_kernels::int4_groups::Int4Groups;
 use ocelli_kernels::int4_panels::BLOCK;
+use ocelli_kernels::ordered::{Rows, RowsMut};
 use ocelli_kernels::panels::row_scale;
 
 /// Inputs whose moments are held together; wider inputs fall into blocks of so many.
 const MAX_WIDTH: usize = 3072;
+/// Rows that are computed together, while what they read is in the cache.
+const TOGETHER: usize = 16;
 /// Added to the diagonal, as a share of its mean: how far the calibration text is trusted.
 const DAMPING: f32 = 0.1;
 /// Largest magnitude of an int8 weight.
@@ -47,9 +50,21 @@ impl Moments {
             let width = max_width.min(k - first);
             let mut values = vec![0f32; width * width];
             let pool = &arithmetic.pool;
-            pool.for_each_chunk_mut(&mut values, width, &|i, out| {
-                let column: Vec<f32> = rows.chunks_exact(k).map(|row| row[first + i]).collect();
-                arithmetic.add_rows(&column, &rows[first..], k, &mut out[..=i]);
+            pool.for_each_chunk_mut(&mut values, width * TOGETHER, &|index, out| {
+                let (begin, m, count) = (index * TOGETHER, out.len() / width, rows.len() / k);
+                let mut columns = vec![0f32; m * count];
+                for (b, row) in rows.chunks_exact(k).enumerate() {
+                    for (i, value) in row[first + begin..][..m].iter().enumerate() {
+                        columns[i * count + b] = *value;
+                    }
+                }
+                let of = |values, stride| Rows { values, stride };
+                let (columns, rows) = (of(&columns, count), of(&rows[first..], k));
+                let out = RowsMut {
+                    values: out,
+                    stride: width,
+                };
+                arithmetic.add_products([m, count, begin + m], columns, rows, out);
             });
             Square {
                 first,
@@ -89,13 +104,25 @@ impl Factor {
             eliminate(arithmetic, block, start, width, &mut costs[start..end]);
             let costs = &costs[start..end];
             let pool = &arithmetic.pool;
-            pool.for_each_chunk_mut(before, width, &|j, out| {
-                let factors: Vec<f32> = block
-                    .chunks_exact(width)
-                    .zip(costs)
-                    .map(|(row, cost)| -share(row[j], *cost))
-                    .collect();
-                arithmetic.add_rows(&factors, block, width, &mut out[..=j]);
+            let block = Rows {
+                values: block,
+                stride: width,
+            };
+            pool.for_each_chunk_mut(before, width * TOGETHER, &|index, out| {
+                let (begin, m) = (index * TOGETHER, out.len() / width);
+                let factors = (begin..begin + m).flat_map(|j| {
+                    let column = block.values[j..].iter().step_by(width);
+                    column.zip(costs).map(|(v, cost)| -share(*v, *cost))
+                });
+                let factors = Rows {
+                    values: &factors.collect::<Vec<f32>>(),
+                    stride: costs.len(),
+                };
+                let out = RowsMut {
+                    values: out,
+                    stride: width,
+                };
+                arithmetic.add_products([m, costs.len(), begin + m], factors, block, out);
             });
             end = start;
         }
@@ -110,6 +137,32 @@ impl Factor {
             width,
             shares,
             costs,
+        }
+    }
+
+    /// Rounds the values of a row's block that begins at `start` one after the other to multiples of
+    /// a scale within a range; what is `wanted` of the later ones takes up what the earlier lost.
+    fn round_block(
+        &self,
+        weights: &[f32],
+        wanted: &mut [f32],
+        start: usize,
+        (scale, (least, greatest)): (f32, (f32, f32)),
+        values: &mut [i8],
+        errors: &mut [f32],
+    ) {
+        for c in 0..weights.len() {
+            let rounded = if scale == 0.0 {
+                0.0
+            } else {
+                (wanted[c] / scale).round_ties_even().clamp(least, greatest)
+            };
+            values[c] = rounded as i8;
+            errors[c] = weights[c] - rounded * scale;
+            let shares = &self.shares[(start + c) * self.width + start..];
+            for (wanted, share) in wanted[c + 1..].iter_mut().zip(&shares[c + 1..]) {
+                *wanted += errors[c] * share;
+            }
         }
     }
 
@@ -184,13 +237,10 @@ impl<'a> Feedback<'a> {
 
     /// Rounds rows to int8, one scale each: values `[r, k]` and scales `[r]`. `weights`: `[r, k]`
     pub(super) fn int8_rows(&self, weights: &[f32], k: usize) -> (Vec<i8>, Vec<f32>) {
-        let rows = self.rows(weights, k, &|row| {
-            let scale = row_scale(row);
-            let values = self.round(row, (-INT8_MAX, INT8_MAX), |_, _, _, _| scale);
-            Rounded {
-                values,
-                scales: vec![scale],
-            }
+        let rows = self.rows(weights, k, &|rows| {
+            let scales: Vec<f32> = rows.chunks_exact(k).map(row_scale).collect();
+            let values = self.round(rows, k, (-INT8_MAX, INT8_MAX), |r, _, _, _, _| scales[r]);
+            Rounded { values, scales }
         });
         join(rows)
     }
@@ -198,71 +248,76 @@ impl<'a> Feedback<'a> {
     /// Rounds rows to int4, one scale for 32 values, searched for where the feedback of all values
     /// before them is known, with that among them. `weights`: `[r, k]`
     pub(super) fn int4_rows(&self, weights: &[f32], k: usize) -> Int4Groups {
-        let rows = self.rows(weights, k, &|row| {
-            let mut scales = Vec::with_capacity(k / BLOCK);
-            let values = self.round(row, (-8.0, 7.0), |factor, weights, wanted, start| {
-                let bits = factor.int4_scale(self.arithmetic, weights, wanted, start);
-                scales.push(bits);
-                f16_bits_to_f32(bits)
-            });
+        let rows = self.rows(weights, k, &|rows| {
+            let blocks = k / BLOCK;
+            let mut scales = vec![0; rows.len() / k * blocks];
+            let scale =
+                |r: usize, factor: &Factor, weights: &[f32], wanted: &[f32], start: usize| {
+                    let bits = factor.int4_scale(self.arithmetic, weights, wanted, start);
+                    scales[r * blocks + (factor.first + start) / BLOCK] = bits;
+                    f16_bits_to_f32(bits)
+                };
+            let values = self.round(rows, k, (-8.0, 7.0), scale);
             Rounded { values, scales }
         });
         let (values, scales) = join(rows);
         Int4Groups::new(values, scales, k)
     }
 
+    /// Rounds all rows, [`TOGETHER`] at a time.
     fn rows<S: Clone + Default + Send>(
         &self,
         weights: &[f32],
         k: usize,
         round: &(dyn Fn(&[f32]) -> Rounded<S> + Sync),
     ) -> Vec<Rounded<S>> {
-        let mut rows = vec![Rounded::default(); weights.len() / k];
+        let parts: Vec<&[f32]> = weights.chunks(TOGETHER * k).collect();
+        let mut rounded = vec![Rounded::default(); parts.len()];
         let pool = &self.arithmetic.pool;
-        pool.for_each_chunk_mut(&mut rows, 1, &|i, out| {
-            out[0] = round(&weights[i * k..][..k]);
-        });
-        rows
+        pool.for_each_chunk_mut(&mut rounded, 1, &|i, out| out[0] = round(parts[i]));
+        rounded
     }
 
-    /// Rounds one row, [`BLOCK`] values at a time, to multiples of the scale that `scale` says for
-    /// the weights there, what is wanted of them, and where among the inputs of the factor they begin.
+    /// Rounds rows, [`BLOCK`] values at a time, to multiples of the scale that `scale` says for the
+    /// row, the weights there, what is wanted of them, and where among the inputs of the factor
+    /// they begin. `rows`: `[r, k]`
     fn round(
         &self,
-        weights: &[f32],
-        (least, greatest): (f32, f32),
-        mut scale: impl FnMut(&Factor, &[f32], &[f32], usize) -> f32,
+        rows: &[f32],
+        k: usize,
+        range: (f32, f32),
+        mut scale: impl FnMut(usize, &Factor, &[f32], &[f32], usize) -> f32,
     ) -> Vec<i8> {
-        let mut values = vec![0i8; weights.len()];
+        let m = rows.len() / k;
+        let mut values = vec![0i8; rows.len()];
         for factor in &self.factors {
             let width = factor.width;
-            let weights = &weights[factor.first..][..width];
-            let values = &mut values[factor.first..][..width];
-            let mut wanted = weights.to_vec();
+            let row = |r: usize| &rows[r * k + factor.first..][..width];
+            let mut wanted: Vec<f32> = (0..m).flat_map(row).copied().collect();
             for start in (0..width).step_by(BLOCK) {
                 let end = (start + BLOCK).min(width);
-                let scale = scale(factor, &weights[start..end], &wanted[start..end], start);
-                let mut errors = [0f32; BLOCK];
-                for c in start..end {
-                    let rounded = if scale == 0.0 {
-                        0.0
-                    } else {
-                        (wanted[c] / scale).round_ties_even().clamp(least, greatest)
-                    };
-                    values[c] = rounded as i8;
-                    let error = weights[c] - rounded * scale;
-                    errors[c - start] = error;
-                    let shares = &factor.shares[c * width..][c + 1..end];
-                    for (wanted, share) in wanted[c + 1..end].iter_mut().zip(shares) {
-                        *wanted += error * share;
-                    }
+                let mut errors = vec![0f32; m * (end - start)];
+                for (r, errors) in errors.chunks_exact_mut(end - start).enumerate() {
+                    let weights = &row(r)[start..end];
+                    let wanted = &mut wanted[r * width..][start..end];
+                    let scale = scale(r, factor, weights, wanted, start);
+                    let values = &mut values[r * k + factor.first + start..];
+                    factor.round_block(weights, wanted, start, (scale, range), values, errors);
                 }
-                let (errors, shares) = (
-                    &errors[..end - start],
-                    &factor.shares[start * width + end..],
-                );
-                self.arithmetic
-                    .add_rows(errors, shares, width, &mut wanted[end..]);
+                let errors = Rows {
+                    values: &errors,
+                    stride: end - start,
+                };
+                let shares = Rows {
+                    values: &factor.shares[start * width + end..],
+                    stride: width,
+                };
+                let wanted = RowsMut {
+                    values: &mut wanted[end..],
+                    stride: width,
+                };
+                let shape = [m, end - start, width - end];
+                self.arithmetic.add_products(shape, errors, shares, wanted);
             }
         }
         values
