@@ -131,11 +131,11 @@ pub fn load(global: &Global, progress: &mut Progress) -> Result<(Vlm, Duration),
 }
 
 /// What to say where the system granted fewer threads than were asked for.
-fn refused_threads(wanted: usize, granted: usize) -> Option<String> {
+pub(crate) fn refused_threads(wanted: usize, granted: usize) -> Option<String> {
     (granted < wanted).then(|| {
         format!(
             "the system granted {granted} of {wanted} threads, work goes on with them; raise the limit of \
-             processes (`ulimit -u`, pids.max of the control group), or give --threads {granted}"
+             processes (`ulimit -u`, pids.max of the control group)"
         )
     })
 }
@@ -171,7 +171,7 @@ pub fn load_with(
     if !global.quiet
         && let Some(text) = refused_threads(options.threads, vlm.n_threads())
     {
-        remark!("ocelli: {text}");
+        remark!("ocelli: {text}, or give --threads {}", vlm.n_threads());
     }
     let shortage = vlm.shortage();
     if shortage.is_none() {
@@ -214,7 +214,7 @@ mod tests {
     fn threads_that_the_system_refuses_are_told() {
         assert_eq!(refused_threads(4, 4), None);
         let told = refused_threads(4, 1).unwrap();
-        for part in ["1 of 4 threads", "ulimit -u", "--threads 1"] {
+        for part in ["1 of 4 threads", "ulimit -u", "pids.max"] {
             assert!(told.contains(part), "{told}");
         }
     }

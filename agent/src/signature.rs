@@ -154,7 +154,16 @@ impl Keys {
                 .filter(|key| !key.is_empty())
                 .map(str::to_owned)
                 .collect();
-            return Keys::read("OCELLI_MODEL_KEYS", &keys);
+            let from = "OCELLI_MODEL_KEYS";
+            // Or what only looks empty would switch off the keys of the files.
+            if keys.is_empty() {
+                return Err(SignatureError::Key {
+                    from: from.to_owned(),
+                    text: value,
+                    reason: "it names no key; unset it to ask for none".to_owned(),
+                });
+            }
+            return Keys::read(from, &keys);
         }
         let user = set("XDG_CONFIG_HOME")
             .map(PathBuf::from)

@@ -111,12 +111,18 @@ fn row_ranges(n: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |first| first..n.min(first + rows.max(1)))
 }
 
-/// The name of a tensor in a checkpoint: text models have no `text_model` in theirs.
+/// The name of a tensor in a checkpoint: text models have no `text_model` in theirs, and what was saved
+/// without its head has no `model` in front.
 fn name_in<'n>(checkpoint: &Checkpoint, name: &'n str) -> Cow<'n, str> {
-    let short = name.strip_prefix("model.text_model.");
-    let short = short.map(|rest| format!("model.{rest}"));
-    match short.filter(|short| !checkpoint.contains(name) && checkpoint.contains(short)) {
-        Some(short) => Cow::Owned(short),
+    let text = name.strip_prefix("model.text_model.");
+    let text = text.map(|rest| format!("model.{rest}"));
+    let headless = name.strip_prefix("model.").map(str::to_owned);
+    let mut others = text.into_iter().chain(headless);
+    if checkpoint.contains(name) {
+        return Cow::Borrowed(name);
+    }
+    match others.find(|other| checkpoint.contains(other)) {
+        Some(other) => Cow::Owned(other),
         None => Cow::Borrowed(name),
     }
 }
@@ -205,7 +211,11 @@ fn weights(
     if takes_onnx {
         return Ok(Box::new(OnnxModel::open(dir, &files.config, variant)?));
     }
-    Ok(Box::new(Checkpoint::open(dir)?))
+    let checkpoint = Checkpoint::open(dir)?;
+    let config = &files.config;
+    let n_vision = config.vision.as_ref().map_or(0, |vision| vision.n_layers);
+    checkpoint.check_layers(config.text.n_layers, n_vision)?;
+    Ok(Box::new(checkpoint))
 }
 
 /// The bytes of some rows of a tensor of this shape that lies in `bytes`.

@@ -15,10 +15,8 @@
 //!
 //! The way of a model: [`config`] and [`import`] read published files, [`packer`]
 //! folds, rotates and quantises, [`pack`] writes and maps the result, [`weights`]
-//! holds its bytes; [`memory`] says whether they fit.
-//! holds its bytes, [`probe`] finds out whether this CPU computes them rightly.
-//! holds its bytes; [`memory`] says whether they fit, [`threads`] how many cores each
-//! phase gets.
+//! holds its bytes; [`probe`] finds out whether this CPU computes them rightly, [`memory`] whether
+//! they fit, [`threads`] how many cores each phase gets.
 //!
 //! Beside the model, `detector` runs ordinary ONNX files (feature `onnx`).
 //!

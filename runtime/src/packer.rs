@@ -183,6 +183,8 @@ pub struct Packed<W> {
     pub weights: WeightScheme,
     /// Which of the layers' matrices keep the 4-bit grid of their file, if most do.
     pub on_grid: Option<OnGrid>,
+    /// Threads it was computed on: one for each processor, unless the system refused some.
+    pub threads: usize,
 }
 
 /// How many matrices of the decoder's layers keep the 4-bit grid of their file.
@@ -240,6 +242,7 @@ pub fn pack_model<W: Write + Seek>(
         storage,
         plan,
         done: 0,
+        threads: 1,
         progress,
     };
     for (name, bytes) in tokenizer.iter() {
@@ -256,6 +259,7 @@ pub fn pack_model<W: Write + Seek>(
         on_grid: packer.on_grid(),
         out: packer.writer.finish()?,
         refusal: tokenizer.tables.err(),
+        threads: packer.threads,
     })
 }
 
@@ -313,6 +317,8 @@ struct Packer<'a, W> {
     plan: Vec<PlannedTensor>,
     /// Tensors of the plan that are written.
     done: usize,
+    /// Threads that compute.
+    threads: usize,
     progress: Progress<'a>,
 }
 
@@ -510,6 +516,7 @@ impl<W: Write + Seek> Packer<'_, W> {
         let x = self.embedding(embed_name, t.vocab_size, &ids)?;
         let basis = self.storage.basis();
         let arithmetic = Arithmetic::new();
+        self.threads = arithmetic.pool.size();
         let mut text = (!ids.is_empty()).then(|| Calibration::new(t, self.weights, basis, x));
         for i in 0..t.n_layers {
             let rounded = self.rounded_inputs(i);

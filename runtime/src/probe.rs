@@ -124,12 +124,17 @@ impl Probes {
     ///
     /// A pack whose model does not start or run.
     pub fn make(pack: &Arc<Pack>, threads: usize) -> Result<Probes, ProbeError> {
+        Probes::computed_by(pack, &Probes::scalar(threads)?)
+    }
+
+    /// The definition that probes are made by.
+    fn scalar(threads: usize) -> Result<Arc<Compute>, ProbeError> {
         let scalar = int8_gemm::available()
             .last()
             .expect("the scalar kernel runs everywhere");
         let compute =
             Compute::with_kernel(threads, scalar.gemm.name()).map_err(LoadError::Compute)?;
-        Probes::computed_by(pack, &Arc::new(compute))
+        Ok(Arc::new(compute))
     }
 
     /// What other kernels make of the same inputs, for measuring how far they are apart.
@@ -245,18 +250,21 @@ impl Probes {
 }
 
 /// Makes the probes of a pack that was just written, and puts them into the file, which is open for
-/// reading and writing here and nowhere else; `origin` names it in errors.
+/// reading and writing here and nowhere else; `origin` names it in errors. Returns on how many threads,
+/// of those asked for, they were computed.
 ///
 /// # Errors
 ///
 /// A pack whose model does not start or run; whatever reading and writing reports.
-pub fn put_into(file: &File, origin: &str, threads: usize) -> Result<(), ProbeError> {
+pub fn put_into(file: &File, origin: &str, threads: usize) -> Result<usize, ProbeError> {
     let region = Region::of_file(file).map_err(PackError::Io)?;
     let pack = Arc::new(Pack::from_region(region, origin)?);
-    let blob = Probes::make(&pack, threads)?.to_blob(&pack)?;
+    let compute = Probes::scalar(threads)?;
+    let blob = Probes::computed_by(&pack, &compute)?.to_blob(&pack)?;
     let (header, start) = (pack.header().clone(), pack.data_start());
     drop(pack);
-    Ok(replace_blob(&mut &*file, header, start, BLOB, &blob)?)
+    replace_blob(&mut &*file, header, start, BLOB, &blob)?;
+    Ok(compute.pool().size())
 }
 
 /// The line of the tensor table for the probes of a pack.

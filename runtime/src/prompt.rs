@@ -30,6 +30,7 @@ pub(crate) mod tests;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 use serde::{Deserialize, Serialize};
+use std::io;
 
 use crate::image::TileLayout;
 use crate::tokenizer::{FAKE_TOKEN_AROUND_IMAGE, IMAGE_TOKEN, Tokenizer, TokenizerError};
@@ -38,6 +39,13 @@ use crate::tokenizer::{FAKE_TOKEN_AROUND_IMAGE, IMAGE_TOKEN, Tokenizer, Tokenize
 const TEMPLATE_NAME: &str = "chat template";
 /// A text no template writes by itself.
 const PROBE: &str = "fqzjv 7 xkwpm";
+/// Most instructions a template may take, without messages and for each part of one. The published
+/// ones take under a hundred for a message.
+const STEPS: u64 = 1_000_000;
+const STEPS_A_PART: u64 = 10_000;
+/// Most bytes it may write, without texts and for each byte of them.
+const MAX_WRITTEN: usize = 1 << 20;
+const WRITTEN_A_BYTE: usize = 8;
 
 /// Why a prompt cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,17 @@ pub enum PromptError {
     Template {
         /// Line and reason.
         source: minijinja::Error,
+    },
+    /// The chat template goes on and on.
+    #[error(
+        "the chat template has not ended after {steps} steps or {bytes} bytes of text; \
+         take the template of the model's own repository"
+    )]
+    EndlessTemplate {
+        /// Most instructions it may take.
+        steps: u64,
+        /// Most bytes it may write.
+        bytes: usize,
     },
     /// There is nothing to say.
     #[error("the conversation has no messages, at least 1 is needed")]
@@ -267,15 +286,35 @@ impl ChatTemplate {
     /// The conversation as text, with one `<image>` for each picture and the opening of the
     /// model's turn at the end.
     fn render(&self, messages: &[Message]) -> Result<String, PromptError> {
-        let environment = self.environment()?;
+        let mut environment = self.environment()?;
+        let parts = || messages.iter().flat_map(|message| &message.parts);
+        environment.set_fuel(Some(STEPS + STEPS_A_PART * parts().count() as u64));
+        let texts = parts().map(|part| match part {
+            Part::Text(text) => text.len(),
+            Part::Image => 0,
+        });
+        let mut written = Bounded {
+            bytes: Vec::new(),
+            left: MAX_WRITTEN + WRITTEN_A_BYTE * texts.sum::<usize>(),
+        };
         let value = |message: &Message| message.to_template_value(self.form);
         let messages: Vec<Value> = messages.iter().map(value).collect();
-        environment
+        let rendered = environment
             .get_template(TEMPLATE_NAME)
             .and_then(|template| {
-                template.render(context! { messages, add_generation_prompt => true })
-            })
-            .map_err(|source| PromptError::Template { source })
+                let context = context! { messages, add_generation_prompt => true };
+                template.render_captured_to(context, &mut written).map(drop)
+            });
+        match rendered {
+            Ok(()) => Ok(String::from_utf8_lossy(&written.bytes).into_owned()),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::OutOfFuel | ErrorKind::WriteFailure => PromptError::EndlessTemplate {
+                    steps: environment.fuel().unwrap_or(STEPS),
+                    bytes: written.bytes.len() + written.left,
+                },
+                _ => PromptError::Template { source: error },
+            }),
+        }
     }
 
     fn environment(&self) -> Result<Environment<'_>, PromptError> {
@@ -290,6 +329,25 @@ impl ChatTemplate {
             .add_template(TEMPLATE_NAME, &self.source)
             .map_err(|source| PromptError::Template { source })?;
         Ok(environment)
+    }
+}
+
+/// Text that may not grow without end.
+struct Bounded {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.left.checked_sub(bytes.len());
+        self.left = left.ok_or(io::ErrorKind::FileTooLarge)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

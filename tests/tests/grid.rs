@@ -63,6 +63,7 @@ impl Files {
             refusal: packed.refusal,
             weights: packed.weights,
             on_grid: packed.on_grid,
+            threads: packed.threads,
         }
     }
 

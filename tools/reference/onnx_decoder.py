@@ -193,11 +193,15 @@ class Decoder:
         g = self.graph
         if self.has_past:
             k, v = (
-                g.op("Concat", f"past_key_values.{index}.{part}", value, axis=2)
+                g.op("Concat", self.past(f"past_key_values.{index}.{part}"), value, axis=2)
                 for part, value in (("key", k), ("value", v))
             )
         mix = self.parts if self.form.attention == "parts" else self.all_heads
         return mix(q, self.repeated(k), self.repeated(v)), (k, v)
+
+    def past(self, name: str) -> str:
+        """A cache as it comes in."""
+        return self.graph.op("Concat", name, axis=-2) if self.form.traced else name
 
     def by_head(self, x: str, heads: int) -> str:
         """[B, S, heads·d] -> [B, heads, S, d]."""

@@ -32,12 +32,16 @@ class Form:
     fused_vision: bool  # MultiHeadAttention, FastGelu; else Softmax and tanh
     biased: bool  # biases go into SkipLayerNormalization, MultiHeadAttention and FastGelu
     activation: str  # silu: `parts` (Sigmoid, Mul) or `quick` (QuickGelu, alpha 1)
+    traced: bool = False  # the cache is put together alone first, as torch traces transformers' own
+    optimised: bool = False  # what onnxruntime writes when it has optimised the graph
 
 
 FORMS = {
     form.name: form
     for form in (
         Form("plain", 14, False, "matmul", "parts", "parts", "cache", False, False, False, False, "parts"),
+        Form("traced", 14, False, "matmul", "parts", "parts", "cache", False, False, False, False, "parts", traced=True),
+        Form("optimised", 14, False, "matmul", "parts", "parts", "cache", False, False, False, False, "parts", optimised=True),
         Form("named", 20, True, "transpose", "op", "parts", "frequencies", False, False, False, False, "parts"),
         # Operator by operator what the model builder of onnxruntime-genai 0.6 makes of a Llama decoder, which the
         # published 256M decoders fit to within 700 bytes of graph.

@@ -28,13 +28,18 @@ const ONNX_DECODERS: [&str; 3] = [
     "decoder_model",
     "decoder_with_past_model",
 ];
-/// The name of a text model in one ONNX file.
-const ONNX_TEXT: &str = "model";
+/// Names of a text model in one ONNX file, the most wanted first.
+const ONNX_TEXTS: [&str; 4] = [
+    "model",
+    ONNX_DECODERS[0],
+    ONNX_DECODERS[1],
+    ONNX_DECODERS[2],
+];
 /// Folders that may hold ONNX files.
 const ONNX_FOLDERS: [&str; 2] = ["onnx/", ""];
 /// GGUF and ONNX variants, the most wanted first: what loses least when it is packed in int8.
 const GGUF_WANTED: [&str; 6] = ["q8_0", "f16", "bf16", "f32", "q6_k", "q4_k_m"];
-const ONNX_WANTED: [&str; 8] = [
+const ONNX_WANTED: [&str; 9] = [
     "fp16",
     "fp32",
     "q8",
@@ -43,6 +48,7 @@ const ONNX_WANTED: [&str; 8] = [
     "quantized",
     "q4f16",
     "q4",
+    "bnb4",
 ];
 
 /// A form that models are published in, and perhaps which variant of it.
@@ -52,7 +58,8 @@ pub enum Format {
     Safetensors,
     /// A GGUF file and its projector.
     Gguf(Option<String>),
-    /// The ONNX export: vision encoder, embedding table and decoder; or a text model in one file.
+    /// The ONNX export: vision encoder, embedding table and decoder; or a text model in one file,
+    /// whatever that is called.
     Onnx(Option<String>),
     /// A pack, ready to use.
     Pack(Option<String>),
@@ -296,11 +303,24 @@ fn onnx(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
     let found = ONNX_DECODERS
         .iter()
         .find_map(|decoder| variants.iter().find_map(|variant| whole(decoder, variant)));
-    let text = |variant: &&str| {
-        let files = onnx_part(listing, ONNX_TEXT, variant)?;
-        Some(((*variant).to_owned(), files))
+    // A decoder beside any part of what sees is not whole without the others.
+    let sees = listing.files.iter().any(|file| {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        name.ends_with(".onnx") && ONNX_PARTS.iter().any(|part| name.starts_with(part))
+    });
+    let texts = match sees {
+        true => &ONNX_TEXTS[..1],
+        false => &ONNX_TEXTS[..],
     };
-    let found = found.or_else(|| variants.iter().find_map(text));
+    let text = |name: &str, variant: &str| {
+        let files = onnx_part(listing, name, variant)?;
+        Some((variant.to_owned(), files))
+    };
+    let found = found.or_else(|| {
+        texts
+            .iter()
+            .find_map(|name| variants.iter().find_map(|variant| text(name, variant)))
+    });
     let (variant, weights) = found.ok_or_else(|| {
         let here: Vec<_> = listing
             .files
@@ -309,10 +329,10 @@ fn onnx(listing: &Listing, variant: Option<&str>) -> Result<Choice, String> {
             .collect();
         let path = |part: &&str| format!("onnx/{}", onnx_name(part, variant.unwrap_or("fp32")));
         format!(
-            "an ONNX export is {} and one of {}, or {} alone{}; {}",
+            "an ONNX export is {} and one of {}, or of a text model {} or one of these alone{}; {}",
             ONNX_PARTS.each_ref().map(path).join(", "),
             ONNX_DECODERS.each_ref().map(path).join(", "),
-            path(&ONNX_TEXT),
+            path(&ONNX_TEXTS[0]),
             match variant {
                 Some(_) => "",
                 None => ", or these of another variant",
@@ -438,10 +458,66 @@ mod tests {
             }
             let error = chosen(&all, Some("onnx:int8")).unwrap_err().to_string();
             assert!(
-                error.contains("or onnx/model_int8.onnx alone; there are"),
+                error.contains(
+                    "of a text model onnx/model_int8.onnx or one of these alone; there are"
+                ),
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_text_model_may_be_called_a_decoder() {
+        for (published, format, wanted) in [
+            (
+                &["decoder_model_merged.onnx", "decoder_model_merged_q4.onnx"][..],
+                None,
+                &["decoder_model_merged.onnx"][..],
+            ),
+            (
+                &["decoder_model_merged.onnx", "decoder_model_merged_q4.onnx"],
+                Some("onnx:q4"),
+                &["decoder_model_merged_q4.onnx"],
+            ),
+            (
+                &[
+                    "decoder_model_merged_bnb4.onnx",
+                    "decoder_model_merged_bnb4.onnx_data",
+                ],
+                None,
+                &[
+                    "decoder_model_merged_bnb4.onnx",
+                    "decoder_model_merged_bnb4.onnx_data",
+                ],
+            ),
+            (
+                &["decoder_model.onnx", "decoder_with_past_model.onnx"],
+                Some("onnx"),
+                &["decoder_model.onnx"],
+            ),
+            (
+                &["decoder_model_merged_fp16.onnx", "model_quantized.onnx"],
+                None,
+                &["model_quantized.onnx"],
+            ),
+        ] {
+            for folder in ["onnx/", ""] {
+                let in_folder = |name: &&str| format!("{folder}{name}");
+                let published: Vec<_> = published.iter().map(in_folder).collect();
+                let published: Vec<_> = published.iter().map(String::as_str).collect();
+                let all = [&["config.json"], &published[..]].concat();
+                let mut found = chosen(&all, format).unwrap();
+                found.retain(|path| path != "config.json");
+                let wanted: Vec<_> = wanted.iter().map(in_folder).collect();
+                assert_eq!(found, wanted, "{format:?} of {all:?}");
+            }
+        }
+        let seeing = [
+            "config.json",
+            "embed_tokens.onnx",
+            "decoder_model_merged.onnx",
+        ];
+        assert!(chosen(&seeing, Some("onnx")).is_err());
     }
 
     #[test]
@@ -497,12 +573,12 @@ mod tests {
             (
                 &published[3..],
                 "onnx",
-                "onnx/vision_encoder.onnx, onnx/embed_tokens.onnx and one of onnx/decoder_model_merged.onnx, onnx/decoder_model.onnx, onnx/decoder_with_past_model.onnx, or onnx/model.onnx alone, or these of another variant; there are onnx/embed_tokens_fp16.onnx,",
+                "onnx/vision_encoder.onnx, onnx/embed_tokens.onnx and one of onnx/decoder_model_merged.onnx, onnx/decoder_model.onnx, onnx/decoder_with_past_model.onnx, or of a text model onnx/model.onnx or one of these alone, or these of another variant; there are onnx/embed_tokens_fp16.onnx,",
             ),
             (
                 &published[..5],
                 "onnx:q4",
-                "one of onnx/decoder_model_merged_q4.onnx, onnx/decoder_model_q4.onnx, onnx/decoder_with_past_model_q4.onnx, or onnx/model_q4.onnx alone; there are",
+                "one of onnx/decoder_model_merged_q4.onnx, onnx/decoder_model_q4.onnx, onnx/decoder_with_past_model_q4.onnx, or of a text model onnx/model_q4.onnx or one of these alone; there are",
             ),
             (&published[..], "onnx:int8", "onnx/vision_encoder_int8.onnx"),
         ] {

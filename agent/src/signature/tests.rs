@@ -62,6 +62,16 @@ fn whatever_else_comes_is_refused_and_the_wanted_key_named() {
 }
 
 #[test]
+fn a_variable_without_a_key_does_not_switch_the_keys_of_the_files_off() {
+    for text in [",", " ", "\n", " , "] {
+        let variable = |name: &str| (name == "OCELLI_MODEL_KEYS").then(|| text.into());
+        let error = Keys::configured(&[], variable).unwrap_err().to_string();
+        assert!(error.contains("OCELLI_MODEL_KEYS"), "{error}");
+        assert!(error.contains("names no key"), "{error}");
+    }
+}
+
+#[test]
 fn keys_come_from_the_flag_or_the_variable_or_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("ocelli");

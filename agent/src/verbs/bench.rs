@@ -89,7 +89,9 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
     if let Some(path) = &args.write {
         pack::refuse_existing(path, args.force)?;
         pack::refuse_folder(path)?;
-        return write_pack(global, args, shape, path);
+        let aside = pack::Aside::of(path)?;
+        write_pack(global, args, shape, aside.file(), path)?;
+        return aside.take_place();
     }
     let fault = |source| Fault::File {
         path: std::env::temp_dir(),
@@ -101,7 +103,8 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
         .map_err(fault)?;
     let _leftover = Leftover::guard(dir.path()).map_err(fault)?;
     let path = dir.path().join("synthetic.ocelli");
-    write_pack(global, args, shape, &path)?;
+    let file = File::create_new(&path).map_err(fault)?;
+    write_pack(global, args, shape, &file, &path)?;
     let mut child = itself(global, &path.display().to_string())?;
     for (flag, value) in [
         ("--prefill", args.prefill),
@@ -123,13 +126,19 @@ fn run_shape(global: &Global, args: &BenchArgs, shape: Shape) -> Result<(), Faul
     }
 }
 
-fn write_pack(global: &Global, args: &BenchArgs, shape: Shape, path: &Path) -> Result<(), Fault> {
+fn write_pack(
+    global: &Global,
+    args: &BenchArgs,
+    shape: Shape,
+    file: &File,
+    path: &Path,
+) -> Result<(), Fault> {
     let fault = |source| Fault::File {
         path: path.to_path_buf(),
         source,
     };
     let mut progress = Progress::new(global);
-    let out = BufWriter::new(File::create(path).map_err(fault)?);
+    let out = BufWriter::new(file);
     let weights = global
         .weights
         .map_or_else(WeightScheme::default, WeightScheme::from);

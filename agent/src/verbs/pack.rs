@@ -20,6 +20,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 /// Runs the verb.
 ///
@@ -63,23 +64,7 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         progress.clear();
         remark!("ocelli: weights from {taken}");
     }
-    let file_fault = |source| Fault::File {
-        path: args.output.clone(),
-        source,
-    };
-    let parent = args
-        .output
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    // Removed on drop unless it is persisted.
-    let partial = tempfile::Builder::new()
-        .prefix(".ocelli-")
-        .suffix(".partial")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(parent)
-        .map_err(file_fault)?;
-    let _leftover = Leftover::guard(partial.path()).map_err(file_fault)?;
+    let aside = Aside::of(&args.output)?;
     let options = PackOptions {
         calibration,
         spare_percent: args.spare,
@@ -90,16 +75,11 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         &name,
         &model,
         &options,
-        (partial.as_file(), &args.output),
+        (aside.file(), &args.output),
         &mut progress,
     )?;
-    gate::check_written(partial.as_file(), &args.output, kernels)?;
-    partial
-        .persist(&args.output)
-        .map_err(|error| file_fault(error.error))?;
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(file_fault)?;
+    gate::check_written(aside.file(), &args.output, kernels)?;
+    aside.take_place()?;
     progress.clear();
     if global.json {
         let report = json!({
@@ -117,6 +97,72 @@ pub fn run_on(global: &Global, args: &PackArgs, kernels: &Arc<Compute>) -> Resul
         );
     }
     Ok(())
+}
+
+/// A file that is written beside the one it becomes. Until then, whatever ends the program but a kill
+/// removes it.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    partial: NamedTempFile,
+    output: PathBuf,
+    _leftover: Leftover,
+}
+
+impl Aside {
+    /// Makes an empty file beside `output`.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be written.
+    pub(crate) fn of(output: &Path) -> Result<Aside, Fault> {
+        let fault = |source| Fault::File {
+            path: output.to_owned(),
+            source,
+        };
+        let partial = tempfile::Builder::new()
+            .prefix(".ocelli-")
+            .suffix(".partial")
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder_of(output))
+            .map_err(fault)?;
+        Ok(Aside {
+            _leftover: Leftover::guard(partial.path()).map_err(fault)?,
+            partial,
+            output: output.to_owned(),
+        })
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        self.partial.as_file()
+    }
+
+    /// Gives the file, which must be synced, its name.
+    ///
+    /// # Errors
+    ///
+    /// Whatever renaming reports.
+    pub(crate) fn take_place(self) -> Result<(), Fault> {
+        let Aside {
+            partial, output, ..
+        } = self;
+        let fault = |source| Fault::File {
+            path: output.clone(),
+            source,
+        };
+        let persisted = partial.persist(&output);
+        persisted.map_err(|error| fault(error.error))?;
+        File::open(folder_of(&output))
+            .and_then(|dir| dir.sync_all())
+            .map_err(fault)
+    }
+}
+
+fn folder_of(output: &Path) -> &Path {
+    let parent = output.parent();
+    parent
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 /// Refuses to replace what nobody said may be replaced.
@@ -247,13 +293,21 @@ pub fn write(
     let flushed = packed.out.into_inner();
     flushed.map_err(|error| file_fault(error.into_error()))?;
     progress.show("making probes");
-    probe::put_into(file, &path.display().to_string(), threads::available())?;
+    let wanted = threads::available();
+    let granted = probe::put_into(file, &path.display().to_string(), wanted)?;
+    if let Some(text) = model::refused_threads(wanted, granted.min(packed.threads))
+        && !global.quiet
+    {
+        progress.clear();
+        remark!("ocelli: {text}");
+    }
     file.sync_all().map_err(file_fault)?;
     Ok(Packed {
         out: file.metadata().map_err(file_fault)?.len(),
         refusal: packed.refusal,
         weights: packed.weights,
         on_grid: packed.on_grid,
+        threads: packed.threads,
     })
 }
 

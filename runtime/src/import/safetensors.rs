@@ -19,6 +19,40 @@ pub const MAX_HEADER_BYTES: u64 = 64 << 20;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What a decoder layer holds.
+const TEXT_LAYER: [&str; 9] = [
+    "input_layernorm.weight",
+    "post_attention_layernorm.weight",
+    "self_attn.q_proj.weight",
+    "self_attn.k_proj.weight",
+    "self_attn.v_proj.weight",
+    "self_attn.o_proj.weight",
+    "mlp.gate_proj.weight",
+    "mlp.up_proj.weight",
+    "mlp.down_proj.weight",
+];
+/// What a vision layer holds.
+const VISION_LAYER: [&str; 16] = [
+    "layer_norm1.weight",
+    "layer_norm1.bias",
+    "layer_norm2.weight",
+    "layer_norm2.bias",
+    "self_attn.q_proj.weight",
+    "self_attn.q_proj.bias",
+    "self_attn.k_proj.weight",
+    "self_attn.k_proj.bias",
+    "self_attn.v_proj.weight",
+    "self_attn.v_proj.bias",
+    "self_attn.out_proj.weight",
+    "self_attn.out_proj.bias",
+    "mlp.fc1.weight",
+    "mlp.fc1.bias",
+    "mlp.fc2.weight",
+    "mlp.fc2.bias",
+];
+/// How a file begins that stands for another one in a repository that was cloned without its large
+/// files.
+const POINTER: &[u8] = b"version https://git-lfs";
 
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +84,33 @@ pub enum CheckpointError {
         what: String,
     },
     /// A tensor the model needs is in no file.
-    #[error("tensor {name} is missing in {dir}; the checkpoint is incomplete or of another model")]
+    #[error(
+        "tensor {name} is missing in {dir}, which has {there}; \
+         the checkpoint is incomplete or of another model"
+    )]
     Missing {
         /// Name of the tensor.
         name: String,
         /// The model directory.
         dir: PathBuf,
+        /// How many tensors there are, and the first of them.
+        there: String,
+    },
+    /// A layer holds a tensor that the model does not read.
+    #[error(
+        "tensor {name} in {dir} is not part of a model that config.json describes, and without it the \
+         answers would be other ones; supported are {n_text} decoder layers without biases and \
+         {n_vision} vision layers: take config.json and weights of one model, adapters merged"
+    )]
+    Unread {
+        /// Name of the tensor.
+        name: String,
+        /// The model directory.
+        dir: PathBuf,
+        /// Decoder layers of the configuration.
+        n_text: usize,
+        /// Vision layers of the configuration.
+        n_vision: usize,
     },
     /// A tensor has another shape than the configuration says.
     #[error("tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
@@ -208,6 +263,24 @@ impl Checkpoint {
             .map(|(path, region)| (path.as_path(), &region[..]))
     }
 
+    /// Refuses a checkpoint whose layers hold more than the model reads.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Unread`].
+    pub fn check_layers(&self, n_text: usize, n_vision: usize) -> Result<(), CheckpointError> {
+        let odd = |name: &&String| !is_read(name, n_text, n_vision);
+        match self.entries.keys().find(odd) {
+            None => Ok(()),
+            Some(name) => Err(CheckpointError::Unread {
+                name: name.clone(),
+                dir: self.dir.clone(),
+                n_text,
+                n_vision,
+            }),
+        }
+    }
+
     /// Whether a tensor of this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
@@ -245,6 +318,12 @@ impl Checkpoint {
             .ok_or_else(|| CheckpointError::Missing {
                 name: name.to_owned(),
                 dir: self.dir.clone(),
+                there: match self.entries.keys().next() {
+                    None => "no tensors".to_owned(),
+                    Some(first) => {
+                        format!("{} tensors such as {first}", self.entries.len())
+                    }
+                },
             })?;
         if entry.shape != shape {
             return Err(CheckpointError::Shape {
@@ -270,6 +349,35 @@ impl Checkpoint {
         }
         Ok(values)
     }
+}
+
+/// Whether a tensor is read, or says nothing about the model's answers. Names outside the model's own
+/// (`model.…`, `lm_head`) are left alone: some checkpoints carry what only training needs.
+fn is_read(name: &str, n_text: usize, n_vision: usize) -> bool {
+    let Some((before, rest)) = name.split_once(".layers.") else {
+        // Biases of layers that have none.
+        return !matches!(
+            name,
+            "lm_head.bias"
+                | "model.norm.bias"
+                | "model.text_model.norm.bias"
+                | "model.connector.modality_projection.proj.bias"
+        );
+    };
+    let (n, tensors): (usize, &[&str]) = match before {
+        "model" | "model.text_model" | "text_model" => (n_text, &TEXT_LAYER),
+        // A text model may lie in the files of one that sees.
+        "model.vision_model.encoder" | "vision_model.encoder" if n_vision > 0 => {
+            (n_vision, &VISION_LAYER)
+        }
+        _ => return true,
+    };
+    let Some((number, tensor)) = rest.split_once('.') else {
+        return false;
+    };
+    // Frequencies of the rotary positions, which follow from the configuration.
+    let is_known = tensors.contains(&tensor) || tensor == "self_attn.rotary_emb.inv_freq";
+    is_known && number.parse().is_ok_and(|number: usize| number < n)
 }
 
 /// Bytes of a dtype as f32; `None` if it is no float.
@@ -329,6 +437,12 @@ fn read_header(bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>, String
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
         return Err(format!("{} bytes are too few for a header", bytes.len()));
     };
+    if bytes.starts_with(POINTER) {
+        return Err(
+            "it is the pointer that Git LFS leaves in place of the file (git lfs pull fetches it)"
+                .to_owned(),
+        );
+    }
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
         return Err(format!(

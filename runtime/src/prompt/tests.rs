@@ -404,3 +404,35 @@ fn prompts_equal_the_golden_reference() {
         assert_eq!(cases.len(), 12);
     }
 }
+
+/// Templates come out of model files.
+#[test]
+fn templates_without_end_are_refused() {
+    let many = "{% for a in range(100000) %}{% for b in range(100000) %}";
+    for (what, source) in [
+        ("steps", format!("{many}{{% endfor %}}{{% endfor %}}")),
+        (
+            "text",
+            "{% for a in range(100) %}{{ 'x' * 1000000 }}{% endfor %}".to_owned(),
+        ),
+    ] {
+        let template = ChatTemplate::new(source).expect("it parses");
+        let error = template
+            .render(&[Message::text(Role::User, "a")])
+            .unwrap_err();
+        assert!(
+            matches!(error, PromptError::EndlessTemplate { .. }),
+            "{what}: {error}"
+        );
+        assert!(error.to_string().contains("has not ended"), "{error}");
+    }
+}
+
+#[test]
+fn a_long_conversation_is_within_the_steps_of_its_template() {
+    let messages: Vec<_> = (0..2000)
+        .map(|_| Message::text(Role::User, "x".repeat(1000)))
+        .collect();
+    let text = template().render(&messages).expect("a good template");
+    assert!(text.len() > 2_000_000);
+}

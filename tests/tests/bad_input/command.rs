@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
@@ -407,22 +407,56 @@ fn a_signal_while_packing_leaves_no_file() {
                 .expect("the folder is there")
                 .count()
         };
-        let mut packing = Command::new(binary())
+        let packing = Command::new(binary())
             .args([OsStr::new("pack"), model.as_os_str(), OsStr::new("-o")])
             .arg(dir.path().join("new.ocelli"))
             .spawn()
             .expect("the program starts");
-        while left() == 0 {
-            let ended = packing.try_wait().expect("a child can be waited for");
-            assert_eq!(ended, None, "no partial file was seen");
-            thread::sleep(Duration::from_millis(1));
-        }
-        let id = packing.id().to_string();
-        let killed = Command::new("kill").args([signal, &id]).status();
-        assert!(killed.expect("kill runs").success());
-        let status = packing.wait().expect("a child can be waited for");
-        assert_eq!(status.code(), None, "{status}");
+        interrupt(packing, signal, || left() > 0);
         assert_eq!(left(), 0, "{signal}");
+    }
+}
+
+/// Sends a signal as soon as something is there, and waits for the end by it.
+fn interrupt(mut program: Child, signal: &str, is_there: impl Fn() -> bool) {
+    while !is_there() {
+        let ended = program.try_wait().expect("a child can be waited for");
+        assert_eq!(ended, None, "no partial file was seen");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let id = program.id().to_string();
+    let killed = Command::new("kill").args([signal, &id]).status();
+    assert!(killed.expect("kill runs").success());
+    let status = program.wait().expect("a child can be waited for");
+    assert_eq!(status.code(), None, "{status}");
+}
+
+/// A synthetic pack that was to replace another leaves that one as it was.
+#[test]
+fn a_signal_while_writing_a_synthetic_pack_leaves_the_old_file() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let output = dir.path().join("synthetic.ocelli");
+    let names = || -> Vec<_> {
+        let entries = fs::read_dir(dir.path()).expect("the folder is there");
+        entries
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect()
+    };
+    for signal in ["-INT", "-TERM"] {
+        fs::write(&output, "the old one").expect("the folder can be written");
+        let bench = Command::new(binary())
+            .args(["bench", "--shape", "smolvlm-256m", "--force", "--write"])
+            .arg(&output)
+            .spawn()
+            .expect("the program starts");
+        let touched = || {
+            let old = fs::read(&output).expect("it is there");
+            names().len() > 1 || old != b"the old one"
+        };
+        interrupt(bench, signal, touched);
+        assert_eq!(names(), ["synthetic.ocelli"], "{signal}");
+        let left = fs::read(&output).expect("it is there");
+        assert_eq!(left, b"the old one", "{signal}");
     }
 }
 

@@ -158,6 +158,59 @@ fn header_entries_that_lie_are_refused() {
     }
 }
 
+/// Leaving such a tensor out would change the answers.
+#[test]
+fn tensors_that_no_layer_reads_are_refused() {
+    let dir = sound_directory();
+    let sound = Safetensors::read(dir.path());
+    for odd in [
+        "model.text_model.layers.0.self_attn.q_proj.bias",
+        "model.text_model.layers.9.self_attn.q_proj.weight",
+        "model.text_model.layers.0.self_attn.q_proj.lora_A.weight",
+        "model.text_model.layers.0.self_attn.q_norm.weight",
+        "model.vision_model.encoder.layers.9.layer_norm1.bias",
+        "lm_head.bias",
+    ] {
+        let mut header = sound.header.clone();
+        header[odd] = json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]});
+        sound.write_with_header(dir.path(), &header.to_string());
+        assert_refused(dir.path(), odd, &[odd, "config.json"]);
+    }
+    for harmless in [
+        "model.text_model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.vision_model.embeddings.position_ids",
+        "optimizer.state",
+    ] {
+        let mut header = sound.header.clone();
+        header[harmless] = json!({"dtype": "I64", "shape": [0], "data_offsets": [0, 0]});
+        sound.write_with_header(dir.path(), &header.to_string());
+        load(dir.path(), Precision::Int8).unwrap_or_else(|error| panic!("{harmless}: {error}"));
+    }
+}
+
+/// As a model is saved without its head.
+#[test]
+fn names_without_model_in_front_are_known() {
+    let dir = sound_directory();
+    let mut file = Safetensors::read(dir.path());
+    let entries = file.header.as_object().expect("an object").clone();
+    let short = entries.into_iter().map(|(name, entry)| {
+        let name = name.strip_prefix("model.").unwrap_or(&name).to_owned();
+        (name, entry)
+    });
+    file.header = Value::Object(short.collect());
+    file.write(dir.path());
+    load(dir.path(), Precision::Int8).expect("the same model");
+}
+
+#[test]
+fn the_pointer_of_an_unfetched_file_is_told() {
+    let dir = sound_directory();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 269060552\n";
+    fs::write(dir.path().join(WEIGHTS), pointer).expect("the folder can be written");
+    assert_refused(dir.path(), "a pointer", &[WEIGHTS, "git lfs pull"]);
+}
+
 #[test]
 fn overlapping_tensors_are_refused() {
     let dir = sound_directory();

@@ -329,7 +329,7 @@ fn an_export_without_a_decoder_is_refused_before_anything_comes() {
     let server = Server::good(export(&[VISION, EMBEDDING, FIRST[1]]));
     let home = Home::new(&server);
     let wanted = [
-        "one of onnx/decoder_model_merged_q4f16.onnx, onnx/decoder_model_q4f16.onnx, onnx/decoder_with_past_model_q4f16.onnx, or onnx/model_q4f16.onnx alone; there are",
+        "one of onnx/decoder_model_merged_q4f16.onnx, onnx/decoder_model_q4f16.onnx, onnx/decoder_with_past_model_q4f16.onnx, or of a text model onnx/model_q4f16.onnx or one of these alone; there are",
         "onnx/vision_encoder_q4f16.onnx",
     ];
     assert_fails(&home.pull(&["--format", "onnx:q4f16"]), 2, &wanted);

@@ -24,6 +24,21 @@ pub enum GgufError {
         /// The broken rule, with place, offending value and limit.
         what: String,
     },
+    /// A tensor is stored in a format that is not read.
+    #[error(
+        "{}: tensor {name} is stored as {found}, supported are {supported}; \
+         take the same model in one of these, such as its Q8_0 file", path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// Name or number of its format.
+        found: String,
+        /// Names of the formats that are read.
+        supported: String,
+    },
     /// A key the model cannot do without is absent.
     #[error("{}: key {key} is missing; convert the model again with a recent llama.cpp", path.display())]
     MissingKey {

@@ -81,6 +81,14 @@ impl GgufFile {
             path: path.to_owned(),
             what,
         })?;
+        if let Some((name, format)) = contents.unsupported {
+            return Err(GgufError::Format {
+                path: path.to_owned(),
+                name,
+                found: Format::name_of_id(format),
+                supported: Format::supported(),
+            });
+        }
         Ok(GgufFile {
             path: path.to_owned(),
             region,
@@ -207,6 +215,8 @@ impl GgufFile {
 struct Contents {
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
+    /// The first tensor of a format this program does not read, and the format's number.
+    unsupported: Option<(String, u32)>,
 }
 
 /// Parses and checks everything in front of the data. The error is the broken rule.
@@ -258,15 +268,24 @@ fn read_contents(bytes: &[u8]) -> Result<Contents, String> {
         alignment,
     };
     let mut tensors = BTreeMap::new();
+    let mut unsupported = None;
     for line in lines {
         let name = line.name.to_owned();
-        let info = line.check(&data)?;
+        let Some(format) = Format::from_id(line.format) else {
+            unsupported.get_or_insert((name, line.format));
+            continue;
+        };
+        let info = line.check(format, &data)?;
         if tensors.insert(name, info).is_some() {
             return Err(format!("tensor {} is there twice", line.name));
         }
     }
     refuse_overlap(&tensors)?;
-    Ok(Contents { metadata, tensors })
+    Ok(Contents {
+        metadata,
+        tensors,
+        unsupported,
+    })
 }
 
 fn alignment(bytes: &[u8], metadata: &BTreeMap<String, Value>) -> Result<usize, String> {
@@ -335,17 +354,10 @@ impl<'a> Line<'a> {
         })
     }
 
-    fn check(&self, data: &Data) -> Result<TensorInfo, String> {
+    fn check(&self, format: Format, data: &Data) -> Result<TensorInfo, String> {
         let Line {
             name, dimensions, ..
         } = self;
-        let format = Format::from_id(self.format).ok_or_else(|| {
-            format!(
-                "tensor {name} is stored as {}, supported are {}",
-                Format::name_of_id(self.format),
-                Format::supported()
-            )
-        })?;
         let row = dimensions[0];
         if dimensions.contains(&0) || !row.is_multiple_of(format.block_len() as u64) {
             return Err(format!(

@@ -215,7 +215,30 @@ impl Graph {
             }
             graph.check_tensor(index).map_err(malformed)?;
         }
+        graph.carry_constants();
         Ok(graph)
+    }
+
+    /// Makes what `Identity` gives of a constant, and `Cast` of a float constant to a float, the
+    /// constant itself.
+    fn carry_constants(&mut self) {
+        for id in &self.order {
+            let node = &self.nodes[*id];
+            let same = match node.op.as_str() {
+                "Identity" => true,
+                "Cast" => node.int("to").is_some_and(DataType::is_float_number),
+                _ => false,
+            };
+            let (Some(input), [Some(output)]) = (node.input(0), &node.outputs[..]) else {
+                continue;
+            };
+            let constant = self.values[input].constant.filter(|tensor| {
+                same && (node.op == "Identity" || self.tensors[*tensor].data_type.is_float())
+            });
+            if let Some(tensor) = constant {
+                self.values[*output].constant = Some(tensor);
+            }
+        }
     }
 
     /// Maps the file a tensor's data is in. It must lie in the folder of the model file, by name.

@@ -54,6 +54,11 @@ impl DataType {
         found.map(|(_, data_type, ..)| *data_type)
     }
 
+    /// Whether a number of the file, as the attribute `to` of `Cast` has it, is a float type.
+    pub(super) fn is_float_number(number: i64) -> bool {
+        DataType::from_number(number).is_some_and(DataType::is_float)
+    }
+
     fn row(self) -> (usize, &'static str) {
         let found = TYPES.iter().find(|(_, data_type, ..)| *data_type == self);
         found.map_or((0, ""), |(_, _, bits, name)| (*bits, *name))

@@ -96,9 +96,14 @@ impl<'g> Walk<'g> {
             let first = node.outputs.first().copied().flatten();
             let open = first.filter(|output| graph.constant(*output).is_none());
             if let (Some(output), Some(input)) = (open, node.input(0)) {
-                let moves = MOVES.contains(&node.op.as_str());
+                // A traced cache is what was in front of it, put together alone.
+                let alone = node.op == "Concat" && node.inputs.len() == 1;
+                let moves = alone || MOVES.contains(&node.op.as_str());
                 if moves {
                     stripped[output] = stripped[input];
+                } else if let Some(rounded) = rounded(graph, node).filter(|v| carried[*v]) {
+                    stripped[output] = stripped[rounded];
+                    unpicked[output] = unpicked[rounded];
                 }
                 if moves || PICKS.contains(&node.op.as_str()) {
                     unpicked[output] = unpicked[input];
@@ -313,4 +318,15 @@ impl<'g> Walk<'g> {
     fn is_input(&self, value: ValueId) -> bool {
         self.graph.is_input(self.strip(value))
     }
+}
+
+/// What a `DequantizeLinear` node takes back from the `QuantizeLinear` in front: activations that are
+/// rounded to a scale of the file's own.
+fn rounded(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let integers = node.input(0).filter(|_| node.op == "DequantizeLinear")?;
+    let (in_front, _) = graph.producer(integers)?;
+    let in_front = &graph.nodes()[in_front];
+    in_front
+        .input(0)
+        .filter(|_| in_front.op == "QuantizeLinear")
 }

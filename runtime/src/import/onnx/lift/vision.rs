@@ -112,13 +112,19 @@ fn patches(
                 behind = node.input(1).map(|scale| (scale, node.input(2)));
                 value = walk.strip(node.input(0).unwrap_or(value));
             }
-            let node = walk.node(value).filter(|(node, _)| node.op == "Gather");
-            match (node.and_then(|(node, _)| node.input(0)), behind) {
-                (Some(data), None) => Stored::of(graph, data)?,
-                (Some(data), Some((scale, zero))) => {
+            let node = walk.node(value).map(|(node, _)| node);
+            match (
+                node.map(|node| (node, node.op.as_str(), node.input(0))),
+                behind,
+            ) {
+                (Some((_, "Gather", Some(data))), None) => Stored::of(graph, data)?,
+                (Some((_, "Gather", Some(data))), Some((scale, zero))) => {
                     Stored::integers(graph, [data, scale], zero, 1, 0)?
                 }
-                (None, _) => None,
+                (Some((node, "GatherBlockQuantized", _)), None) => {
+                    Some(Stored::gather_blocks(graph, node, value)?)
+                }
+                _ => None,
             }
         }
     };

@@ -60,6 +60,9 @@ impl<'g> Walk<'g> {
             ("Attention", "com.microsoft") => self.packed(node, value, heads),
             ("Attention", _) => self.standard(node, value, heads),
             ("MatMul", _) => self.spelled_attention(node, value, heads),
+            ("FusedMatMul", _) if fused_scale(node) == Some(1.0) => {
+                self.spelled_attention(node, value, heads)
+            }
             _ => Err(self.graph.unrecognised(value, wanted)),
         }
     }
@@ -200,7 +203,8 @@ impl<'g> Walk<'g> {
         }
         let softmax = self.node_of(value, &["Softmax"]);
         let softmax = softmax.filter(|node| matches!(node.int("axis").unwrap_or(-1), -1 | 3));
-        let Some(mut value) = softmax.and_then(|node| node.input(0)) else {
+        let scores = softmax.and_then(|node| node.input(0));
+        let Some(mut value) = scores.or_else(|| self.spelled_softmax(value)) else {
             return Err(self.graph.unrecognised(value, wanted));
         };
         let (mut factor, mut is_masked) = (1.0, false);
@@ -213,10 +217,14 @@ impl<'g> Walk<'g> {
             };
             let inputs = Walk::pair(node).ok_or_else(refused)?;
             match node.op.as_str() {
-                "MatMul" => {
+                "MatMul" | "FusedMatMul" => {
+                    let own = match node.op.as_str() {
+                        "MatMul" => 1.0,
+                        _ => fused_scale(node).ok_or_else(refused)?,
+                    };
                     let [q, k] = inputs;
                     let (mut q, k) = (self.operand(q, heads)?, self.operand(k, heads)?);
-                    q.factor *= factor;
+                    q.factor *= factor * own;
                     let scale = q.factor * k.factor * (heads.head_dim as f64).sqrt();
                     if (scale - 1.0).abs() > SCALE_TOLERANCE {
                         let found = format!("{} times 1/√head size", scale);
@@ -245,6 +253,35 @@ impl<'g> Walk<'g> {
             }
         }
         Err(self.graph.unrecognised(value, wanted))
+    }
+
+    /// `x` of `exp(x − max x)/Σ exp(x − max x)` along the last axis: what becomes of a Softmax in f16
+    /// where a processor has none.
+    fn spelled_softmax(&self, value: ValueId) -> Option<ValueId> {
+        let [powers, sum] = Walk::pair(self.node_of(value, &["Div"])?)?.map(|v| self.strip(v));
+        let last = |node: &Node| {
+            let inside = || match node.input(1) {
+                Some(axes) => self.scalar(axes),
+                None => None,
+            };
+            let axis = match node.ints("axes") {
+                Some([axis]) => Some(*axis as f64),
+                Some(_) => None,
+                None => inside(),
+            };
+            matches!(axis, Some(-1.0 | 3.0))
+        };
+        let of = |value: ValueId, op: &str| {
+            let node = self.node_of(value, &[op]).filter(|node| last(node))?;
+            Some(self.strip(node.input(0)?))
+        };
+        if of(sum, "ReduceSum") != Some(powers) {
+            return None;
+        }
+        let exponents = self.node_of(powers, &["Exp"])?.input(0)?;
+        let [x, largest] = Walk::pair(self.node_of(self.strip(exponents), &["Sub"])?)?;
+        let x = self.strip(x);
+        (of(self.strip(largest), "ReduceMax") == Some(x)).then_some(x)
     }
 
     /// The factor and the rest of a value times, or divided by, a number.
@@ -425,4 +462,12 @@ impl<'g> Walk<'g> {
             is_interleaved,
         })
     }
+}
+
+/// What a `FusedMatMul` multiplies its product by; `None` if it transposes what a plain product does
+/// not. Keys may be transposed here or in front.
+fn fused_scale(node: &Node) -> Option<f64> {
+    let is_set = |name: &&str| node.int(name).unwrap_or(0) != 0;
+    let odd = ["transA", "transBatchA", "transBatchB"].iter().any(is_set);
+    (!odd).then(|| f64::from(node.float("alpha").unwrap_or(1.0)))
 }

@@ -38,7 +38,22 @@ impl<'g> Walk<'g> {
             _ => None,
         };
         let wanted = "a LayerNorm or RMSNorm, in one node or as mean, root and product";
-        found.ok_or_else(|| self.graph.unrecognised(output, wanted))
+        let mut norm = found.ok_or_else(|| self.graph.unrecognised(output, wanted))?;
+        // An RMSNorm of what is left without its mean.
+        if let Stream::Value(input) = norm.input
+            && let Some(x) = self.centred(input).filter(|_| !norm.is_centred)
+        {
+            norm.input = self.stream(x);
+            norm.is_centred = true;
+        }
+        Ok(norm)
+    }
+
+    /// `x` of `x − mean(x)`.
+    fn centred(&self, value: ValueId) -> Option<ValueId> {
+        let [x, mean] = Walk::pair(self.node_of(value, &["Sub"])?)?;
+        let mean = self.node_of(self.strip(mean), &["ReduceMean"])?;
+        (self.strip(mean.input(0)?) == self.strip(x)).then_some(x)
     }
 
     fn norm_node(&self, node: &'g Node, output: ValueId) -> Result<Option<Norm>, OnnxError> {
@@ -79,6 +94,16 @@ impl<'g> Walk<'g> {
         let mut value = output;
         let (bias, rest) = self.peel(value, "Add")?;
         value = rest;
+        if let (Some(_), Some((node, 0))) = (&bias, self.node(value))
+            && let Some(norm) = self.norm_node(node, value)?
+            && norm.bias.is_none()
+        {
+            return Ok(Some(Norm {
+                bias,
+                output,
+                ..norm
+            }));
+        }
         let (weight, rest) = self.peel(value, "Mul")?;
         let Some(weight) = weight else {
             return Ok(None);
@@ -86,20 +111,13 @@ impl<'g> Walk<'g> {
         let Some((centre, eps)) = self.divided_by_root(rest) else {
             return Ok(None);
         };
-        let away = self.node_of(centre, &["Sub"]).and_then(Walk::pair);
-        let mean = away.filter(|[x, mean]| {
-            let mean = self.node_of(self.strip(*mean), &["ReduceMean"]);
-            let of = mean.and_then(|node| node.input(0));
-            of.is_some_and(|of| self.strip(of) == self.strip(*x))
-        });
-        let input = mean.map_or(centre, |[x, _]| x);
         Ok(Some(Norm {
-            input: self.stream(input),
+            input: self.stream(centre),
             output,
             weight,
             bias,
             eps,
-            is_centred: mean.is_some(),
+            is_centred: false,
         }))
     }
 
