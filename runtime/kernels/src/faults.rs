@@ -58,8 +58,20 @@ unsafe impl Microkernel for WrongGemm {
         self.0.mr()
     }
 
+    fn tokens_together(&self) -> usize {
+        self.0.tokens_together()
+    }
+
+    fn grouped_mr(&self) -> usize {
+        self.0.grouped_mr()
+    }
+
     fn nr(&self) -> usize {
         self.0.nr()
+    }
+
+    fn panels_at_once(&self, k_padded: usize) -> usize {
+        self.0.panels_at_once(k_padded)
     }
 
     fn run_in_registers(&self, turns: u64) -> u64 {

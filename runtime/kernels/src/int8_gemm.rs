@@ -50,7 +50,7 @@ pub const MAX_TILE: usize = if cfg!(target_arch = "x86_64") {
 /// One operand set of [`Microkernel::tile`].
 #[derive(Clone, Copy, Debug)]
 pub struct Tile<'a> {
-    /// Tokens, between one and `mr`.
+    /// Tokens, between one and `mr`, or `grouped_mr` where they have several scales.
     pub rows: usize,
     /// The tokens in the kernel's own order, from [`Microkernel::pack_lhs`].
     pub lhs: &'a [i8],
@@ -83,12 +83,26 @@ pub struct Tile<'a> {
 /// Implementors hand out a value of `Self` only on a machine that executes the instructions the
 /// kernel uses: having one proves capability.
 pub unsafe trait Microkernel: Sync {
-    /// `{arch}-qd8qc8w-{isa}-{mr}x{nr}`, e.g. `aarch64-qd8qc8w-dotprod-12x8`.
+    /// `{arch}-qd8qc8w-{isa}-{mr}x{nr}`, e.g. `aarch64-qd8qc8w-dotprod-12x24`.
     fn name(&self) -> &'static str;
     /// Most tokens of a tile.
     fn mr(&self) -> usize;
+    /// Tokens that a tile costs together: it may as well have a multiple of them.
+    fn tokens_together(&self) -> usize {
+        1
+    }
+    /// Most tokens of a tile whose tokens have several scales each.
+    fn grouped_mr(&self) -> usize {
+        self.mr()
+    }
     /// Output rows of a tile, a multiple of 8.
     fn nr(&self) -> usize;
+
+    /// Panels to multiply with all tokens of a block before the next ones come, at most `nr / 8`: a
+    /// share of the first cache level.
+    fn panels_at_once(&self, _k_padded: usize) -> usize {
+        self.nr() / PANEL_ROWS
+    }
 
     /// Runs `turns` turns of the products of the inner loop with nothing but registers, and returns
     /// how many products that were: what the CPU could do at best.
@@ -396,7 +410,11 @@ impl Tile<'_> {
     }
 
     fn debug_check_lhs(&self, kernel: &dyn Microkernel, sum_len: usize) {
-        debug_assert!((1..=kernel.mr()).contains(&self.rows));
+        let most = match self.n_groups() {
+            1 => kernel.mr(),
+            _ => kernel.grouped_mr(),
+        };
+        debug_assert!((1..=most).contains(&self.rows));
         debug_assert_eq!(self.lhs.len(), kernel.lhs_bytes(self.rows, self.k_padded));
         debug_assert_eq!(self.lhs_scales.len(), self.n_groups() * self.rows);
         let n_sums = self.k_padded / sum_len * self.rows;

@@ -4,7 +4,7 @@
 //!   once per head     keys    minus their mean, one scale per key ──▶ panels [n, terms * head_dim]
 //!                     values  minus their mean, one scale per dimension ──▶ panels [head_dim, n]
 //!
-//!   per strip of up to mr queries, KEY_BLOCK keys at a time:
+//!   per strip of up to grouped_mr queries, KEY_BLOCK keys at a time:
 //!     queries (one scale each) · keysᵀ ──▶ scores f32 ──▶ weights int8, one scale per GROUP keys
 //!   then weights · values / sum of the weights + mean value ──▶ out
 //! ```
@@ -46,7 +46,7 @@ use weights::{SCORE_STEPS, add_groups, add_offsets, weigh_rows};
 
 /// Keys whose weights share a scale.
 const GROUP: usize = 64;
-/// Keys whose scores are held at a time; a multiple of [`GROUP`] and of the rows of any tile.
+/// Keys whose scores are held at a time; a multiple of [`GROUP`].
 const KEY_BLOCK: usize = 256;
 
 /// Full attention among `n` patches, as [`super::vision_attention`], in int8. `qkv`
@@ -75,7 +75,7 @@ pub fn vision_attention_int8(
     }
     let layout = HeadLayout::new(n, head_dim);
     let kernel = compute.gemm();
-    let most_queries = n.min(kernel.mr());
+    let most_queries = n.min(kernel.grouped_mr());
     let n_strips = n.div_ceil(most_queries);
     let out = SyncPtr::new(out.as_mut_ptr());
     with_scratch(n_heads * layout.lines(), |heads| {
@@ -108,7 +108,7 @@ pub fn vision_attention_int8(
     });
 }
 
-/// Some queries of one head, at most the kernel's `mr`, on their way through the keys.
+/// Some queries of one head, at most the kernel's `grouped_mr`, on their way through the keys.
 struct Strip<'a> {
     compute: &'a Compute,
     kernel: &'static dyn Microkernel,

@@ -22,10 +22,13 @@ use super::{Microkernel, Tile, with_rows};
 use crate::int4_panels::BLOCK;
 use crate::isa::Isa;
 use crate::linear::Store;
-use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES};
+use crate::panels::{K_GROUP, PANEL_ROWS, PanelTail, STEP_BYTES, panel_stride};
 
 const MR: usize = 12;
-const NR: usize = PANEL_ROWS;
+/// Three panels a call, for the way there.
+const NR: usize = 3 * PANEL_ROWS;
+/// Bytes of the panels of a call, of a first cache of 64 kB.
+const CALL_BYTES: usize = 40 * 1024;
 /// Tokens of one register: one for each element of SDOT.
 const X_TOKENS: usize = 4;
 /// Most groups whose scales are padded to whole registers.
@@ -44,13 +47,19 @@ pub(super) fn probe() -> Option<&'static dyn Microkernel> {
 // SAFETY: `probe` is the only constructor and checks the feature.
 unsafe impl Microkernel for NeonDotprod {
     fn name(&self) -> &'static str {
-        "aarch64-qd8qc8w-dotprod-12x8"
+        "aarch64-qd8qc8w-dotprod-12x24"
     }
     fn mr(&self) -> usize {
         MR
     }
+    fn tokens_together(&self) -> usize {
+        X_TOKENS
+    }
     fn nr(&self) -> usize {
         NR
+    }
+    fn panels_at_once(&self, k_padded: usize) -> usize {
+        (CALL_BYTES / panel_stride(k_padded)).clamp(1, NR / PANEL_ROWS)
     }
     fn lhs_bytes(&self, rows: usize, k_padded: usize) -> usize {
         rows.next_multiple_of(X_TOKENS) * k_padded
@@ -127,19 +136,17 @@ unsafe impl Microkernel for NeonDotprod {
                 let scales = tile.lhs_scales.as_ptr();
                 halves::tiles::<MR>(tile, scales, out, out_stride, store);
             } else {
-                self.one_by_one(tile, out, out_stride, store);
+                with_rows!(
+                    tile.rows,
+                    R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => tile_dotprod::<R>(tile, out, out_stride, store)
+                );
             }
         }
     }
     unsafe fn tile(&self, tile: &Tile<'_>, out: *mut f32, out_stride: usize, store: Store) {
         tile.debug_check(self);
-        // SAFETY: having `self` proves the instruction; the rest is the caller's contract.
-        unsafe {
-            with_rows!(
-                tile.rows,
-                R in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] => tile_dotprod::<R>(tile, out, out_stride, store)
-            );
-        }
+        // SAFETY: by the caller's promise.
+        unsafe { self.tiles(tile, out, out_stride, store) };
     }
 }
 
@@ -313,16 +320,19 @@ unsafe fn in_one_go<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
-    let panel = tile.panels.as_ptr();
     let (x, steps) = (tile.lhs.as_ptr(), tile.k_padded / K_GROUP);
-    // The panel is whole, the packed tokens have as many steps.
-    let acc = products!(R, panel.cast::<i8>(), x, steps);
-    // SAFETY: the panel is whole, row i of `out` holds eight values.
-    unsafe {
-        let tail = TailQ::load(PanelTail::of(panel, tile.k_padded));
-        for (i, (acc, scale)) in acc.into_iter().zip(scales).enumerate() {
-            let total = add_scaled([vdupq_n_f32(0.0); 2], acc, *scale);
-            tail.store(total, out.add(i * out_stride), store);
+    for p in 0..tile.n_panels {
+        let panel = panel_of(tile, p);
+        // The panel is whole, the packed tokens have as many steps.
+        let acc = products!(R, panel.cast::<i8>(), x, steps);
+        // SAFETY: the panel is whole, row i of `out` holds eight values for it.
+        unsafe {
+            let out = out.add(p * PANEL_ROWS);
+            let tail = TailQ::load(PanelTail::of(panel, tile.k_padded));
+            for (i, (acc, scale)) in acc.into_iter().zip(scales).enumerate() {
+                let total = add_scaled([vdupq_n_f32(0.0); 2], acc, *scale);
+                tail.store(total, out.add(i * out_stride), store);
+            }
         }
     }
 }
@@ -340,16 +350,18 @@ unsafe fn by_groups<const R: usize>(
     store: Store,
 ) {
     let group_steps = tile.group_len / K_GROUP;
-    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
-    for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
-        // SAFETY: the steps of the group are inside the panel and the packed tokens.
-        let acc = unsafe { range::<R>(tile, g * group_steps, group_steps) };
-        for ((total, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
-            *total = add_scaled(*total, acc, *scale);
+    for p in 0..tile.n_panels {
+        let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+        for (g, scales) in tile.lhs_scales.as_chunks::<R>().0.iter().enumerate() {
+            // SAFETY: the steps of the group are inside the panel and the packed tokens.
+            let acc = unsafe { range::<R>(tile, p, g * group_steps, group_steps) };
+            for ((total, acc), scale) in totals.iter_mut().zip(acc).zip(scales) {
+                *total = add_scaled(*total, acc, *scale);
+            }
         }
+        // SAFETY: by the caller's promises.
+        unsafe { finish(tile, p, totals, out, out_stride, store) };
     }
-    // SAFETY: by the caller's promises.
-    unsafe { finish(tile, totals, out, out_stride, store) };
 }
 
 /// A tile with block scales.
@@ -365,16 +377,24 @@ unsafe fn by_blocks<const R: usize>(
     store: Store,
 ) {
     const STEPS: usize = BLOCK / K_GROUP;
-    let mut totals = [[vdupq_n_f32(0.0); 2]; R];
-    // SAFETY: the steps of the block are inside the panel and the packed tokens.
-    add_blocks(tile, &mut totals, |b| unsafe {
-        range::<R>(tile, b * STEPS, STEPS)
-    });
-    // SAFETY: by the caller's promises.
-    unsafe { finish(tile, totals, out, out_stride, store) };
+    for p in 0..tile.n_panels {
+        let mut totals = [[vdupq_n_f32(0.0); 2]; R];
+        // SAFETY: the steps of the block are inside the panel and the packed tokens.
+        add_blocks(tile, p, &mut totals, |b| unsafe {
+            range::<R>(tile, p, b * STEPS, STEPS)
+        });
+        // SAFETY: by the caller's promises.
+        unsafe { finish(tile, p, totals, out, out_stride, store) };
+    }
 }
 
-/// Writes the totals of a tile.
+/// Panel `p` of a tile.
+#[inline(always)]
+fn panel_of(tile: &Tile<'_>, p: usize) -> *const u8 {
+    tile.panels.as_ptr().wrapping_add(p * tile.panel_stride())
+}
+
+/// Writes the totals of panel `p` of a tile.
 ///
 /// # Safety
 ///
@@ -383,21 +403,23 @@ unsafe fn by_blocks<const R: usize>(
 #[target_feature(enable = "neon")]
 unsafe fn finish<const R: usize>(
     tile: &Tile<'_>,
+    p: usize,
     totals: [[float32x4_t; 2]; R],
     out: *mut f32,
     out_stride: usize,
     store: Store,
 ) {
-    // SAFETY: the panel is whole, row i of `out` holds eight values.
+    // SAFETY: the panel is whole, row i of `out` holds eight values for it.
     unsafe {
-        let tail = TailQ::load(PanelTail::of(tile.panels.as_ptr(), tile.k_padded));
+        let out = out.add(p * PANEL_ROWS);
+        let tail = TailQ::load(PanelTail::of(panel_of(tile, p), tile.k_padded));
         for (i, total) in totals.into_iter().enumerate() {
             tail.store(total, out.add(i * out_stride), store);
         }
     }
 }
 
-/// [`products!`] over the steps `first..first + n_steps` of a tile.
+/// [`products!`] over the steps `first..first + n_steps` of panel `p` of a tile.
 ///
 /// # Safety
 ///
@@ -406,6 +428,7 @@ unsafe fn finish<const R: usize>(
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn range<const R: usize>(
     tile: &Tile<'_>,
+    p: usize,
     first: usize,
     n_steps: usize,
 ) -> [[int32x4_t; 2]; MR] {
@@ -413,7 +436,7 @@ unsafe fn range<const R: usize>(
     // SAFETY: by the caller's promise.
     let (weights, x) = unsafe {
         (
-            tile.panels.as_ptr().add(first * STEP_BYTES),
+            panel_of(tile, p).add(first * STEP_BYTES),
             tile.lhs.as_ptr().add(first * places * K_GROUP),
         )
     };

@@ -15,10 +15,12 @@ pub(super) struct StripLayout<'a> {
     kernel: &'static dyn Microkernel,
     lhs: Int8Rows<'a>,
     pub(super) n_strips: usize,
-    /// The first strips have one token more than the others.
+    /// The first strips are longer than the others, by as many tokens as a kernel takes together; the
+    /// last may lack some.
     longer_strips: usize,
     longer: StripLengths,
     others: StripLengths,
+    last: StripLengths,
     k_padded: usize,
     n_groups: usize,
     /// Values per sum; 0 if the kernel needs no sums.
@@ -44,8 +46,11 @@ impl<'a> StripLayout<'a> {
         lhs: Int8Rows<'a>,
         weights: &dyn Weights,
     ) -> StripLayout<'a> {
-        let n_strips = lhs.m().div_ceil(kernel.mr());
         let (k_padded, n_groups) = (k_padded(lhs.k()), lhs.n_groups());
+        let n_strips = lhs.m().div_ceil(match n_groups {
+            1 => kernel.mr(),
+            _ => kernel.grouped_mr(),
+        });
         let sum_len = if kernel.uses_lhs_sums() {
             weights.sum_len(&lhs)
         } else {
@@ -58,14 +63,19 @@ impl<'a> StripLayout<'a> {
             scales: rows * n_groups,
             sums: rows * n_sums,
         };
-        let most = lengths(lhs.m().div_ceil(n_strips));
+        let together = kernel.tokens_together();
+        let parts = lhs.m().div_ceil(together);
+        let (longer_strips, each) = (parts % n_strips, parts / n_strips * together);
+        let before = (n_strips - 1) * each + longer_strips.min(n_strips - 1) * together;
+        let most = lengths(lhs.m().min(parts.div_ceil(n_strips) * together));
         StripLayout {
             kernel,
             lhs,
             n_strips,
-            longer_strips: lhs.m() % n_strips,
-            longer: most,
-            others: lengths(lhs.m() / n_strips),
+            longer_strips,
+            longer: lengths(parts.div_ceil(n_strips) * together),
+            others: lengths(each),
+            last: lengths(lhs.m() - before),
             k_padded,
             n_groups,
             sum_len,
@@ -83,13 +93,16 @@ impl<'a> StripLayout<'a> {
     /// Tokens of one strip.
     #[inline]
     pub(super) fn rows(&self, strip: usize) -> Range<usize> {
-        let first = strip * self.others.rows + strip.min(self.longer_strips);
+        let further = self.longer.rows - self.others.rows;
+        let first = strip * self.others.rows + strip.min(self.longer_strips) * further;
         first..first + self.lengths(strip).rows
     }
 
     #[inline]
     fn lengths(&self, strip: usize) -> &StripLengths {
-        if strip < self.longer_strips {
+        if strip + 1 == self.n_strips {
+            &self.last
+        } else if strip < self.longer_strips {
             &self.longer
         } else {
             &self.others

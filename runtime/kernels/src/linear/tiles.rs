@@ -23,12 +23,13 @@ use super::{CHUNKS_PER_THREAD, Store, store_edge};
 use crate::aligned::{Line, with_scratch};
 use crate::compute::Compute;
 use crate::int8_gemm::{MAX_TILE, Microkernel, Tile};
-use crate::panels::PANEL_ROWS;
+use crate::panels::{PANEL_ROWS, k_padded};
 use crate::prefetch::{Ahead, prefetch, prefetch_rows_to_write};
 use crate::quantize::Int8Rows;
 use crate::threads::SyncPtr;
 
 /// Where the tiles of some tokens and a unit of columns go.
+#[derive(Clone, Copy)]
 pub(super) struct Place {
     /// Column 0 of the unit for the first token.
     pub(super) out: *mut f32,
@@ -161,35 +162,43 @@ impl Block<'_> {
 
     /// Multiplies the tokens with the panels of a unit.
     fn multiply(&self, rhs: &dyn Weights, unit: Range<usize>, place: &Place) {
-        let first_row = self.rows().start;
-        let lines = self.layout.lines();
         let all_panels = rhs.n().div_ceil(PANEL_ROWS);
-        let at_once = self.kernel.nr() / PANEL_ROWS;
-        let asks_ahead = self.kernel.asks_ahead();
+        let at_once = self.kernel.panels_at_once(k_padded(rhs.k()));
         for first in unit.clone().step_by(at_once) {
             let end = (first + at_once).min(unit.end);
             let next = end..(end + at_once).min(all_panels);
             let ahead = Ahead::new(rhs.panel_bytes(next), self.strips.len());
             let column = (first - unit.start) * PANEL_ROWS;
+            let place = Place {
+                out: place.out.wrapping_add(column),
+                ..*place
+            };
             rhs.with_panels(self.kernel, first..end, &mut |panels| {
-                for (i, strip) in self.strips.clone().enumerate() {
-                    let rows = self.layout.rows(strip);
-                    let packed = &self.packed[strip * lines..][..lines];
-                    let ahead = ahead.share(i);
-                    if !asks_ahead {
-                        prefetch(ahead);
-                    }
-                    let tile = self.layout.tile(strip, packed, panels, ahead);
-                    let at = (rows.start - first_row) * place.stride + column;
-                    // SAFETY: by the promise of the target, the place holds the rows of the block
-                    // with the columns of the unit.
-                    unsafe {
-                        let out = place.out.add(at);
-                        prefetch_rows_to_write(rows.len(), panels.n, out, place.stride);
-                        one_tile(self.kernel, &tile, panels, out, place.stride, place.store);
-                    }
-                }
+                self.multiply_panels(panels, &ahead, place);
             });
+        }
+    }
+
+    /// Multiplies the tokens with some panels, whose first column is that of the place.
+    fn multiply_panels(&self, panels: TilePanels<'_>, ahead: &Ahead<'_>, place: Place) {
+        let (kernel, layout) = (self.kernel, self.layout);
+        let asks_ahead = kernel.asks_ahead();
+        let lines = layout.lines();
+        let packed = self.packed[self.strips.start * lines..].chunks_exact(lines);
+        let mut out = place.out;
+        for (i, (strip, packed)) in self.strips.clone().zip(packed).enumerate() {
+            let ahead = ahead.share(i);
+            if !asks_ahead {
+                prefetch(ahead);
+            }
+            let tile = layout.tile(strip, packed, panels, ahead);
+            // SAFETY: by the promise of the target, the place holds the rows of the block with the
+            // columns of the unit.
+            unsafe {
+                prefetch_rows_to_write(tile.rows, panels.n, out, place.stride);
+                one_tile(kernel, &tile, panels, out, place.stride, place.store);
+            }
+            out = out.wrapping_add(tile.rows * place.stride);
         }
     }
 }

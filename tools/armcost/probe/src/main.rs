@@ -10,19 +10,21 @@
 #![forbid(unsafe_code)]
 
 use ocelli_kernels::attention::{KvBlocks, decoder_attention, kv_layer_len, vision_attention_int8};
+use ocelli_kernels::int4_groups::quantize_int4_groups;
+use ocelli_kernels::int4_panels::{int4_byte_len, pack_int4_rows_into};
 use ocelli_kernels::limits::mark;
 use ocelli_kernels::nibble_panels::split_panels;
 use ocelli_kernels::panels::{byte_len, k_padded, pack_int8_rows_into};
 use ocelli_kernels::quantize::n_groups;
 use ocelli_kernels::rope::RopeTable;
 use ocelli_kernels::{
-    AlignedBytes, Compute, Int8Rows, Int8RowsBuf, NibblePanels, Panels, Store, activation, linear,
-    linear_arg_max, linear_upper_bounds, norm,
+    AlignedBytes, Compute, Int4Panels, Int8Rows, Int8RowsBuf, NibblePanels, Panels, Store,
+    activation, linear, linear_arg_max, linear_int4, linear_upper_bounds, norm,
 };
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Tokens of a vision kernel: whole tiles of every kernel.
+/// Tokens of a vision kernel: whole tiles of every kernel, but for that of five tokens.
 const PATCHES: usize = 192;
 /// Tokens of a prefill.
 const PROMPT: usize = 84;
@@ -35,6 +37,8 @@ const HEAD_DIM: usize = 64;
 enum Kind {
     /// int8 rows times panels: tokens, output rows, k, activations that share a scale.
     Linear(usize, usize, usize, usize),
+    /// The same with int4 panels.
+    Int4Linear(usize, usize, usize, usize),
     /// The largest of the products of one token in two planes: output rows, k.
     Largest(usize, usize),
     /// One head over all patches of a tile: what queries and keys are multiplied with.
@@ -61,6 +65,11 @@ const KERNELS: &[(&str, Kind)] = &[
     ("prefill.out", Kind::Linear(PROMPT, 576, 576, 0)),
     ("prefill.gate_up", Kind::Linear(PROMPT, 3072, 576, 0)),
     ("prefill.down", Kind::Linear(PROMPT, 576, 1536, 64)),
+    (
+        "prefill.gate_up.int4",
+        Kind::Int4Linear(PROMPT, 3072, 576, 0),
+    ),
+    ("prefill.down.int4", Kind::Int4Linear(PROMPT, 576, 1536, 64)),
     ("prefill.attention", Kind::DecoderAttention(PROMPT, 0)),
     ("prefill.norm", Kind::NormQuantize(PROMPT, 576)),
     ("prefill.swiglu", Kind::SwigluQuantize(PROMPT, 1536)),
@@ -76,7 +85,7 @@ const KERNELS: &[(&str, Kind)] = &[
 impl Kind {
     fn macs(self) -> usize {
         match self {
-            Kind::Linear(m, n, k, _) => m * n * k,
+            Kind::Linear(m, n, k, _) | Kind::Int4Linear(m, n, k, _) => m * n * k,
             Kind::Largest(n, k) => n * k,
             Kind::VisionAttention(_) => 2 * 1024 * 1024 * HEAD_DIM,
             Kind::DecoderAttention(m, first) => {
@@ -89,6 +98,7 @@ impl Kind {
     fn run(self, compute: &Compute) {
         match self {
             Kind::Linear(m, n, k, group) => run_linear(compute, m, n, k, group),
+            Kind::Int4Linear(m, n, k, group) => run_int4_linear(compute, m, n, k, group),
             Kind::Largest(n, k) => run_largest(compute, n, k),
             Kind::VisionAttention(factor) => run_vision_attention(compute, factor),
             Kind::DecoderAttention(m, first) => run_decoder_attention(compute, m, first),
@@ -167,6 +177,18 @@ fn run_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
     let lhs = Int8Rows::new(&lhs, &lhs_scales, m, k, group).expect("made for this shape");
     let mut out = vec![0.0; m * n];
     between_marks(|| linear(compute, lhs, rhs, &mut out, Store::Overwrite));
+}
+
+fn run_int4_linear(compute: &Compute, m: usize, n: usize, k: usize, group: usize) {
+    let (lhs, _) = operands(m, 0, k);
+    let lhs_scales = vec![0.01; m * n_groups(k, group)];
+    let mut packed = AlignedBytes::zeroed(int4_byte_len(n, k));
+    let weights = quantize_int4_groups(&wave(n * k), k);
+    pack_int4_rows_into(&weights, None, 0, &mut packed);
+    let rhs = Int4Panels::new(&packed, n, k).expect("packed for this shape");
+    let lhs = Int8Rows::new(&lhs, &lhs_scales, m, k, group).expect("made for this shape");
+    let mut out = vec![0.0; m * n];
+    between_marks(|| linear_int4(compute, lhs, rhs, &mut out, Store::Overwrite));
 }
 
 fn run_vision_attention(compute: &Compute, factor: f32) {

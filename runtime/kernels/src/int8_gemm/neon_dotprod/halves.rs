@@ -17,6 +17,10 @@ use crate::lanes::INTEGER_SHIFT;
 use crate::linear::Store;
 use crate::panels::{K_GROUP, PanelTail, STEP_BYTES, TAIL_BIASES};
 
+/// Values of the innermost loop.
+const BLOCK: usize = 4 * K_GROUP;
+/// Length of a group that needs no loop: the one that activations have.
+const UNROLLED: usize = 64;
 /// Values whose products add up to less than 2^22 in magnitude.
 const SHORT: usize = 256;
 /// The bits of a short sum begin with those of this number, and are those of a float: the start
@@ -46,6 +50,30 @@ pub(super) unsafe fn tiles<const R: usize>(
     out_stride: usize,
     store: Store,
 ) {
+    // SAFETY: by the caller's promises.
+    unsafe {
+        match tile.group_len {
+            UNROLLED => tiles_of::<R, { UNROLLED / BLOCK }>(tile, scales, out, out_stride, store),
+            _ => tiles_of::<R, 1>(tile, scales, out, out_stride, store),
+        }
+    }
+}
+
+/// [`tiles`] whose innermost loop takes so many times [`BLOCK`] values, or, for more than one, is
+/// none because a group has no more.
+///
+/// # Safety
+///
+/// * As in [`tiles`].
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tiles_of<const R: usize, const BLOCKS: usize>(
+    tile: &Tile<'_>,
+    scales: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    store: Store,
+) {
     const START: [f32; 4] = [SHORT_START; 4];
     let panel = tile.panels.as_ptr();
     // SAFETY: each half of a panel's rows goes over all groups and reads the 12 scales of each;
@@ -69,8 +97,11 @@ pub(super) unsafe fn tiles<const R: usize>(
             "ldur q\\i, [{start}]",
             ".endr",
             "3:",
+            ".if {unrolled} == 1",
             "mov {count}, {blocks}",
             "4:",
+            ".endif",
+            ".rept {unrolled}",
             // Two of the four steps, whose tokens are in registers of their own.
             ".irp s, 0, 2",
             "ldur q24, [{w}, #(32 * \\s)]",
@@ -108,8 +139,11 @@ pub(super) unsafe fn tiles<const R: usize>(
             ".endr",
             "add {w}, {w}, #128",
             "add {x}, {x}, #192",
+            ".endr",
+            ".if {unrolled} == 1",
             "subs {count}, {count}, #1",
             "b.ne 4b",
+            ".endif",
             "ldur q25, [{scales}]",
             "ldur q26, [{scales}, #16]",
             "ldur q27, [{scales}, #32]",
@@ -200,7 +234,7 @@ pub(super) unsafe fn tiles<const R: usize>(
             first_x = in(reg) tile.lhs.as_ptr(),
             first_scales = in(reg) scales,
             n_groups = in(reg) tile.n_groups(),
-            blocks = in(reg) tile.group_len / (4 * K_GROUP),
+            blocks = in(reg) tile.group_len / BLOCK,
             start = in(reg) START.as_ptr(),
             tail = inout(reg) tail.scales() => _,
             out = inout(reg) out => _,
@@ -215,6 +249,7 @@ pub(super) unsafe fn tiles<const R: usize>(
             count = out(reg) _,
             at = out(reg) _,
             rows = const R,
+            unrolled = const BLOCKS,
             biases = const TAIL_BIASES,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _, out("v15") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _, out("v22") _, out("v23") _, out("v24") _, out("v25") _, out("v26") _, out("v27") _, out("v28") _, out("v29") _, out("v30") _, out("v31") _,
             options(nostack),
