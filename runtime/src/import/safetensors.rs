@@ -3,6 +3,7 @@
 //! Format: 8-byte little-endian header length, a JSON object of tensor name to
 //! `{dtype, shape, data_offsets}`, then the data. Offsets are relative to the data.
 
+use super::gguf::names::is_published;
 use crate::weights::Region;
 use ocelli_kernels::half;
 use serde::de::{MapAccess, Visitor};
@@ -19,37 +20,6 @@ pub const MAX_HEADER_BYTES: u64 = 64 << 20;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// What a decoder layer holds.
-const TEXT_LAYER: [&str; 9] = [
-    "input_layernorm.weight",
-    "post_attention_layernorm.weight",
-    "self_attn.q_proj.weight",
-    "self_attn.k_proj.weight",
-    "self_attn.v_proj.weight",
-    "self_attn.o_proj.weight",
-    "mlp.gate_proj.weight",
-    "mlp.up_proj.weight",
-    "mlp.down_proj.weight",
-];
-/// What a vision layer holds.
-const VISION_LAYER: [&str; 16] = [
-    "layer_norm1.weight",
-    "layer_norm1.bias",
-    "layer_norm2.weight",
-    "layer_norm2.bias",
-    "self_attn.q_proj.weight",
-    "self_attn.q_proj.bias",
-    "self_attn.k_proj.weight",
-    "self_attn.k_proj.bias",
-    "self_attn.v_proj.weight",
-    "self_attn.v_proj.bias",
-    "self_attn.out_proj.weight",
-    "self_attn.out_proj.bias",
-    "mlp.fc1.weight",
-    "mlp.fc1.bias",
-    "mlp.fc2.weight",
-    "mlp.fc2.bias",
-];
 /// How a file begins that stands for another one in a repository that was cloned without its large
 /// files.
 const POINTER: &[u8] = b"version https://git-lfs";
@@ -352,31 +322,32 @@ impl Checkpoint {
 }
 
 /// Whether a tensor is read, or says nothing about the model's answers. Names outside the model's own
-/// (`model.…`, `lm_head`) are left alone: some checkpoints carry what only training needs.
+/// are left alone: some checkpoints carry what only training needs.
 fn is_read(name: &str, n_text: usize, n_vision: usize) -> bool {
-    let Some((before, rest)) = name.split_once(".layers.") else {
-        // Biases of layers that have none.
-        return !matches!(
-            name,
-            "lm_head.bias"
-                | "model.norm.bias"
-                | "model.text_model.norm.bias"
-                | "model.connector.modality_projection.proj.bias"
-        );
+    let short = name.strip_prefix("model.").unwrap_or(name);
+    let published = match short.split('.').next() {
+        Some("text_model" | "vision_model" | "connector") => format!("model.{short}"),
+        Some("layers" | "norm") => format!("model.text_model.{short}"),
+        _ => short.to_owned(),
     };
-    let (n, tensors): (usize, &[&str]) = match before {
-        "model" | "model.text_model" | "text_model" => (n_text, &TEXT_LAYER),
+    let Some((before, rest)) = published.split_once(".layers.") else {
+        // Biases of what has none.
+        let stem = published.strip_suffix(".bias");
+        return !stem.is_some_and(|stem| {
+            is_published(&format!("{stem}.weight")) && !is_published(&published)
+        });
+    };
+    let n = match before {
+        "model.text_model" => n_text,
         // A text model may lie in the files of one that sees.
-        "model.vision_model.encoder" | "vision_model.encoder" if n_vision > 0 => {
-            (n_vision, &VISION_LAYER)
-        }
+        "model.vision_model.encoder" if n_vision > 0 => n_vision,
         _ => return true,
     };
     let Some((number, tensor)) = rest.split_once('.') else {
         return false;
     };
     // Frequencies of the rotary positions, which follow from the configuration.
-    let is_known = tensors.contains(&tensor) || tensor == "self_attn.rotary_emb.inv_freq";
+    let is_known = is_published(&published) || tensor == "self_attn.rotary_emb.inv_freq";
     is_known && number.parse().is_ok_and(|number: usize| number < n)
 }
 

@@ -170,6 +170,10 @@ fn tensors_that_no_layer_reads_are_refused() {
         "model.text_model.layers.0.self_attn.q_norm.weight",
         "model.vision_model.encoder.layers.9.layer_norm1.bias",
         "lm_head.bias",
+        "layers.0.self_attn.q_proj.bias",
+        "text_model.layers.9.mlp.up_proj.weight",
+        "connector.modality_projection.proj.bias",
+        "norm.bias",
     ] {
         let mut header = sound.header.clone();
         header[odd] = json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]});

@@ -174,6 +174,11 @@ fn without_number(name: &str) -> (String, Option<&str>) {
     (parts.join("."), number)
 }
 
+/// Whether a checkpoint of the family may have a tensor of this name.
+pub(in crate::import) fn is_published(name: &str) -> bool {
+    Place::of(name, false).is_some()
+}
+
 /// Where a weight of the published checkpoints is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
