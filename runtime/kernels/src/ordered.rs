@@ -22,19 +22,29 @@ const MAX_LANES: usize = 16;
 /// Rows of a matrix, `stride` values from one to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// From the first row on.
-    pub values: &'a [f32],
-    /// Values from the begin of a row to that of the next.
-    pub stride: usize,
+    values: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// `values`: from the first row on.
+    pub fn new(values: &'a [f32], stride: usize) -> Rows<'a> {
+        Rows { values, stride }
+    }
 }
 
 /// The same, to be written.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
-    /// From the first row on.
-    pub values: &'a mut [f32],
-    /// Values from the begin of a row to that of the next.
-    pub stride: usize,
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl<'a> RowsMut<'a> {
+    /// `values`: from the first row on.
+    pub fn new(values: &'a mut [f32], stride: usize) -> RowsMut<'a> {
+        RowsMut { values, stride }
+    }
 }
 
 /// `y[i] += Σ_b factors[b] · x[b · stride + i]`, `b` ascending.
@@ -44,18 +54,8 @@ pub struct RowsMut<'a> {
 /// Panics if `x` ends before its last row does.
 pub fn add_scaled_rows(tier: FloatTier, factors: &[f32], x: &[f32], stride: usize, y: &mut [f32]) {
     let [terms, width] = [factors.len(), y.len()];
-    let factors = Rows {
-        values: factors,
-        stride: terms,
-    };
-    let (x, y) = (
-        Rows { values: x, stride },
-        RowsMut {
-            values: y,
-            stride: width,
-        },
-    );
-    add_products(tier, [1, terms, width], factors, x, y);
+    let (factors, y) = (Rows::new(factors, terms), RowsMut::new(y, width));
+    add_products(tier, [1, terms, width], factors, Rows::new(x, stride), y);
 }
 
 /// `y[r][i] += Σ_b factors[r][b] · x[b][i]`, `b` ascending. `factors`: `[m, terms]`, `x`:
@@ -84,78 +84,60 @@ pub fn add_products(
     holds("x", x.values.len(), x.stride, terms, width);
     holds("y", y.values.len(), y.stride, m, width);
     assert!(m == 1 || width <= y.stride, "rows of y overlap");
-    let (f, fs) = (factors.values.as_ptr(), factors.stride);
-    let (y, ys) = (y.values.as_mut_ptr(), y.stride);
+    let at = Places {
+        f: factors.values.as_ptr(),
+        f_stride: factors.stride,
+        x: x.values.as_ptr(),
+        x_stride: x.stride,
+        y: y.values.as_mut_ptr(),
+        y_stride: y.stride,
+    };
     // SAFETY: all rows are as long as was asserted.
-    unsafe {
-        add_all(
-            tier,
-            [m, terms, width],
-            f,
-            fs,
-            x.values.as_ptr(),
-            x.stride,
-            y,
-            ys,
-        )
-    }
+    unsafe { add_all(tier, [m, terms, width], at) }
+}
+
+/// Where the first row of each begins, and how far apart rows are.
+#[derive(Clone, Copy)]
+struct Places {
+    f: *const f32,
+    f_stride: usize,
+    x: *const f32,
+    x_stride: usize,
+    y: *mut f32,
+    y_stride: usize,
 }
 
 tiered! {
-    unsafe fn add_all(
-        shape: [usize; 3],
-        f: *const f32,
-        fs: usize,
-        x: *const f32,
-        xs: usize,
-        y: *mut f32,
-        ys: usize,
-    ) = add_all_on
+    unsafe fn add_all(shape: [usize; 3], at: Places) = add_all_on
 }
 
 /// # Safety
 ///
 /// * The CPU has the instructions of `L`.
-/// * `f` has `m` rows of `terms`, `x` `terms` of `width`, `y` `m` of `width` values, so far apart.
+/// * There are `m` rows of `terms` factors, `terms` of `width` and `m` of `width` values.
 #[inline(always)]
-unsafe fn add_all_on<L: Lanes>(
-    [m, terms, width]: [usize; 3],
-    f: *const f32,
-    fs: usize,
-    x: *const f32,
-    xs: usize,
-    y: *mut f32,
-    ys: usize,
-) {
+unsafe fn add_all_on<L: Lanes>([m, terms, width]: [usize; 3], at: Places) {
     for first in (0..terms).step_by(TERMS) {
         let count = TERMS.min(terms - first);
-        let mut i = 0;
-        // SAFETY: the terms stay below `terms`, and i + the values touched within the width.
+        // SAFETY: the terms stay below `terms`.
         unsafe {
-            let (f, x) = (f.add(first), x.add(first * xs));
-            let columns = |i: usize| (x.add(i), y.add(i));
+            let at = Places {
+                f: at.f.add(first),
+                x: at.x.add(first * at.x_stride),
+                ..at
+            };
+            let mut i = 0;
             if m == 1 {
-                while i + VECTORS_ALONE * L::N <= width {
-                    let (x, y) = columns(i);
-                    tile::<L, 1, VECTORS_ALONE>(count, f, fs, x, xs, y, ys);
-                    i += VECTORS_ALONE * L::N;
-                }
+                i = strips::<L, VECTORS_ALONE>([m, count, width], i, at);
             }
-            while i + VECTORS * L::N <= width {
-                let (x, y) = columns(i);
-                strip::<L, VECTORS>(m, count, f, fs, x, xs, y, ys);
-                i += VECTORS * L::N;
-            }
-            while i + L::N <= width {
-                let (x, y) = columns(i);
-                strip::<L, 1>(m, count, f, fs, x, xs, y, ys);
-                i += L::N;
-            }
+            i = strips::<L, VECTORS>([m, count, width], i, at);
+            i = strips::<L, 1>([m, count, width], i, at);
             for r in 0..m {
                 for i in i..width {
-                    let (to, mut sum) = (y.add(r * ys + i), *y.add(r * ys + i));
+                    let to = at.y.add(r * at.y_stride + i);
+                    let mut sum = *to;
                     for b in 0..count {
-                        sum += *f.add(r * fs + b) * *x.add(b * xs + i);
+                        sum += *at.f.add(r * at.f_stride + b) * *at.x.add(b * at.x_stride + i);
                     }
                     *to = sum;
                 }
@@ -164,49 +146,59 @@ unsafe fn add_all_on<L: Lanes>(
     }
 }
 
+/// Strips of `V` vectors of all rows, as many as there are from column `i` on. Returns the first column
+/// that is left.
+///
+/// # Safety
+///
+/// That of [`add_all_on`], for at most [`TERMS`] terms; one row for more than [`VECTORS`] vectors.
+#[inline(always)]
+unsafe fn strips<L: Lanes, const V: usize>(
+    [m, terms, width]: [usize; 3],
+    mut i: usize,
+    at: Places,
+) -> usize {
+    while i + V * L::N <= width {
+        // SAFETY: the columns stay within the width.
+        unsafe {
+            let (x, y) = (at.x.add(i), at.y.add(i));
+            strip::<L, V>(m, terms, Places { x, y, ..at });
+        }
+        i += V * L::N;
+    }
+    i
+}
+
 /// A strip of `V` vectors of all rows.
 ///
 /// # Safety
 ///
-/// That of [`add_all_on`], for at most [`TERMS`] terms and `V` vectors.
+/// That of [`strips`].
 #[inline(always)]
-#[allow(
-    clippy::too_many_arguments,
-    reason = "kernels take plain pointers and lengths"
-)]
-unsafe fn strip<L: Lanes, const V: usize>(
-    m: usize,
-    terms: usize,
-    f: *const f32,
-    fs: usize,
-    mut x: *const f32,
-    mut xs: usize,
-    y: *mut f32,
-    ys: usize,
-) {
+unsafe fn strip<L: Lanes, const V: usize>(m: usize, terms: usize, mut at: Places) {
     const { assert!(L::N <= MAX_LANES) };
     let mut together = [MaybeUninit::<f32>::uninit(); TERMS * VECTORS * MAX_LANES];
-    // SAFETY: `together` has room for all terms of a strip; rows stay below m.
+    // SAFETY: `together` has room for all terms of a strip of many rows; rows stay below m.
     unsafe {
         if m >= ROWS_TO_COPY {
             let to: *mut f32 = together.as_mut_ptr().cast();
             for b in 0..terms {
                 for v in 0..V {
-                    L::load(x.add(b * xs + v * L::N)).store(to.add((b * V + v) * L::N));
+                    let from = at.x.add(b * at.x_stride + v * L::N);
+                    L::load(from).store(to.add((b * V + v) * L::N));
                 }
             }
-            (x, xs) = (to, V * L::N);
+            (at.x, at.x_stride) = (to, V * L::N);
         }
-        let mut r = 0;
-        while r < m {
-            let (f, y) = (f.add(r * fs), y.add(r * ys));
+        for r in (0..m).step_by(ROWS) {
+            let (f, y) = (at.f.add(r * at.f_stride), at.y.add(r * at.y_stride));
+            let at = Places { f, y, ..at };
             match m - r {
-                1 => tile::<L, 1, V>(terms, f, fs, x, xs, y, ys),
-                2 => tile::<L, 2, V>(terms, f, fs, x, xs, y, ys),
-                3 => tile::<L, 3, V>(terms, f, fs, x, xs, y, ys),
-                _ => tile::<L, ROWS, V>(terms, f, fs, x, xs, y, ys),
+                1 => tile::<L, 1, V>(terms, at),
+                2 => tile::<L, 2, V>(terms, at),
+                3 => tile::<L, 3, V>(terms, at),
+                _ => tile::<L, ROWS, V>(terms, at),
             }
-            r += ROWS;
         }
     }
 }
@@ -215,32 +207,24 @@ unsafe fn strip<L: Lanes, const V: usize>(
 ///
 /// # Safety
 ///
-/// That of [`add_all_on`], for so many rows and vectors.
+/// That of [`strips`], for so many rows and vectors.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
-    terms: usize,
-    f: *const f32,
-    fs: usize,
-    x: *const f32,
-    xs: usize,
-    y: *mut f32,
-    ys: usize,
-) {
+unsafe fn tile<L: Lanes, const R: usize, const V: usize>(terms: usize, at: Places) {
     // SAFETY: rows stay below R, vectors below V, terms below `terms`.
     unsafe {
         let mut sums = [[L::splat(0.0); V]; R];
         for (r, row) in sums.iter_mut().enumerate() {
             for (v, sum) in row.iter_mut().enumerate() {
-                *sum = L::load(y.add(r * ys + v * L::N));
+                *sum = L::load(at.y.add(r * at.y_stride + v * L::N));
             }
         }
         for b in 0..terms {
             let mut vectors = [L::splat(0.0); V];
             for (v, vector) in vectors.iter_mut().enumerate() {
-                *vector = L::load(x.add(b * xs + v * L::N));
+                *vector = L::load(at.x.add(b * at.x_stride + v * L::N));
             }
             for (r, row) in sums.iter_mut().enumerate() {
-                let factor = L::splat(*f.add(r * fs + b));
+                let factor = L::splat(*at.f.add(r * at.f_stride + b));
                 for (sum, vector) in row.iter_mut().zip(vectors) {
                     *sum = sum.add(factor.mul(vector));
                 }
@@ -248,7 +232,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
         }
         for (r, row) in sums.into_iter().enumerate() {
             for (v, sum) in row.into_iter().enumerate() {
-                sum.store(y.add(r * ys + v * L::N));
+                sum.store(at.y.add(r * at.y_stride + v * L::N));
             }
         }
     }
@@ -306,14 +290,11 @@ mod tests {
                     *value = (0..terms).fold(*value, |sum, b| sum + f[r * fs + b] * x[b * xs + i]);
                 }
             }
-            let row = |values, stride| Rows { values, stride };
             for tier in FloatTier::available() {
                 let mut y = start.clone();
-                let to = RowsMut {
-                    values: &mut y,
-                    stride: ys,
-                };
-                add_products(tier, [m, terms, width], row(&f, fs), row(&x, xs), to);
+                let to = RowsMut::new(&mut y, ys);
+                let (f, x) = (Rows::new(&f, fs), Rows::new(&x, xs));
+                add_products(tier, [m, terms, width], f, x, to);
                 assert_eq!(y, plain, "{tier:?} {m} x {terms} x {width}");
             }
         }
@@ -322,18 +303,9 @@ mod tests {
     #[test]
     #[should_panic(expected = "y must have 2 rows of 3 values, 4 apart")]
     fn a_result_that_ends_early_is_refused() {
-        let of = |values| Rows { values, stride: 3 };
-        let y = RowsMut {
-            values: &mut [0.0; 6],
-            stride: 4,
-        };
-        add_products(
-            FloatTier::SCALAR,
-            [2, 1, 3],
-            of(&[1.0; 4]),
-            of(&[0.0; 3]),
-            y,
-        );
+        let (f, x) = (Rows::new(&[1.0; 4], 3), Rows::new(&[0.0; 3], 3));
+        let y = &mut [0.0; 6];
+        add_products(FloatTier::SCALAR, [2, 1, 3], f, x, RowsMut::new(y, 4));
     }
 
     #[test]

@@ -54,12 +54,8 @@ impl Arithmetic {
                         column[r] = *value;
                     }
                 }
-                let of = |values, stride| Rows { values, stride };
-                let out = RowsMut {
-                    values: strip,
-                    stride: width,
-                };
-                self.add_products([m, k, width], of(x, k), of(&columns, width), out);
+                let (x, columns) = (Rows::new(x, k), Rows::new(&columns, width));
+                self.add_products([m, k, width], x, columns, RowsMut::new(strip, width));
             });
         let mut out = vec![0f32; m * n];
         for (index, strip) in strips.chunks(m * STRIP).enumerate() {

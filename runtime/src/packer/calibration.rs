@@ -250,36 +250,21 @@ impl<'a> Calibration<'a> {
                 let q = &q[(first + i) * width..][..width];
                 for head in 0..t.n_kv_heads {
                     // Queries of a group read the same keys and values.
-                    let queries = Rows {
-                        values: &q[head * group * t.head_dim..],
-                        stride: t.head_dim,
-                    };
-                    let columns = Rows {
-                        values: &columns[head * t.head_dim * n..],
-                        stride: n,
-                    };
+                    let size = [group, t.head_dim, i + 1];
+                    let first = head * group * t.head_dim;
+                    let queries = Rows::new(&q[first..], t.head_dim);
+                    let columns = Rows::new(&columns[head * t.head_dim * n..], n);
                     let mut scores = vec![0f32; group * (i + 1)];
-                    let to = RowsMut {
-                        values: &mut scores,
-                        stride: i + 1,
-                    };
-                    arithmetic.add_products([group, t.head_dim, i + 1], queries, columns, to);
+                    let to = RowsMut::new(&mut scores, i + 1);
+                    arithmetic.add_products(size, queries, columns, to);
                     for scores in scores.chunks_exact_mut(i + 1) {
                         softmax(scores, t.head_dim);
                     }
-                    let scores = Rows {
-                        values: &scores,
-                        stride: i + 1,
-                    };
-                    let v = Rows {
-                        values: &v[head * t.head_dim..],
-                        stride: kv,
-                    };
-                    let to = RowsMut {
-                        values: &mut out[head * group * t.head_dim..],
-                        stride: t.head_dim,
-                    };
-                    arithmetic.add_products([group, i + 1, t.head_dim], scores, v, to);
+                    let size = [group, i + 1, t.head_dim];
+                    let scores = Rows::new(&scores, i + 1);
+                    let v = Rows::new(&v[head * t.head_dim..], kv);
+                    let to = RowsMut::new(&mut out[first..], t.head_dim);
+                    arithmetic.add_products(size, scores, v, to);
                 }
             }
         });

@@ -58,12 +58,8 @@ impl Moments {
                         columns[i * count + b] = *value;
                     }
                 }
-                let of = |values, stride| Rows { values, stride };
-                let (columns, rows) = (of(&columns, count), of(&rows[first..], k));
-                let out = RowsMut {
-                    values: out,
-                    stride: width,
-                };
+                let (columns, rows) = (Rows::new(&columns, count), Rows::new(&rows[first..], k));
+                let out = RowsMut::new(out, width);
                 arithmetic.add_products([m, count, begin + m], columns, rows, out);
             });
             Square {
@@ -104,25 +100,16 @@ impl Factor {
             eliminate(arithmetic, block, start, width, &mut costs[start..end]);
             let costs = &costs[start..end];
             let pool = &arithmetic.pool;
-            let block = Rows {
-                values: block,
-                stride: width,
-            };
             pool.for_each_chunk_mut(before, width * TOGETHER, &|index, out| {
                 let (begin, m) = (index * TOGETHER, out.len() / width);
                 let factors = (begin..begin + m).flat_map(|j| {
-                    let column = block.values[j..].iter().step_by(width);
+                    let column = block[j..].iter().step_by(width);
                     column.zip(costs).map(|(v, cost)| -share(*v, *cost))
                 });
-                let factors = Rows {
-                    values: &factors.collect::<Vec<f32>>(),
-                    stride: costs.len(),
-                };
-                let out = RowsMut {
-                    values: out,
-                    stride: width,
-                };
-                arithmetic.add_products([m, costs.len(), begin + m], factors, block, out);
+                let factors: Vec<f32> = factors.collect();
+                let shape = [m, costs.len(), begin + m];
+                let (factors, block) = (Rows::new(&factors, costs.len()), Rows::new(block, width));
+                arithmetic.add_products(shape, factors, block, RowsMut::new(out, width));
             });
             end = start;
         }
@@ -304,19 +291,10 @@ impl<'a> Feedback<'a> {
                     let values = &mut values[r * k + factor.first + start..];
                     factor.round_block(weights, wanted, start, (scale, range), values, errors);
                 }
-                let errors = Rows {
-                    values: &errors,
-                    stride: end - start,
-                };
-                let shares = Rows {
-                    values: &factor.shares[start * width + end..],
-                    stride: width,
-                };
-                let wanted = RowsMut {
-                    values: &mut wanted[end..],
-                    stride: width,
-                };
                 let shape = [m, end - start, width - end];
+                let errors = Rows::new(&errors, end - start);
+                let shares = Rows::new(&factor.shares[start * width + end..], width);
+                let wanted = RowsMut::new(&mut wanted[end..], width);
                 self.arithmetic.add_products(shape, errors, shares, wanted);
             }
         }
