@@ -9,7 +9,7 @@
 //! | [`client`] | requests and redirects |
 //! | [`download`] | one file, resumed and checked |
 //! | [`cache`] | folders and links on disk |
-//! | [`digest`], [`patience`] | names of contents, when to try again |
+//! | [`digest`], [`patience`], [`pace`] | names of contents, when to try again, when to stop waiting |
 //! | [`error`] | what goes wrong |
 //!
 //! Nothing here opens a connection with [`settings::HubSettings::offline`] set.
@@ -24,6 +24,7 @@ pub mod digest;
 pub mod download;
 pub mod error;
 pub mod listing;
+pub mod pace;
 pub mod patience;
 pub mod settings;
 

@@ -11,6 +11,7 @@ use crate::remark::remark;
 use crate::signature::{self, Keys, SignatureError, Signed};
 use crate::verbs::pack;
 use ocelli_runtime::LoadError;
+use ocelli_runtime::file::open_regular;
 use ocelli_runtime::import::Published;
 use ocelli_runtime::pack::Pack;
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,7 @@ impl Record {
     /// The record of a pack in the folder of installed models; none of one that was put there by
     /// hand, or whose record is damaged.
     pub fn of(dir: &Path, pack: &Pack) -> Option<Record> {
-        let file = File::open(Record::path(dir, pack)).ok()?;
+        let file = open_regular(&Record::path(dir, pack)).ok()?;
         let mut bytes = Vec::new();
         file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -231,7 +232,7 @@ impl Slot {
             path: from.to_owned(),
             source,
         };
-        let mut source = File::open(from).map_err(input)?;
+        let mut source = open_regular(from).map_err(input)?;
         let total = source.metadata().map_err(input)?.len();
         let mut file = self.create()?;
         let mut part = vec![0; CHUNK];

@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use ocelli_boards::{Board, BoardError};
 use ocelli_reflex::limit::MAX_FILE_BYTES;
 use ocelli_reflex::load::BoardLine;
-use std::fs::File;
+use ocelli_runtime::file::open_regular;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -64,7 +64,7 @@ pub fn read(path: &Path) -> Result<String, Fault> {
         path: path.to_owned(),
         source,
     };
-    File::open(path)
+    open_regular(path)
         .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
         .map_err(unreadable)?;
     let is_too_long = bytes.len() > MAX_FILE_BYTES;

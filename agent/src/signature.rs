@@ -10,9 +10,10 @@ use crate::hub::digest::feed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minisign_verify::{PublicKey, Signature};
+use ocelli_runtime::file::open_regular;
 use serde::Deserialize;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -241,7 +242,7 @@ impl Keys {
                 "{error}; sign with a minisign of version 0.10 or later"
             ))
         })?;
-        File::open(pack)
+        open_regular(pack)
             .and_then(|mut file| feed(&mut file, |part| stream.update(part)))
             .map_err(|source| SignatureError::File {
                 path: path(),
@@ -278,7 +279,7 @@ pub fn read(path: &Path) -> Result<Option<String>, SignatureError> {
 }
 
 fn read_text(path: &Path) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };

@@ -12,11 +12,13 @@ mod detection;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::engine::plain::{Array, ChannelAxis, PlainModel, PlainModelError};
+use crate::file::open_regular;
 use crate::image::{ImageError, Rgb8};
 
 pub use detection::{Area, Detection};
@@ -319,11 +321,15 @@ fn read_settings(path: &Path) -> Result<DetectorSettings, DetectorError> {
         value,
         allowed: allowed.to_owned(),
     };
-    let bytes = std::fs::metadata(path).map_err(io)?.len();
+    let file = open_regular(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
     if bytes > MAX_SETTINGS_BYTES {
         return Err(range("file size", format!("{bytes} bytes"), "up to 1 MiB"));
     }
-    let text = std::fs::read(path).map_err(io)?;
+    let mut text = Vec::new();
+    file.take(MAX_SETTINGS_BYTES)
+        .read_to_end(&mut text)
+        .map_err(io)?;
     let settings: DetectorSettings =
         serde_json::from_slice(&text).map_err(|source| DetectorError::Settings {
             path: path.to_path_buf(),

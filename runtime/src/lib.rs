@@ -30,6 +30,7 @@ pub mod constrain;
 pub mod detector;
 pub mod engine;
 pub mod error;
+pub mod file;
 pub mod generate;
 pub mod image;
 pub mod import;

@@ -4,6 +4,7 @@
 //! between processes and can be evicted), bytes compiled into the program, and
 //! bytes packed in memory from a model directory.
 
+use crate::file::open_regular;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
@@ -32,9 +33,9 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// Whatever opening, measuring or mapping the file reports.
+    /// As [`open_regular`]; whatever measuring or mapping the file reports.
     pub fn map(path: &Path) -> io::Result<Region> {
-        Region::of_file(&File::open(path)?)
+        Region::of_file(&open_regular(path)?)
     }
 
     /// Maps a whole file that is open for reading, as [`Region::map`].

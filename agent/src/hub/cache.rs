@@ -15,6 +15,7 @@ use super::address::{Repository, Revision};
 use super::digest::ContentId;
 use super::error::HubError;
 use super::listing::{Listing, MAX_FILES, RemoteFile};
+use ocelli_runtime::file::open_regular;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
@@ -98,7 +99,8 @@ impl CachedRepository {
             return Some(revision.as_str().to_owned());
         }
         let mut text = String::new();
-        let file = File::open(self.dir.join("refs").join(revision.as_str())).ok()?;
+        let path = self.dir.join("refs").join(revision.as_str());
+        let file = open_regular(&path).ok()?;
         file.take(64).read_to_string(&mut text).ok()?;
         let commit = text.trim();
         super::address::is_commit(commit).then(|| commit.to_owned())

@@ -4,6 +4,7 @@ use super::address::{Address, Endpoint, Origin, resolve};
 use super::digest::ContentId;
 use super::error::HubError;
 use super::listing::{Listing, MAX_LISTING_BYTES};
+use super::pace::{Paced, Slow};
 use super::patience::{Failure, retry_after};
 use super::settings::HubSettings;
 use crate::authorities::tls_config;
@@ -49,12 +50,18 @@ pub struct Answer {
     pub linked: Linked,
     /// The last answer, whatever its status.
     pub response: Response<Body>,
+    stall: Duration,
 }
 
 impl Answer {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.response, name)
+    }
+
+    /// What comes behind the head, as it comes.
+    pub fn body(&mut self) -> Paced<impl Read> {
+        Paced::new(self.response.body_mut().as_reader(), self.stall)
     }
 
     /// Whether a web page came.
@@ -76,6 +83,7 @@ pub struct Client {
     agent: Agent,
     endpoint: Endpoint,
     token: Option<Secret>,
+    stall: Duration,
 }
 
 impl Client {
@@ -92,7 +100,8 @@ impl Client {
                 host: origin.host().to_owned(),
             });
         }
-        let stall = Some(settings.stall.min(LONGEST_STALL));
+        let longest = settings.stall.min(LONGEST_STALL);
+        let stall = Some(longest);
         let mut config = Agent::config_builder()
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -118,6 +127,7 @@ impl Client {
             agent: config.build().into(),
             endpoint: settings.endpoint.clone(),
             token,
+            stall: longest,
         })
     }
 
@@ -138,14 +148,16 @@ impl Client {
         if answer.is_web_page() {
             return Err(HubError::WebPage { url }.into());
         }
-        let body = answer.response.body_mut().with_config();
-        let body = match body.limit(MAX_LISTING_BYTES).read_to_vec() {
-            Ok(body) => body,
-            Err(ureq::Error::BodyExceedsLimit(limit)) => {
-                return Err(HubError::Endless { url, limit }.into());
-            }
-            Err(error) => return Err(failed(&url, error)),
-        };
+        let mut body = Vec::new();
+        let whole = answer
+            .body()
+            .take(MAX_LISTING_BYTES + 1)
+            .read_to_end(&mut body);
+        whole.map_err(|error| cut(&url, error))?;
+        if body.len() as u64 > MAX_LISTING_BYTES {
+            let limit = MAX_LISTING_BYTES;
+            return Err(HubError::Endless { url, limit }.into());
+        }
         Listing::read(&body).map_err(|reason| HubError::Listing { url, reason }.into())
     }
 
@@ -178,6 +190,7 @@ impl Client {
                     url: url.to_owned(),
                     linked,
                     response,
+                    stall: self.stall,
                 });
             }
             let location = header(&response, "location").unwrap_or_default();
@@ -246,6 +259,17 @@ pub fn failed(url: &str, error: ureq::Error) -> Failure {
     }
 }
 
+/// What an error in the middle of a body means.
+pub fn cut(url: &str, error: std::io::Error) -> Failure {
+    match Slow::of(&error) {
+        Some(slow) => Failure::Slow {
+            url: url.to_owned(),
+            slow,
+        },
+        None => failed(url, ureq::Error::from(error)),
+    }
+}
+
 /// Turns a status that is no success into what it means.
 ///
 /// # Errors
@@ -259,10 +283,12 @@ pub fn check(answer: &mut Answer) -> Result<(), Failure> {
     let after = answer.header("retry-after").and_then(retry_after);
     let said = answer.header("x-error-message").map(str::to_owned);
     let said = said.unwrap_or_else(|| {
-        let body = answer.response.body_mut().as_reader();
         let mut begin = Vec::new();
         // What came before the connection broke is better than nothing.
-        let _ = body.take(MAX_REFUSAL_BYTES).read_to_end(&mut begin);
+        let _ = answer
+            .body()
+            .take(MAX_REFUSAL_BYTES)
+            .read_to_end(&mut begin);
         String::from_utf8_lossy(&begin).into_owned()
     });
     Err(refusal(answer.url.clone(), status, shown(&said), after))

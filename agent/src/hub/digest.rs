@@ -1,5 +1,6 @@
 //! Names of contents: SHA-256 of large files, git's blob id of small ones.
 
+use ocelli_runtime::file::open_regular;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -41,7 +42,7 @@ impl ContentId {
     ///
     /// The file cannot be read.
     pub fn of_file(self, path: &Path) -> io::Result<ContentId> {
-        let mut file = File::open(path)?;
+        let mut file = open_regular(path)?;
         let len = file.metadata()?.len();
         Ok(match self {
             ContentId::Sha256(_) => {

@@ -3,13 +3,15 @@
 use super::Watcher;
 use super::address::Repository;
 use super::cache::{CachedRepository, make_parent, replace, whole};
-use super::client::{Answer, Client, Method, check, failed};
+use super::client::{Answer, Client, Method, check, cut};
 use super::digest::ContentId;
 use super::error::HubError;
 use super::listing::RemoteFile;
+use super::pace::PROGRESS_BYTES;
 use super::patience::{Failure, Patience};
 use super::settings::HubSettings;
 use nix::fcntl::OFlag;
+use ocelli_runtime::file::open_regular;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,8 +21,6 @@ use std::path::PathBuf;
 const CHUNK: usize = 1 << 16;
 /// Most bytes of a file whose size nobody says.
 const MAX_UNSIZED_BYTES: u64 = 64 << 20;
-/// Bytes that make a try count as progress.
-const PROGRESS_BYTES: u64 = 1 << 16;
 /// Longest validator that is kept, in bytes.
 const MAX_VALIDATOR_BYTES: usize = 256;
 
@@ -143,6 +143,10 @@ impl Download<'_> {
                 if partial.len >= furthest.saturating_add(PROGRESS_BYTES) {
                     furthest = partial.len;
                     patience.renew();
+                }
+                // Nor are a few more bytes at each try that was too slow.
+                if failure.is_slow() {
+                    furthest = furthest.max(partial.len);
                 }
                 patience.pause(failure, watcher)?;
                 continue;
@@ -269,7 +273,7 @@ fn receive(
     mut answer: Answer,
     watcher: &mut dyn Watcher,
 ) -> Result<(), Failure> {
-    let mut body = answer.response.body_mut().as_reader();
+    let mut body = answer.body();
     let mut part = vec![0; CHUNK];
     watcher.bytes(&target.path, partial.len, target.size);
     loop {
@@ -277,7 +281,7 @@ fn receive(
             Ok(0) => break,
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(&target.url, ureq::Error::from(error))),
+            Err(error) => return Err(cut(&target.url, error)),
         };
         if partial.len + n as u64 > target.limit() {
             partial.remove();
@@ -345,7 +349,7 @@ impl Partial {
     /// The strong validator of what is here.
     fn validator(&self) -> Option<String> {
         let mut text = String::new();
-        let file = File::open(self.validator_path()).ok()?;
+        let file = open_regular(&self.validator_path()).ok()?;
         let limit = MAX_VALIDATOR_BYTES as u64 + 1;
         file.take(limit).read_to_string(&mut text).ok()?;
         is_strong(&text).then_some(text)

@@ -2,6 +2,7 @@
 
 use super::Watcher;
 use super::error::HubError;
+use super::pace::Slow;
 use super::settings::HubSettings;
 use std::time::Duration;
 
@@ -26,6 +27,13 @@ pub enum Failure {
         /// How long the server wants to be left alone.
         after: Option<Duration>,
     },
+    /// Trying again may help; what came was too slow to be progress.
+    Slow {
+        /// What was asked for.
+        url: String,
+        /// How slow it was.
+        slow: Slow,
+    },
 }
 
 impl Failure {
@@ -37,6 +45,11 @@ impl Failure {
             status: None,
             after: None,
         }
+    }
+
+    /// Whether it went on, but too slowly.
+    pub fn is_slow(&self) -> bool {
+        matches!(self, Failure::Slow { .. })
     }
 }
 
@@ -83,6 +96,7 @@ impl Patience {
                 status,
                 after,
             } => (url, reason, status, after),
+            Failure::Slow { url, slow } => (url, slow.to_string(), None, None),
         };
         let text = format!("{url}: {reason}");
         self.failures += 1;

@@ -6,9 +6,9 @@
 use crate::hub::cache::{make_parent, replace};
 use crate::hub::digest::ContentId;
 use ocelli_boards::Cores;
+use ocelli_runtime::file::open_regular;
 use ocelli_runtime::threads::Trials;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ impl Circumstances {
 /// The measurement that was made under these circumstances, of a model that sees or reads only.
 pub fn recall(folder: &Path, circumstances: &Circumstances, sees: bool) -> Option<Trials> {
     let mut bytes = Vec::new();
-    let file = File::open(circumstances.path(folder)).ok()?;
+    let file = open_regular(&circumstances.path(folder)).ok()?;
     file.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     let found: Remembered = serde_json::from_slice(&bytes).ok()?;
     let holds = found.circumstances == *circumstances

@@ -1,11 +1,12 @@
 //! The files of a model directory, all but the weights.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::file::open_regular;
 
 use super::fields::Fields;
 use super::read::{read_model, read_preprocess};
@@ -280,7 +281,7 @@ fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, ConfigError> {
         path: path.to_owned(),
         source,
     };
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(e)),

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::file::open_regular;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::Factoid;
@@ -139,7 +140,9 @@ impl PlainModel {
             path: path.to_path_buf(),
             source,
         };
-        let bytes = std::fs::metadata(path).map_err(io)?.len();
+        // Opened, for nothing is waited for then: a pipe in its place is refused here.
+        let opened = open_regular(path).and_then(|file| file.metadata());
+        let bytes = opened.map_err(io)?.len();
         if bytes > MAX_MODEL_BYTES {
             return Err(PlainModelError::TooLarge {
                 path: path.to_path_buf(),

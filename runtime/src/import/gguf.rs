@@ -26,12 +26,12 @@ pub use file::GgufFile;
 
 use super::{FloatWeights, ImportError, Strips, row_ranges};
 use crate::config::{ModelConfig, ModelFiles};
+use crate::file::open_regular;
 use blocks::Format;
 use names::{Holder, Place};
 use ocelli_kernels::half::f16_bits_to_f32;
 use ocelli_kernels::int4_groups::Int4Groups;
 use ocelli_kernels::int4_panels::BLOCK;
-use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub const MAGIC: [u8; 4] = *b"GGUF";
 /// Whether the file begins like a GGUF file.
 pub fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == MAGIC)
+    open_regular(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && magic == MAGIC)
 }
 
 /// A model in one or two GGUF files, its tensors known by the names of `docs/model.md`.

@@ -4,13 +4,14 @@
 //! `{dtype, shape, data_offsets}`, then the data. Offsets are relative to the data.
 
 use super::gguf::names::is_published;
+use crate::file::open_regular;
 use crate::weights::Region;
 use ocelli_kernels::half;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -371,7 +372,13 @@ fn floats(dtype: &str, bytes: &[u8]) -> Option<Vec<f32>> {
 
 /// Files an index names, each once, in name order.
 fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let text = std::fs::read(index).map_err(|source| CheckpointError::Io {
+    let read = || {
+        let mut text = Vec::new();
+        let file = open_regular(index)?;
+        file.take(MAX_HEADER_BYTES + 1).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|source| CheckpointError::Io {
         path: index.to_path_buf(),
         source,
     })?;
@@ -379,6 +386,11 @@ fn shard_paths(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError
         path: index.to_path_buf(),
         what,
     };
+    if text.len() as u64 > MAX_HEADER_BYTES {
+        return Err(malformed(format!(
+            "it is longer than {MAX_HEADER_BYTES} bytes"
+        )));
+    }
     let raw: RawIndex = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
     let mut names: Vec<&String> = raw.weight_map.values().collect();
     names.sort();

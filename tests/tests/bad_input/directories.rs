@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use ocelli_runtime::{GenerateOptions, Precision};
 use ocelli_tests::checkpoint::{Checkpoint, Dtype};
 use serde_json::{Value, json};
@@ -621,4 +623,25 @@ fn places_that_hold_no_model_are_refused() {
     let file = dir.path().join("picture.png");
     fs::write(&file, b"\x89PNG\r\n\x1a\n").expect("the folder can be written");
     assert_refused(&file, "a picture", &["picture.png"]);
+}
+
+/// A pipe in place of a file would be waited for until somebody writes.
+#[test]
+fn pipes_in_place_of_files_are_refused() {
+    let whole = sound_directory();
+    let names: Vec<_> = fs::read_dir(whole.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert!(names.len() >= 5, "{names:?}");
+    let index = "model.safetensors.index.json";
+    for name in names.iter().filter_map(|name| name.to_str()).chain([index]) {
+        let dir = sound_directory();
+        let path = dir.path().join(name);
+        // The index counts where there is no single file.
+        let ruined = if name == index { WEIGHTS } else { name };
+        fs::remove_file(dir.path().join(ruined)).expect("it is there");
+        mkfifo(&path, Mode::S_IRWXU).expect("a pipe");
+        assert_refused(dir.path(), name, &[name, "a pipe"]);
+    }
 }

@@ -177,7 +177,7 @@ fn no_changed_byte_makes_the_reader_panic() {
 
 #[test]
 fn keys_that_cannot_be_used_are_named_with_their_value() {
-    let cases: [Lie; 25] = [
+    let cases: [Lie; 32] = [
         (|f| f.text("general.architecture", "qwen2"), "qwen2"),
         (|f| f.text("general.architecture", "clip"), "--mmproj"),
         (
@@ -217,6 +217,34 @@ fn keys_that_cannot_be_used_are_named_with_their_value() {
         (
             |f| f.float("llama.rope.scale_linear", 4.0),
             "llama.rope.scale_linear is 4",
+        ),
+        (
+            |f| f.flag("llama.attention.causal", false),
+            "llama.attention.causal is false",
+        ),
+        (
+            |f| f.size("llama.attention.sliding_window", 1),
+            "llama.attention.sliding_window is 1",
+        ),
+        (
+            |f| f.float("llama.logit_scale", 0.5),
+            "llama.logit_scale is 0.5",
+        ),
+        (
+            |f| f.float("llama.embedding_scale", 12.0),
+            "llama.embedding_scale is 12",
+        ),
+        (
+            |f| f.float("llama.residual_scale", f32::NAN),
+            "llama.residual_scale is NaN",
+        ),
+        (
+            |f| f.float("llama.attention.scale", 0.5),
+            "llama.attention.scale is 0.5",
+        ),
+        (
+            |f| f.float("llama.attention.clamp_kqv", 1.0),
+            "llama.attention.clamp_kqv is 1",
         ),
         (
             |f| f.size("llama.expert_count", 8),

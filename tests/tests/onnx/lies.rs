@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use ocelli_runtime::config::{ModelConfig, ModelFiles};
 use ocelli_runtime::import::FloatWeights;
 use ocelli_runtime::import::onnx::{Graph, OnnxError, OnnxModel, Part};
@@ -198,5 +200,21 @@ fn no_damage_makes_the_reader_panic() {
             }
             look_at(changed, part, &config);
         }
+    }
+}
+
+/// A pipe in place of external data would be waited for until somebody writes.
+#[test]
+fn a_pipe_in_place_of_external_data_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let case = &Expected::load().cases["unmerged_q4f16"];
+    let from = case.path(Part::Decoder);
+    let to = dir.path().join(from.file_name().expect("a name"));
+    fs::copy(&from, &to).expect("the fixture is there");
+    let data = to.with_extension("onnx_data");
+    mkfifo(&data, Mode::S_IRWXU).expect("a pipe");
+    let error = Graph::open(&to).expect_err("there is no data").to_string();
+    for wanted in [data.to_str().expect("a path"), "a pipe"] {
+        assert!(error.contains(wanted), "{error:?}: {wanted:?}");
     }
 }

@@ -304,6 +304,62 @@ fn a_stalled_transfer_is_given_up_and_resumed() {
     assert_eq!(last.start(), Some(100_000));
 }
 
+/// A hub that does not wait long.
+fn impatient(desk: &Desk, server: &Server) -> Hub {
+    let mut settings = desk.settings(server);
+    settings.stall = Duration::from_millis(400);
+    Hub::new(settings).expect("a hub")
+}
+
+#[test]
+fn a_trickle_is_given_up_and_resumed() {
+    let server = but(|request, before, bytes| match before {
+        0 => content(request, bytes, "\"v\"").body(Body::Trickle(bytes.to_vec(), bytes.len(), 200)),
+        _ => content(request, bytes, "\"v\""),
+    });
+    let (desk, mut heard) = (Desk::new(), Heard::default());
+    let fetched = fetch(&impatient(&desk, &server), FILE, &mut heard);
+    let fetched = fetched.unwrap_or_else(|error| panic!("{error}"));
+    assert!(fs::read(fetched.path).expect("the file is there") == weights());
+    assert!(heard.retries[0].contains("too slow"), "{:?}", heard.retries);
+    let last = server.requests_for(FILE).pop().expect("a request");
+    assert!(last.start().is_some_and(|start| start > 0), "{last:?}");
+}
+
+/// Each try brings some bytes; together they would count as progress for ever.
+#[test]
+fn a_trickle_at_every_try_ends() {
+    let server = but(|request, _, bytes| {
+        let rest = bytes[request.start().unwrap_or(0)..].to_vec();
+        let len = rest.len();
+        content(request, bytes, "\"v\"").body(Body::Trickle(rest, len, 200))
+    });
+    let desk = Desk::new();
+    let error = fetch(&impatient(&desk, &server), FILE, &mut Heard::default());
+    let error = error.expect_err("it never ends");
+    assert!(
+        matches!(error, HubError::GivenUp { tries: 4, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("too slow"), "{error}");
+}
+
+#[test]
+fn a_list_and_a_refusal_that_trickle_end() {
+    let long = || Body::Trickle(vec![b'['; 1 << 20], 1 << 20, 200);
+    let server = Server::start(move |_, _| Reply::new(200, "").body(long()));
+    let desk = Desk::new();
+    let error = fetch(&impatient(&desk, &server), FILE, &mut Heard::default());
+    let error = error.expect_err("the list never ends");
+    assert!(matches!(error, HubError::GivenUp { .. }), "{error}");
+
+    let refusal = || Body::Trickle(b"ask them ".repeat(400), 3600, 1);
+    let server = but(move |_, _, _| Reply::new(403, "").body(refusal()));
+    let error = fetch(&impatient(&desk, &server), FILE, &mut Heard::default());
+    let error = error.expect_err("it is forbidden").to_string();
+    assert!(error.contains("ask them"), "{error}");
+}
+
 #[test]
 fn a_wrong_content_is_thrown_away() {
     let server = but(|request, _, bytes| {

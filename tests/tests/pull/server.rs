@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// The commit that `main` means.
 pub(crate) const COMMIT: &str = "7e3e67edbbed1bf9888184d9df282b700a323964";
@@ -48,6 +49,8 @@ pub(crate) enum Body {
     Cut(Vec<u8>, usize),
     /// These bytes of so many that were promised; then nothing until the peer gives up.
     Stall(Vec<u8>, usize),
+    /// These bytes of so many that were promised, so many every 20 ms.
+    Trickle(Vec<u8>, usize, usize),
     /// Bytes until the peer gives up.
     Endless,
 }
@@ -241,7 +244,9 @@ fn write(mut stream: &TcpStream, request: &Request, reply: &Reply) -> std::io::R
         .any(|(name, _)| *name == "Content-Length");
     let length = match &reply.body {
         Body::Whole(bytes) => Some(bytes.len()),
-        Body::Cut(_, length) | Body::Stall(_, length) => Some(*length),
+        Body::Cut(_, length) | Body::Stall(_, length) | Body::Trickle(_, length, _) => {
+            Some(*length)
+        }
         Body::Endless => None,
     };
     if let (Some(length), false) = (length, says_length) {
@@ -258,6 +263,10 @@ fn write(mut stream: &TcpStream, request: &Request, reply: &Reply) -> std::io::R
             stream.write_all(bytes)?;
             stream.read(&mut [0]).map(drop)
         }
+        Body::Trickle(bytes, _, at_once) => bytes.chunks(*at_once).try_for_each(|part| {
+            thread::sleep(Duration::from_millis(20));
+            stream.write_all(part)
+        }),
         Body::Endless => loop {
             stream.write_all(&[b'x'; 4096])?;
         },

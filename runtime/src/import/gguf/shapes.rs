@@ -159,6 +159,7 @@ fn decoder(file: &GgufFile) -> Result<TextConfig, GgufError> {
         // A count of zero is refused by `validate`.
         None => hidden_size.checked_div(n_heads).unwrap_or(0),
     };
+    refuse_another_decoder(file, head_dim)?;
     let vocab_size = match file.size("llama.vocab_size")? {
         Some(size) => size,
         None => tokens(file)?.len(),
@@ -194,6 +195,54 @@ fn refuse_scaled_positions(file: &GgufFile) -> Result<(), GgufError> {
         let factor = file.float(key)?;
         if let Some(factor) = factor.filter(|factor| ![0.0, 1.0].contains(factor)) {
             return Err(file.wrong(key, &factor.to_string(), rule));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses keys that other models under this architecture use and that change what is computed: what
+/// is converted without a word would answer with nonsense.
+fn refuse_another_decoder(file: &GgufFile, head_dim: usize) -> Result<(), GgufError> {
+    let key = "llama.attention.causal";
+    if file.flag(key)? == Some(false) {
+        let rule = "a token looks back only; this model makes embeddings, not text";
+        return Err(file.wrong(key, "false", rule));
+    }
+    // A window of all positions is none.
+    let positions = file.required_size("llama.context_length")?;
+    let key = "llama.attention.sliding_window";
+    if let Some(window) = file
+        .size(key)?
+        .filter(|window| (1..positions).contains(window))
+    {
+        let rule = format!(
+            "a token looks back at all of them here, and llama.context_length is {positions}"
+        );
+        return Err(file.wrong(key, &window.to_string(), &rule));
+    }
+    // The value beside 0 that means "none": a factor of 1.
+    for (key, idle) in [
+        ("llama.logit_scale", 1.0),
+        ("llama.embedding_scale", 1.0),
+        ("llama.residual_scale", 1.0),
+        ("llama.attn_logit_softcapping", 0.0),
+        ("llama.final_logit_softcapping", 0.0),
+        ("llama.attention.clamp_kqv", 0.0),
+        ("llama.attention.max_alibi_bias", 0.0),
+    ] {
+        let found = file.float(key)?;
+        if let Some(found) = found.filter(|found| ![0.0, idle].contains(found)) {
+            let rule = "nothing is scaled, capped or shifted in the text models supported here";
+            return Err(file.wrong(key, &found.to_string(), rule));
+        }
+    }
+    // Scores are divided by the root of a head's width; some files say so.
+    let key = "llama.attention.scale";
+    if let Some(found) = file.float(key)?.filter(|found| *found != 0.0) {
+        let root = (head_dim as f64).sqrt();
+        if (found * root - 1.0).abs() > 1e-3 {
+            let rule = format!("only 1/√{head_dim} is supported");
+            return Err(file.wrong(key, &found.to_string(), &rule));
         }
     }
     Ok(())
