@@ -175,6 +175,9 @@ impl Stored {
             "Unsqueeze" | "Squeeze" => inner()?,
             "Reshape" | "Flatten" => inner()?.filter(Stored::is_list).map(Stored::flat),
             "DequantizeLinear" => {
+                if let Some(before) = rounded(graph, node) {
+                    return Stored::within(graph, before, depth - 1);
+                }
                 let (Some(scales), zeros) = (node.input(1), node.input(2)) else {
                     return Ok(None);
                 };
@@ -407,6 +410,16 @@ impl Stored {
         ))
     }
 
+    /// The largest distance between two neighbours among the values that integers with scales can
+    /// have; 0 of floats.
+    pub(super) fn coarsest_step(&self, graph: &Graph) -> f64 {
+        let scales = self.scheme.tensors()[1].and_then(|scales| graph.constant(scales));
+        scales.map_or(0.0, |scales| {
+            let at = |index| scales.data_type.element(graph.bytes(scales), index).abs();
+            (0..scales.n_elements()).map(at).fold(0.0, f64::max)
+        })
+    }
+
     /// A reader of single values, by row-major index of the dimensions as they are in the file.
     fn values<'g>(&self, graph: &'g Graph) -> Values<'g> {
         let numbers = |value: ValueId| {
@@ -561,4 +574,15 @@ impl Stored {
         }
         out
     }
+}
+
+/// What a `DequantizeLinear` node takes back from the `QuantizeLinear` in front: values that are
+/// rounded to a scale of the file's own.
+pub(super) fn rounded(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let integers = node.input(0).filter(|_| node.op == "DequantizeLinear")?;
+    let (in_front, _) = graph.producer(integers)?;
+    let in_front = &graph.nodes()[in_front];
+    in_front
+        .input(0)
+        .filter(|_| in_front.op == "QuantizeLinear")
 }

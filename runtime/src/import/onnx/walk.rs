@@ -17,7 +17,7 @@ pub(super) use norm::Norm;
 
 use super::error::OnnxError;
 use super::graph::{Graph, Node, NodeId, ValueId};
-use super::stored::Stored;
+use super::stored::{Stored, rounded};
 
 /// Ops that move, reshape or convert their first input.
 const MOVES: [&str; 10] = [
@@ -101,7 +101,7 @@ impl<'g> Walk<'g> {
                 let moves = alone || MOVES.contains(&node.op.as_str());
                 if moves {
                     stripped[output] = stripped[input];
-                } else if let Some(rounded) = rounded(graph, node).filter(|v| carried[*v]) {
+                } else if let Some(rounded) = rounded(graph, node) {
                     stripped[output] = stripped[rounded];
                     unpicked[output] = unpicked[rounded];
                 }
@@ -201,6 +201,12 @@ impl<'g> Walk<'g> {
         let mut input = |slot: usize| self.scalar_within(node.input(slot)?, visits);
         match node.op.as_str() {
             op if MOVES.contains(&op) => input(0),
+            // A number that is rounded is what it was before.
+            "DequantizeLinear" => match rounded(self.graph, node) {
+                Some(before) => self.scalar_within(before, visits),
+                None if node.input(2).is_some() => Some((input(0)? - input(2)?) * input(1)?),
+                None => Some(input(0)? * input(1)?),
+            },
             "Floor" => Some(input(0)?.floor()),
             "Neg" => Some(-input(0)?),
             "Sqrt" => Some(input(0)?.sqrt()),
@@ -318,15 +324,4 @@ impl<'g> Walk<'g> {
     fn is_input(&self, value: ValueId) -> bool {
         self.graph.is_input(self.strip(value))
     }
-}
-
-/// What a `DequantizeLinear` node takes back from the `QuantizeLinear` in front: activations that are
-/// rounded to a scale of the file's own.
-fn rounded(graph: &Graph, node: &Node) -> Option<ValueId> {
-    let integers = node.input(0).filter(|_| node.op == "DequantizeLinear")?;
-    let (in_front, _) = graph.producer(integers)?;
-    let in_front = &graph.nodes()[in_front];
-    in_front
-        .input(0)
-        .filter(|_| in_front.op == "QuantizeLinear")
 }

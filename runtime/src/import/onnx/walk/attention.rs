@@ -59,11 +59,10 @@ impl<'g> Walk<'g> {
             ("MultiHeadAttention", _) => self.multi_head(node, value, heads),
             ("Attention", "com.microsoft") => self.packed(node, value, heads),
             ("Attention", _) => self.standard(node, value, heads),
-            ("MatMul", _) => self.spelled_attention(node, value, heads),
-            ("FusedMatMul", _) if fused_scale(node) == Some(1.0) => {
-                self.spelled_attention(node, value, heads)
-            }
-            _ => Err(self.graph.unrecognised(value, wanted)),
+            _ => match self.activations(value) {
+                Some((factors, 1.0)) => self.spelled_attention(factors, value, heads),
+                _ => Err(self.graph.unrecognised(value, wanted)),
+            },
         }
     }
 
@@ -183,14 +182,11 @@ impl<'g> Walk<'g> {
     /// `softmax(q·kᵀ·scale + mask)·v`, op by op.
     fn spelled_attention(
         &self,
-        node: &'g Node,
+        [probabilities, v]: [ValueId; 2],
         out: ValueId,
         heads: &Heads,
     ) -> Result<Attention, OnnxError> {
         let wanted = "the Softmax of attention";
-        let Some([probabilities, v]) = Walk::pair(node) else {
-            return Err(self.graph.unrecognised(out, wanted));
-        };
         let mut value = self.strip(probabilities);
         // Rows that see nothing are set to 0 by some exporters.
         if let Some(choice) = self.node_of(value, &["Where"]) {
@@ -215,27 +211,21 @@ impl<'g> Walk<'g> {
             let (node, 0) = self.node(value).ok_or_else(refused)? else {
                 return Err(refused());
             };
-            let inputs = Walk::pair(node).ok_or_else(refused)?;
-            match node.op.as_str() {
-                "MatMul" | "FusedMatMul" => {
-                    let own = match node.op.as_str() {
-                        "MatMul" => 1.0,
-                        _ => fused_scale(node).ok_or_else(refused)?,
-                    };
-                    let [q, k] = inputs;
-                    let (mut q, k) = (self.operand(q, heads)?, self.operand(k, heads)?);
-                    q.factor *= factor * own;
-                    let scale = q.factor * k.factor * (heads.head_dim as f64).sqrt();
-                    if (scale - 1.0).abs() > SCALE_TOLERANCE {
-                        let found = format!("{} times 1/√head size", scale);
-                        return Err(self
-                            .graph
-                            .differs(out, "the scale of attention", found, "1"));
-                    }
-                    self.check_causal(is_masked, out, heads)?;
-                    let v = self.operand(v, heads)?;
-                    return self.assemble(out, [q, k, v], None, heads);
+            if let Some(([q, k], own)) = self.activations(value) {
+                let (mut q, k) = (self.operand(q, heads)?, self.operand(k, heads)?);
+                q.factor *= factor * own;
+                let scale = q.factor * k.factor * (heads.head_dim as f64).sqrt();
+                if (scale - 1.0).abs() > SCALE_TOLERANCE {
+                    let found = format!("{} times 1/√head size", scale);
+                    return Err(self
+                        .graph
+                        .differs(out, "the scale of attention", found, "1"));
                 }
+                self.check_causal(is_masked, out, heads)?;
+                let v = self.operand(v, heads)?;
+                return self.assemble(out, [q, k, v], None, heads);
+            }
+            match node.op.as_str() {
                 "Add" | "Where" => {
                     let carried = |value: &&ValueId| self.is_carried(**value);
                     let all: Vec<&ValueId> = node.inputs.iter().flatten().filter(carried).collect();
@@ -282,6 +272,16 @@ impl<'g> Walk<'g> {
         let [x, largest] = Walk::pair(self.node_of(self.strip(exponents), &["Sub"])?)?;
         let x = self.strip(x);
         (of(self.strip(largest), "ReduceMax") == Some(x)).then_some(x)
+    }
+
+    /// The two activations whose matrix product a value is, and what that is multiplied by.
+    fn activations(&self, value: ValueId) -> Option<([ValueId; 2], f64)> {
+        let node = self.node_of(value, &["MatMul", "FusedMatMul", "Mul"])?;
+        match node.op.as_str() {
+            "MatMul" => Some((Walk::pair(node)?, 1.0)),
+            "FusedMatMul" => Some((Walk::pair(node)?, fused_scale(node)?)),
+            _ => Some((self.integer_activations(value)?, 1.0)),
+        }
     }
 
     /// The factor and the rest of a value times, or divided by, a number.

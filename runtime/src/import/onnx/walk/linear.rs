@@ -3,7 +3,7 @@
 
 use super::{MAX_DEPTH, Walk};
 use crate::import::onnx::error::OnnxError;
-use crate::import::onnx::graph::{Node, ValueId};
+use crate::import::onnx::graph::{Node, NodeId, ValueId};
 use crate::import::onnx::stored::Stored;
 
 /// A linear layer, or rows of one: `y = x·Wᵀ + b`.
@@ -47,8 +47,10 @@ impl Projection {
 /// What a product of factors is made of: `q·(scales)` of an integer product.
 struct IntegerProduct<'g> {
     node: &'g Node,
-    /// The scale of the weights; one if it is absent.
+    /// The constant among the scales.
     scale: Option<ValueId>,
+    /// The nodes that quantised activations and gave the other scales.
+    quantised: Vec<NodeId>,
 }
 
 impl<'g> Walk<'g> {
@@ -245,7 +247,7 @@ impl<'g> Walk<'g> {
                 let input = self.before_quantising(input, out)?;
                 Some((input, weight.transposed(), vector(6)?))
             }
-            "Mul" => match self.integer_product(out, "MatMulInteger") {
+            "Mul" => match self.integer_layer(out, "MatMulInteger") {
                 Some(product) => {
                     let (node, scale) = (product.node, product.scale);
                     let weight = self.integer_matrix(out, node.input(1), scale, node.input(3))?;
@@ -288,7 +290,7 @@ impl<'g> Walk<'g> {
                     return Ok(weight.map(|weight| (input, weight, own.or(bias))));
                 }
                 "Mul" => {
-                    let Some(product) = self.integer_product(value, "ConvInteger") else {
+                    let Some(product) = self.integer_layer(value, "ConvInteger") else {
                         return Ok(None);
                     };
                     let (node, scale) = (product.node, product.scale);
@@ -342,7 +344,7 @@ impl<'g> Walk<'g> {
 
     /// The factors of a product that dequantises what an integer op gives.
     fn integer_product(&self, value: ValueId, op: &str) -> Option<IntegerProduct<'g>> {
-        let (mut found, mut scale, mut dynamic) = (None, None, 0);
+        let (mut found, mut scale, mut quantised) = (None, None, Vec::new());
         let mut waiting = vec![value];
         for _ in 0..16 {
             let Some(value) = waiting.pop() else { break };
@@ -353,18 +355,47 @@ impl<'g> Walk<'g> {
                 }
                 continue;
             }
-            let (node, slot) = self.node(value)?;
+            let (id, slot) = self.graph.producer(value)?;
+            let node = &self.graph.nodes()[id];
             match (node.op.as_str(), slot) {
                 ("Mul", 0) => waiting.extend(Walk::pair(node)?),
-                ("DynamicQuantizeLinear", 1) => dynamic += 1,
+                ("DynamicQuantizeLinear", 1) => quantised.push(id),
                 (name, 0) if name == op && found.is_none() => found = Some(node),
                 _ => return None,
             }
         }
-        match (found, dynamic, waiting.is_empty()) {
-            (Some(node), 1, true) => Some(IntegerProduct { node, scale }),
-            _ => None,
+        let node = found.filter(|_| waiting.is_empty())?;
+        Some(IntegerProduct {
+            node,
+            scale,
+            quantised,
+        })
+    }
+
+    /// The same of an activation and a constant.
+    fn integer_layer(&self, value: ValueId, op: &str) -> Option<IntegerProduct<'g>> {
+        self.integer_product(value, op)
+            .filter(|product| product.quantised.len() == 1)
+    }
+
+    /// The activations of a product of two, each quantised by the scale that it is multiplied by.
+    pub(super) fn integer_activations(&self, value: ValueId) -> Option<[ValueId; 2]> {
+        let product = self.integer_product(value, "MatMulInteger")?;
+        let mut quantised = product.quantised;
+        let factors = Walk::pair(product.node)?;
+        if product.scale.is_some() {
+            return None;
         }
+        for factor in factors {
+            let (id, 0) = self.graph.producer(self.strip(factor))? else {
+                return None;
+            };
+            let at = quantised.iter().position(|quantised| *quantised == id)?;
+            quantised.swap_remove(at);
+        }
+        let before = |factor| self.node_of(self.strip(factor), &["DynamicQuantizeLinear"]);
+        let [a, b] = factors.map(|factor| before(factor).and_then(|node| node.input(0)));
+        quantised.is_empty().then_some([a?, b?])
     }
 
     /// A constant matrix `[k, n]` of integers with one scale, or one for each column.

@@ -3,10 +3,12 @@
 use super::{MAX_DEPTH, Walk};
 use crate::import::onnx::error::OnnxError;
 use crate::import::onnx::graph::ValueId;
-use crate::import::onnx::tensor::Tensor;
+use crate::import::onnx::stored::Stored;
 
 /// Largest difference of a cosine or sine from the expected one: tables may be f16.
 const TABLE_TOLERANCE: f64 = 4e-3;
+/// Coarsest step of tables of integers: 7 bits from -1 to 1.
+const COARSEST_STEP: f64 = 1.0 / 63.0;
 /// Largest relative difference of a frequency.
 const FREQUENCY_TOLERANCE: f64 = 2e-3;
 
@@ -165,26 +167,30 @@ impl Walk<'_> {
             let half = head_dim / 2;
             let frequency =
                 |j: usize| f64::from(theta).powf(-((2 * (j % half)) as f64) / head_dim as f64);
-            let Some((tensor, op)) = self.angles(value, half) else {
+            let Some((found, op)) = self.angles(value, half)? else {
                 let wanted = format!("{name} of constant frequencies, or a constant table");
                 return Err(self.graph.unrecognised(value, wanted));
             };
-            let bytes = self.graph.bytes(tensor);
-            let n = tensor.n_elements();
-            let at = |index: usize| tensor.data_type.element(bytes, index);
+            let step = found.coarsest_step(self.graph);
             let what = "the angles of the rotary positions";
             let fits = match op {
                 Some(op) if op != name => {
                     return Err(self.graph.differs(value, what, op, name));
                 }
                 Some(_) => {
-                    (0..half).all(|j| (at(j) / frequency(j) - 1.0).abs() < FREQUENCY_TOLERANCE)
+                    let n = found.n_elements();
+                    let list = found.shaped(&[n]).read(self.graph, 0..half);
+                    list.iter().enumerate().all(|(j, entry)| {
+                        (f64::from(*entry) / frequency(j) - 1.0).abs() < FREQUENCY_TOLERANCE
+                    })
                 }
                 None => {
-                    let width = *tensor.dims.last().unwrap_or(&half);
-                    let rows = n / width;
-                    [1, 2, 37].into_iter().filter(|row| *row < rows).all(|row| {
-                        (0..width).all(|j| {
+                    let width = *found.dims().last().unwrap_or(&half);
+                    let rows = found.n_elements() / width;
+                    let found = found.shaped(&[rows, width]);
+                    let near = |row: usize| {
+                        let entries = found.read(self.graph, row..row + 1);
+                        entries.iter().enumerate().all(|(j, entry)| {
                             // Interleaved tables of full width repeat every entry.
                             let pair = if width > half && rotated.is_interleaved {
                                 j / 2
@@ -192,9 +198,11 @@ impl Walk<'_> {
                                 j
                             };
                             let expected = function(row as f64 * frequency(pair));
-                            (at(row * width + j) - expected).abs() < TABLE_TOLERANCE
+                            (f64::from(*entry) - expected).abs() < TABLE_TOLERANCE + step
                         })
-                    })
+                    };
+                    let mut known = [1, 2, 37].into_iter().filter(|row| *row < rows);
+                    step <= COARSEST_STEP && known.all(near)
                 }
             };
             if !fits {
@@ -207,33 +215,40 @@ impl Walk<'_> {
 
     /// The constant behind cosines or sines: frequencies and the op that is applied to their
     /// angles, or a table of results and no op.
-    fn angles(&self, value: ValueId, half: usize) -> Option<(&Tensor, Option<&str>)> {
+    ///
+    /// # Errors
+    ///
+    /// Integers whose scales do not fit.
+    fn angles(
+        &self,
+        value: ValueId,
+        half: usize,
+    ) -> Result<Option<(Stored, Option<&str>)>, OnnxError> {
         let mut waiting = vec![(value, None)];
         let mut seen = Vec::new();
         let mut looks = 64 * MAX_DEPTH;
         while let Some((value, op)) = waiting.pop() {
-            looks = looks.checked_sub(1)?;
-            if seen.len() > 4 * MAX_DEPTH || self.is_carried(value) {
-                return None;
+            looks -= 1;
+            if looks == 0 || seen.len() > 4 * MAX_DEPTH || self.is_carried(value) {
+                return Ok(None);
             }
             if seen.contains(&value) {
                 continue;
             }
             seen.push(value);
-            if let Some(tensor) = self.graph.constant(value) {
-                let n = tensor.n_elements();
-                let width = *tensor.dims.last().unwrap_or(&0);
-                let is_table = tensor.dims.len() >= 2 && (width == half || width == 2 * half);
+            if let Some(found) = self.angles_of(value)? {
+                let n = found.n_elements();
+                let width = *found.dims().last().unwrap_or(&0);
+                let is_table = found.dims().len() >= 2 && (width == half || width == 2 * half);
                 let is_list = n == half || (n == 2 * half && half > 0);
                 let fits = if op.is_some() {
                     is_list
                 } else {
                     is_table && n > 2 * half
                 };
-                if tensor.data_type.is_float() && fits {
-                    return Some((tensor, op));
+                if fits {
+                    return Ok(Some((found, op)));
                 }
-                continue;
             }
             let Some((node, _)) = self.node(value) else {
                 continue;
@@ -244,6 +259,22 @@ impl Walk<'_> {
             };
             waiting.extend(node.inputs.iter().flatten().map(|input| (*input, op)));
         }
-        None
+        Ok(None)
+    }
+
+    /// A constant of floats, or of integers with scales whose rows may have been picked before.
+    fn angles_of(&self, value: ValueId) -> Result<Option<Stored>, OnnxError> {
+        if self.graph.constant(value).is_some() {
+            return Stored::of(self.graph, value);
+        }
+        let Some(node) = self.node_of(value, &["DequantizeLinear"]) else {
+            return Ok(None);
+        };
+        let (Some(integers), Some(scale)) = (node.input(0), node.input(1)) else {
+            return Ok(None);
+        };
+        let picked = self.node_of(self.strip(integers), &["Gather"]);
+        let integers = picked.and_then(|node| node.input(0)).unwrap_or(integers);
+        Stored::integers(self.graph, [integers, scale], node.input(2), 1, 0)
     }
 }
