@@ -28,6 +28,10 @@ class Answer:
     logits: np.ndarray  # [1 + steps, V]: last row of the prefill, then each step's
 
 
+# Inputs by name, as a model got them.
+Feeds = list[dict[str, np.ndarray]]
+
+
 def session(path: Path) -> onnxruntime.InferenceSession:
     """A model on one core."""
     options = onnxruntime.SessionOptions()
@@ -38,25 +42,27 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def vision(path: Path, task: Task) -> np.ndarray:
+def vision(path: Path, task: Task, log: Feeds) -> np.ndarray:
     """Image features [F·M, H] of all frames as one batch entry."""
     pixels = task.pixel_values[None]
     mask = np.ones((1, pixels.shape[1], *pixels.shape[3:]), bool)
-    (features,) = session(path).run(None, {"pixel_values": pixels, "pixel_attention_mask": mask})
+    log.append({"pixel_values": pixels, "pixel_attention_mask": mask})
+    (features,) = session(path).run(None, log[-1])
     return features.reshape(-1, features.shape[-1])
 
 
-def embed(path: Path, ids: list[int]) -> np.ndarray:
+def embed(path: Path, ids: list[int], log: Feeds) -> np.ndarray:
     """Rows of the embedding table [T, H]."""
-    (rows,) = session(path).run(None, {"input_ids": np.array([ids], np.int64)})
+    log.append({"input_ids": np.array([ids], np.int64)})
+    (rows,) = session(path).run(None, log[-1])
     return rows[0]
 
 
 class Decoder:
     """A decoder with its cache; `later` is the file of what comes behind the first rows, where that is another."""
 
-    def __init__(self, path: Path, later: Path | None):
-        self.later, self.cache = later, {}
+    def __init__(self, path: Path, later: Path | None, log: Feeds):
+        self.later, self.cache, self.log = later, {}, log
         self.open(path)
         for entry in self.session.get_inputs():
             if entry.name.startswith("past"):
@@ -82,6 +88,7 @@ class Decoder:
         }
         taken = {entry.name for entry in self.session.get_inputs()}
         feeds = {name: value for name, value in (feeds | self.cache).items() if name in taken}
+        self.log.append(feeds)
         out = dict(zip(self.names, self.session.run(None, feeds), strict=True))
         self.cache = {f"past_key_values{k.removeprefix('present')}": v for k, v in out.items() if k != "logits"}
         return out["logits"][0]
@@ -94,14 +101,19 @@ def merged(rows: np.ndarray, features: np.ndarray, ids: list[int], image_token: 
     return rows
 
 
-def run(files: dict[str, Path], task: Task, image_token: int, cut: int | None = None) -> Answer:
-    """Runs a whole export; with `cut` the prefill is given in two parts."""
-    features = vision(files["vision_encoder"], task)
-    table = embed(files["embed_tokens"], task.input_ids + task.steps)
+def run(
+    files: dict[str, Path], task: Task, image_token: int, cut: int | None = None, log: dict[str, Feeds] | None = None
+) -> Answer:
+    """Runs a whole export; with `cut` the prefill is given in two parts. `log` gets what each part is given."""
+    log = {} if log is None else log
+    features = vision(files["vision_encoder"], task, log.setdefault("vision_encoder", []))
+    table = embed(files["embed_tokens"], task.input_ids + task.steps, log.setdefault("embed_tokens", []))
     count = len(task.input_ids)
     rows = merged(table[:count], features, task.input_ids, image_token)
     one = files.get("decoder_model_merged")
-    decoder = Decoder(one, None) if one else Decoder(files["decoder_model"], files["decoder_with_past_model"])
+    heard = log.setdefault("decoder_model_merged", [])
+    pair = (one, None) if one else (files["decoder_model"], files["decoder_with_past_model"])
+    decoder = Decoder(*pair, heard)
     if cut is not None:
         decoder.step(rows[:cut])
         rows = rows[cut:]

@@ -11,15 +11,20 @@
 
 Others that importers meet: `q4_zero`, `q8`, `q8_zero` (MatMulNBits with zero points, with 8 bits), `qdq4`,
 `qdq4_zero` (DequantizeLinear with block_size on INT4 and UINT4), and for the table `gather4`, `gather4_zero`
-(GatherBlockQuantized).
+(GatherBlockQuantized); `products` (`int8` where products of two activations are integers, too) and `static`
+(DequantizeLinear on bytes, a scale for each column, and activations of every operator rounded to scales that were
+calibrated).
 """
 
 import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
@@ -28,6 +33,9 @@ from onnxruntime.quantization.registry import IntegerOpsRegistry
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from onnx_graph import Graph
+
+# What a graph is run on: its inputs by name.
+Feed = dict[str, np.ndarray]
 
 PUBLISHED = ["", "fp16", "int8", "uint8", "quantized", "q4", "q4f16", "bnb4"]
 BLOCK_SCHEMES = {  # bits, zero points, format, operator
@@ -57,8 +65,8 @@ NF4 = np.array(
 logging.disable(logging.WARNING)  # the quantisers tell of every node
 
 
-def apply(graph: Graph, scheme: str) -> onnx.ModelProto:
-    """The graph in a scheme."""
+def apply(graph: Graph, scheme: str, feeds: Sequence[Feed] = ()) -> onnx.ModelProto:
+    """The graph in a scheme; `feeds` are inputs to calibrate by."""
     model = graph.model()
     match scheme:
         case "":
@@ -69,6 +77,10 @@ def apply(graph: Graph, scheme: str) -> onnx.ModelProto:
             return halved(graph, in_blocks(model, "q4"))
         case "int8":
             return in_bytes(graph, model, QuantType.QInt8)
+        case "products":
+            return in_bytes(graph, model, QuantType.QInt8, constants_only=False)
+        case "static":
+            return in_static_bytes(graph, model, feeds)
         case "uint8" | "quantized":
             return in_bytes(graph, model, QuantType.QUInt8)
         case "bnb4":
@@ -106,7 +118,7 @@ def without_detours(model: onnx.ModelProto) -> onnx.ModelProto:
             model.graph.node.remove(node)
 
 
-def in_bytes(graph: Graph, model: onnx.ModelProto, kind: QuantType) -> onnx.ModelProto:
+def in_bytes(graph: Graph, model: onnx.ModelProto, kind: QuantType, constants_only: bool = True) -> onnx.ModelProto:
     """Dynamic quantisation of every operator that onnxruntime quantises so, weights by tensor."""
     quantizer = ONNXQuantizer(
         model,
@@ -120,10 +132,39 @@ def in_bytes(graph: Graph, model: onnx.ModelProto, kind: QuantType) -> onnx.Mode
         [],
         graph.unquantised,
         list(IntegerOpsRegistry),
-        {"EnableSubgraph": True, "MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        {"EnableSubgraph": True, "MatMulConstBOnly": constants_only, "DefaultTensorType": onnx.TensorProto.FLOAT},
     )
     quantizer.quantize_model()
     model = quantizer.model.model
+    del model.graph.value_info[:]
+    return model
+
+
+class Reader(CalibrationDataReader):
+    """Hands out inputs, one after the other."""
+
+    def __init__(self, feeds: Sequence[Feed]):
+        self.feeds = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        """The next ones."""
+        return next(self.feeds, None)
+
+
+def in_static_bytes(graph: Graph, model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:
+    """Static quantisation of everything but sums that no single scale fits: with the mask, whose range would swallow
+    the scores, and under the root of an RMSNorm, where small rows would become 0."""
+    before = {"Softmax", "Sqrt"} if "inputs_embeds" in {value.name for value in model.graph.input} else {"Softmax"}
+    read = {node.input[0] for node in model.graph.node if node.op_type in before}
+    unfit = [n.name for n in model.graph.node if n.op_type == "Softmax" or n.op_type == "Add" and n.output[0] in read]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("in.onnx", "out.onnx")]
+        onnx.save(model, paths[0])
+        kept = [*graph.unquantised, *unfit]
+        quantize_static(
+            *paths, Reader(feeds), quant_format=QuantFormat.QDQ, per_channel=True, nodes_to_exclude=kept
+        )  # fmt: skip
+        model = onnx.load(paths[1])
     del model.graph.value_info[:]
     return model
 
@@ -178,12 +219,13 @@ def from_nf4(node: onnx.NodeProto, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def from_scaled(codes, scales, zeros, axis: int, block: int) -> np.ndarray:
-    """w = (q - zero)·scale with one scale a tensor (block 0) or for each `block` entries along `axis`."""
+    """w = (q - zero)·scale with one scale a tensor or an entry of `axis` (block 0), or for each `block` entries along
+    `axis`."""
 
     def spread(values):
         values = np.asarray(values).astype(np.float32)
         if block == 0:
-            return values
+            return values.reshape([-1 if i == axis else 1 for i in range(codes.ndim)]) if values.size > 1 else values
         return np.repeat(values, block, axis).take(np.arange(codes.shape[axis]), axis)
 
     return (codes.astype(np.float32) - spread(zeros)) * spread(scales)
@@ -193,6 +235,7 @@ def dequantised(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Every weight in f32 under the name it had before a scheme was applied."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     out = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype in (np.float32, np.float16)}
+    through_nodes = set()
     for node in model.graph.node:
         match node.op_type:
             case "MatMulNBits":
@@ -203,14 +246,16 @@ def dequantised(model: onnx.ModelProto) -> dict[str, np.ndarray]:
                 codes, scales = (arrays[name] for name in node.input[:2])
                 zeros = arrays[node.input[2]] if len(node.input) > 2 else np.zeros_like(scales)
                 attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-                values = from_scaled(codes, scales, zeros, attributes.get("axis", 1), attributes.get("block_size", 0))
-                out[node.input[0].rsplit("_DQ_Q", 1)[0]] = values
+                through_nodes.add(node.input[0])
+                axis = attributes.get("axis", 1) % max(codes.ndim, 1)
+                values = from_scaled(codes, scales, zeros, axis, attributes.get("block_size", 0))
+                out[node.input[0].rsplit("_DQ_Q", 1)[0].removesuffix("_quantized")] = values
             case "GatherBlockQuantized":
                 codes, scales = arrays[node.input[0]], arrays[node.input[2]]
                 zeros = arrays[node.input[3]] if len(node.input) > 3 else np.zeros_like(scales)
                 out[node.input[0].removesuffix("_Q4")] = from_scaled(codes, scales, zeros, 1, BLOCK)
     for name, codes in arrays.items():
-        if name.endswith("_quantized"):
+        if name.endswith("_quantized") and name not in through_nodes:
             stem = name.removesuffix("_quantized")
             out[stem] = from_scaled(codes, arrays[f"{stem}_scale"], arrays[f"{stem}_zero_point"], 0, 0)
     return out

@@ -445,7 +445,10 @@ impl Expansion for GatherBlocks {
             .cast_to_dt(datum)?
             .into_owned();
         let table = model.add_const(format!("{prefix}.table"), table)?;
+        // Places that are computed from shapes have a type of their own.
+        let places = cast(i64::datum_type());
+        let places = model.wire_node(format!("{prefix}.places"), places, &[inputs[1]])?[0];
         let gather = tract_onnx::tract_core::ops::array::Gather::new(0);
-        model.wire_node(prefix, gather, &[table, inputs[1]])
+        model.wire_node(prefix, gather, &[table, places])
     }
 }
