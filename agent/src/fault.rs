@@ -3,6 +3,7 @@
 use crate::hub::HubError;
 use crate::link::mqtt::MqttError;
 use crate::remark::remark;
+use crate::remedy::remedy;
 use crate::room::RoomError;
 use crate::run::recorder::RecorderError;
 use crate::run::settings::SettingsError;
@@ -93,7 +94,7 @@ pub enum Fault {
     #[error(transparent)]
     Detector(#[from] ocelli_runtime::detector::DetectorError),
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source, "instead"))]
     File {
         /// The file.
         path: PathBuf,

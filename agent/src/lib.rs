@@ -27,6 +27,7 @@
 //! | [`fault`] | what ends a verb early, and the exit code it means |
 //! | [`wall_clock`] | wall clock readings as text |
 //! | [`progress`], `remark` | the line on stderr that is rewritten, lines that stay |
+//! | `remedy` | what to do about a file that cannot be written |
 //! | [`npy`] | arrays on disk |
 
 #![forbid(unsafe_code)]
@@ -56,6 +57,7 @@ pub mod page;
 pub mod progress;
 pub mod refusal;
 mod remark;
+mod remedy;
 pub mod remote;
 pub mod replay;
 pub mod room;

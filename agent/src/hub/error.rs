@@ -2,6 +2,7 @@
 
 use super::address::AddressError;
 use super::choice::ChoiceError;
+use crate::remedy::remedy;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -193,7 +194,7 @@ pub enum HubError {
     #[error(transparent)]
     Choice(#[from] ChoiceError),
     /// A file or folder of the cache cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source, "with HF_HOME"))]
     File {
         /// The file.
         path: PathBuf,

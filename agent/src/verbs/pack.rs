@@ -11,7 +11,7 @@ use crate::threads;
 use ocelli_kernels::Compute;
 use ocelli_runtime::config::ModelFiles;
 use ocelli_runtime::import::Published;
-use ocelli_runtime::pack::WeightScheme;
+use ocelli_runtime::pack::{PackError, WeightScheme};
 use ocelli_runtime::packer::{self, CalibrationText, OnGrid, PackModelError, PackOptions, Packed};
 use ocelli_runtime::probe;
 use serde_json::json;
@@ -285,7 +285,11 @@ pub fn write(
         &mut |done, total| {
             progress.show(&format!("quantising {done}/{total} tensors"));
         },
-    )?;
+    );
+    let packed = packed.map_err(|error| match error {
+        PackModelError::Write(PackError::Io(source)) => file_fault(source),
+        error => error.into(),
+    })?;
     if !global.quiet {
         progress.clear();
         remark(&packed);
