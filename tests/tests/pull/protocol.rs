@@ -326,13 +326,13 @@ fn a_trickle_is_given_up_and_resumed() {
     assert!(last.start().is_some_and(|start| start > 0), "{last:?}");
 }
 
-/// Each try brings some bytes; together they would count as progress for ever.
+/// Each try brings 40 kB; two together would count as progress, and so for ever.
 #[test]
 fn a_trickle_at_every_try_ends() {
     let server = but(|request, _, bytes| {
         let rest = bytes[request.start().unwrap_or(0)..].to_vec();
         let len = rest.len();
-        content(request, bytes, "\"v\"").body(Body::Trickle(rest, len, 200))
+        content(request, bytes, "\"v\"").body(Body::Trickle(rest, len, 500))
     });
     let desk = Desk::new();
     let error = fetch(&impatient(&desk, &server), FILE, &mut Heard::default());

@@ -381,21 +381,21 @@ impl<'g> Walk<'g> {
     /// The activations of a product of two, each quantised by the scale that it is multiplied by.
     pub(super) fn integer_activations(&self, value: ValueId) -> Option<[ValueId; 2]> {
         let product = self.integer_product(value, "MatMulInteger")?;
-        let mut quantised = product.quantised;
-        let factors = Walk::pair(product.node)?;
+        let [a, b] = Walk::pair(product.node)?;
         if product.scale.is_some() {
             return None;
         }
-        for factor in factors {
+        let mut quantised = product.quantised;
+        let mut before = |factor| {
             let (id, 0) = self.graph.producer(self.strip(factor))? else {
                 return None;
             };
             let at = quantised.iter().position(|quantised| *quantised == id)?;
             quantised.swap_remove(at);
-        }
-        let before = |factor| self.node_of(self.strip(factor), &["DynamicQuantizeLinear"]);
-        let [a, b] = factors.map(|factor| before(factor).and_then(|node| node.input(0)));
-        quantised.is_empty().then_some([a?, b?])
+            self.graph.nodes()[id].input(0)
+        };
+        let activations = [before(a)?, before(b)?];
+        quantised.is_empty().then_some(activations)
     }
 
     /// A constant matrix `[k, n]` of integers with one scale, or one for each column.
